@@ -1,0 +1,1 @@
+"""Backends of graphc, found by name through the entry-point group ``graphc.backends``."""

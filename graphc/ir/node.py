@@ -1,0 +1,193 @@
+"""Interned, immutable nodes: equal structure is the same object.
+
+A node is made by `make(op, inputs, attrs)`, which computes its type with the op's
+`infer` rule and returns the existing node if there already is an equal one. So common
+subexpressions are shared for free, and "did this pass change anything" is `is`.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.types import DType, Shape, TensorType
+
+
+class Kind(enum.Enum):
+    """What sort of computation an op is. Passes ask for kinds, not for op names."""
+
+    INPUT = "input"  # a leaf whose value is given from outside
+    CONSTANT = "constant"  # a leaf whose value is in its attributes
+    ELEMENTWISE = "elementwise"  # out[i] is a scalar function of in0[i], in1[i], ...
+    VIEW = "view"  # out[i] is in[map(i)] or a constant; nothing is computed
+    GENERATE = "generate"  # out[i] is a function of i alone (and of scalar inputs)
+    GATHER = "gather"  # out[i] is in[map(i, indices)]
+    REDUCE = "reduce"  # out[i] combines in[map(i, r)] over all r
+    CONTRACT = "contract"  # dot_general
+    CONV = "conv"  # convolution and its two gradients
+    SCATTER = "scatter"
+    CUMULATIVE = "cumulative"
+    SORT = "sort"
+    SCAN = "scan"
+    CHECK = "check"  # identity whose value is tested at run time
+    BARRIER = "barrier"  # identity for autodiff only (stop_gradient)
+
+
+def freeze(value: Any) -> Any:
+    """A hashable key that tells apart what Python's == does not: 0.0 / -0.0, 1 / True / 1.0."""
+    kind = type(value)
+    if kind is int or kind is str or value is None:
+        return value
+    if kind is tuple:
+        return tuple([freeze(v) for v in value])
+    if kind is float:
+        return ("f", struct.pack("<d", value))
+    if kind is bool:
+        return ("b", value)
+    return value
+
+
+class Attrs:
+    """Base of the frozen dataclasses (``eq=False``) that hold an op's static parameters."""
+
+    @cached_property
+    def key(self) -> tuple:
+        return (type(self).__name__, *[freeze(getattr(self, f.name)) for f in fields(self)])  # type: ignore[arg-type]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attrs) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@dataclass(frozen=True, eq=False)
+class NoAttrs(Attrs):
+    """For ops without parameters; `NO_ATTRS` is the one instance used."""
+
+
+NO_ATTRS = NoAttrs()
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """A primitive: its rules stand together in one place (`graphc/ops`).
+
+    infer(types, attrs) -> TensorType    shape and dtype rule; raises ValueError / TypeError
+    evaluate(arrays, attrs) -> ndarray   NumPy semantics, the oracle
+    vjp(ct, node) -> inputs' cotangents  builds nodes; None for an input without gradient
+    lower                                 target-independent lowering, by kind (graphc/ops/op.py)
+    """
+
+    name: str
+    kind: Kind
+    infer: Callable[[Sequence[TensorType], Any], TensorType]
+    evaluate: Callable[[Sequence[np.ndarray], Any], np.ndarray] | None = None
+    vjp: Callable[[Node, Node], Sequence[Node | None]] | None = None
+    lower: Callable[..., Any] | None = None
+    attrs: type[Attrs] = NoAttrs
+    cost: float = 1.0  # rough scalar operations per output element, for cost models
+
+    def __repr__(self) -> str:
+        return f"Op({self.name})"
+
+
+class Node:
+    """One operation of a tensor DAG. Make it with `make`; compare with `is`."""
+
+    __slots__ = ("__weakref__", "attrs", "inputs", "op", "type")
+    op: Op
+    inputs: tuple[Node, ...]
+    attrs: Any
+    type: TensorType
+
+    @property
+    def shape(self) -> Shape:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    @property
+    def kind(self) -> Kind:
+        return self.op.kind
+
+    def __repr__(self) -> str:
+        return f"<{self.op.name} {self.type}>"
+
+    def __copy__(self) -> Node:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> Node:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where in the user's program a node was first made."""
+
+    file: str
+    line: int
+    module: str = ""  # module path, e.g. "LeNet.fc1"; empty outside modules
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}"
+        return f"{place} in {self.module}" if self.module else place
+
+
+_interned: weakref.WeakValueDictionary[tuple, Node] = weakref.WeakValueDictionary()
+_sites: weakref.WeakKeyDictionary[Node, Site] = weakref.WeakKeyDictionary()
+_site_provider: Callable[[], Site | None] | None = None
+
+
+def make(op: Op, inputs: Sequence[Node] = (), attrs: Attrs = NO_ATTRS) -> Node:
+    """The node `op(inputs; attrs)`. Raises what the op's `infer` raises."""
+    inputs = tuple(inputs)
+    key = (op, inputs, attrs.key)
+    node = _interned.get(key)
+    if node is not None:
+        return node
+    type_ = op.infer([n.type for n in inputs], attrs)
+    node = object.__new__(Node)
+    node.op, node.inputs, node.attrs, node.type = op, inputs, attrs, type_
+    _interned[key] = node
+    if _site_provider is not None:
+        site = _site_provider()
+        if site is not None:
+            _sites[node] = site
+    return node
+
+
+def set_site_provider(provider: Callable[[], Site | None] | None) -> None:
+    """Install the front end's answer to "which user line is running now?"."""
+    global _site_provider
+    _site_provider = provider
+
+
+def site_of(node: Node) -> Site | None:
+    """The user's file:line and module path of a node's first creation, if known."""
+    return _sites.get(node)
+
+
+def set_site(node: Node, site: Site | None) -> None:
+    """Give a node a site unless it already has one (the first creator wins)."""
+    if site is not None and node not in _sites:
+        _sites[node] = site
+
+
+def interned_count() -> int:
+    """Number of live nodes, for tests and reports."""
+    return len(_interned)
+
+
+def intern_name(name: str) -> str:
+    return sys.intern(name)

@@ -1,0 +1,30 @@
+"""A partition of a graph's nodes into groups; each group becomes one kernel (or a few)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Nodes computed together, over the untouched graph.
+
+    nodes    in topological order; cheap nodes may also belong to other groups (recomputed there)
+    inputs   values read from memory: nodes outside the group
+    outputs  the members written to memory, because another group or the program reads them
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Ordered groups: every value read outside its group is written by exactly one earlier group."""
+
+    graph: Graph
+    groups: tuple[Group, ...]

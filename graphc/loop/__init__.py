@@ -1,0 +1,1 @@
+"""The loop IR and the lowering of groups of nodes to it."""

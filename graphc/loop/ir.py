@@ -1,0 +1,310 @@
+"""The loop IR: what one kernel does, as nested loops over dense row-major buffers.
+
+The whole grammar::
+
+    kernel = Kernel(name, params, task, tasks, body)        # body runs once for each task index
+    stmt   = For(var, extent, body, mode, lanes)            # serial | unroll | vector
+           | Alloc(buffer)                                  # local or scratch, for the rest of the block
+           | Let(name, value)
+           | Store(buffer, index, value)
+           | Accumulate(buffer, index, combine, value)      # buffer[index] = combine(buffer[index], value)
+           | Tile(rows, lanes, depth, a, b, c, accumulate)  # register-tile multiply-accumulate
+           | Check(condition, code)                         # records `code` where condition is false
+           | If(condition, body)
+    expr   = Const | Var | Local | Load(buffer, index, mask, other)
+           | Unary(op, x) | Binary(op, a, b) | Select(c, a, b) | Cast(x, dtype)
+
+Semantics. Integers wrap; integer ``div`` and ``rem`` round toward minus infinity (Python's)
+and index arithmetic is int64. Floats are IEEE, a multiply may be contracted with an add;
+``max`` and ``min`` propagate NaN (NumPy's maximum). Tasks are independent and may run in any order on
+any thread. A `vector` loop's iterations are independent except for `Accumulate` into a location
+that does not depend on its variable, which may be re-associated, in an order fixed by `lanes` and
+`extent` alone. A masked-off `Load` touches no memory.
+
+Expressions are compared by identity; a value used twice is bound by `Let`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from graphc.ir.types import DType, Shape, bool_, float32, float64, int64
+
+# --------------------------------------------------------------------- buffers
+
+Space = Literal["param", "scratch", "local"]
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """A dense row-major array.
+
+    param    given by the caller of the kernel
+    scratch  per-thread memory (kilobytes to a megabyte), undefined at the start of a task
+    local    registers or stack; a local of shape () is a scalar accumulator (a vector of
+             accumulators inside a vector loop)
+    """
+
+    name: str
+    dtype: DType
+    shape: Shape
+    space: Space = "param"
+
+
+# ----------------------------------------------------------------- expressions
+
+
+@dataclass(frozen=True, eq=False)
+class Expr:
+    """Base of expressions; every expression has a `dtype`."""
+
+    dtype: DType
+
+
+@dataclass(frozen=True, eq=False)
+class Const(Expr):
+    value: int | float | bool
+
+
+@dataclass(frozen=True, eq=False)
+class Var(Expr):
+    """A loop variable or the task index: an int64 in range(extent) (extent as far as known)."""
+
+    name: str
+    extent: int
+
+
+@dataclass(frozen=True, eq=False)
+class Local(Expr):
+    """The value bound by a `Let`."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Load(Expr):
+    """buffer[index]; where `mask` (a bool expression) is false, `other` instead."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    mask: Expr | None = None
+    other: Expr | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Unary(Expr):
+    """op in UNARY_OPS; the result has the operand's dtype (bool for predicates)."""
+
+    op: str
+    x: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Binary(Expr):
+    """op in BINARY_OPS or COMPARE_OPS; operands have equal dtypes."""
+
+    op: str
+    a: Expr
+    b: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Select(Expr):
+    condition: Expr
+    a: Expr
+    b: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Cast(Expr):
+    """Conversion as NumPy's astype: float to int truncates, anything to bool is != 0."""
+
+    x: Expr
+
+
+UNARY_OPS = frozenset(
+    "neg abs sign floor ceil round trunc sqrt rsqrt exp expm1 log log1p log2 sin cos tan "
+    "asin acos atan sinh cosh asinh acosh atanh tanh erf sigmoid not".split()
+)
+PREDICATE_OPS = frozenset(["isnan", "isinf", "isfinite"])
+BINARY_OPS = frozenset(
+    "add sub mul div rem pow max min and or xor shl shr atan2 mulhi".split()
+)  # div of floats is true division; mulhi is the high half of a 32-bit unsigned product
+COMPARE_OPS = frozenset("eq ne lt le gt ge".split())
+
+# ------------------------------------------------------------------ statements
+
+Block = tuple["Stmt", ...]
+Mode = Literal["serial", "unroll", "vector"]
+
+
+@dataclass(frozen=True, eq=False)
+class Stmt:
+    """Base of statements."""
+
+
+@dataclass(frozen=True, eq=False)
+class For(Stmt):
+    """for var in range(extent): body.
+
+    A vector loop runs `lanes` consecutive iterations at once (several machine vectors if lanes is
+    wider than one); a partial last group is masked. Its body may hold any statement, also serial
+    loops (then the outer loop is the vectorised one), but no other vector loop and no Tile.
+    """
+
+    var: Var
+    extent: Expr
+    body: Block
+    mode: Mode = "serial"
+    lanes: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Alloc(Stmt):
+    buffer: Buffer
+
+
+@dataclass(frozen=True, eq=False)
+class Let(Stmt):
+    local: Local
+    value: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Store(Stmt):
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    value: Expr
+
+
+Combine = Literal["add", "mul", "max", "min", "and", "or"]
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulate(Stmt):
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    combine: Combine
+    value: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Address(Expr):
+    """The location buffer[index], for Tile operands (dtype is the buffer's)."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Tile(Stmt):
+    """The register tile, for i < rows, j < lanes:
+
+        c[i*c_row + j] (+)= sum over k < depth of a[i*a_row + k*a_step] * b[k*b_step + j]
+
+    where a, b and c are addresses and the strides are in elements. `rows` and `lanes` are
+    compile-time sizes from the target's tile table; `depth` and the strides may be expressions.
+    With `accumulate` the old c is added, else it is overwritten. All rows and lanes are computed:
+    whoever packs a and b pads them.
+    """
+
+    rows: int
+    lanes: int
+    depth: Expr
+    a: Address
+    a_row: Expr
+    a_step: Expr
+    b: Address
+    b_step: Expr
+    c: Address
+    c_row: Expr
+    accumulate: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Check(Stmt):
+    """Where `condition` is false, store `code` (> 0) in the program's status word."""
+
+    condition: Expr
+    code: int
+
+
+@dataclass(frozen=True, eq=False)
+class If(Stmt):
+    condition: Expr
+    body: Block
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """`body` for every value of `task` in range(tasks). Distinct params never overlap unless
+    the same location is read before it is written by the same task (in-place elementwise)."""
+
+    name: str
+    params: tuple[Buffer, ...]
+    task: Var
+    tasks: int
+    body: Block
+    flops: float = 0.0  # estimates over the whole kernel, for scheduling and reports
+    bytes: float = 0.0
+
+
+# ---------------------------------------------------------------- constructors
+
+
+def index_const(value: int) -> Const:
+    return Const(int64, value)
+
+
+ZERO = index_const(0)
+ONE = index_const(1)
+TRUE = Const(bool_, True)
+
+
+def unary(op: str, x: Expr) -> Expr:
+    return Unary(bool_ if op in PREDICATE_OPS else x.dtype, op, x)
+
+
+def binary(op: str, a: Expr, b: Expr) -> Expr:
+    if a.dtype is not b.dtype:
+        raise TypeError(f"{op} of {a.dtype.name} and {b.dtype.name}")
+    return Binary(bool_ if op in COMPARE_OPS else a.dtype, op, a, b)
+
+
+def select(condition: Expr, a: Expr, b: Expr) -> Expr:
+    return Select(a.dtype, condition, a, b)
+
+
+def cast(x: Expr, dtype: DType) -> Expr:
+    return x if x.dtype is dtype else Cast(dtype, x)
+
+
+def load(
+    buffer: Buffer, index: tuple[Expr, ...], mask: Expr | None = None, other: Expr | None = None
+) -> Load:
+    return Load(buffer.dtype, buffer, index, mask, other)
+
+
+def address(buffer: Buffer, index: tuple[Expr, ...]) -> Address:
+    return Address(buffer.dtype, buffer, index)
+
+
+def identity_of(combine: Combine, dtype: DType) -> Const:
+    """The neutral element of a combine operation."""
+    if combine in ("add", "or"):
+        return Const(dtype, False if dtype is bool_ else (0.0 if dtype.is_float else 0))
+    if combine in ("mul", "and"):
+        return Const(dtype, True if dtype is bool_ else (1.0 if dtype.is_float else 1))
+    return Const(dtype, _extreme(dtype, low=combine == "max"))
+
+
+def _extreme(dtype: DType, low: bool) -> int | float | bool:
+    if dtype in (float32, float64):
+        return float("-inf") if low else float("inf")
+    if dtype is bool_:
+        return not low
+    bits = 8 * dtype.itemsize
+    if dtype.kind == "u":
+        return 0 if low else 2**bits - 1
+    return -(2 ** (bits - 1)) if low else 2 ** (bits - 1) - 1
