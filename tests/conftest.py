@@ -1,0 +1,39 @@
+"""Shared fixtures: a private compile cache, and golden texts rewritten by --update-golden."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/*.txt")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests never touch the user's own cache; workers of one run share one folder."""
+    if "GRAPHC_CACHE" not in os.environ:
+        root = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+        base = Path(config.rootpath) / ".pytest_cache" / "graphc" / root
+        base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.environ["GRAPHC_CACHE"] = str(base)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden("name", text)` compares text with tests/golden/name.txt."""
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / f"{name}.txt"
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert path.exists(), f"{path} is missing: run pytest --update-golden"
+        assert text == path.read_text()
+
+    return check
