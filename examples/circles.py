@@ -24,7 +24,7 @@ from graphc import nn
 from graphc.utils.data import DataLoader, TensorDataset, random_split
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+import matplotlib.pyplot as plt
 
 
 class Net(nn.Module):

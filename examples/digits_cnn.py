@@ -24,7 +24,7 @@ from graphc import nn
 from graphc.utils.data import DataLoader, Subset, TensorDataset
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+import matplotlib.pyplot as plt
 
 
 class DigitsCNN(nn.Module):
