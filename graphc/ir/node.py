@@ -101,13 +101,18 @@ class Op:
 
 
 class Node:
-    """One operation of a tensor DAG. Make it with `make`; compare with `is`."""
+    """One operation of a tensor DAG. Make it with `make`; compare with `is`.
 
-    __slots__ = ("__weakref__", "attrs", "inputs", "op", "type")
+    `bound` belongs to the front end and is not part of the node: what stands behind this
+    node outside the IR (a realised array, another node). No compiler stage reads it.
+    """
+
+    __slots__ = ("__weakref__", "attrs", "bound", "inputs", "op", "type")
     op: Op
     inputs: tuple[Node, ...]
     attrs: Any
     type: TensorType
+    bound: Any
 
     @property
     def shape(self) -> Shape:
@@ -158,7 +163,7 @@ def make(op: Op, inputs: Sequence[Node] = (), attrs: Attrs = NO_ATTRS) -> Node:
         return node
     type_ = op.infer([n.type for n in inputs], attrs)
     node = object.__new__(Node)
-    node.op, node.inputs, node.attrs, node.type = op, inputs, attrs, type_
+    node.op, node.inputs, node.attrs, node.type, node.bound = op, inputs, attrs, type_, None
     _interned[key] = node
     if _site_provider is not None:
         site = _site_provider()
@@ -167,10 +172,17 @@ def make(op: Op, inputs: Sequence[Node] = (), attrs: Attrs = NO_ATTRS) -> Node:
     return node
 
 
-def set_site_provider(provider: Callable[[], Site | None] | None) -> None:
-    """Install the front end's answer to "which user line is running now?"."""
+SiteProvider = Callable[[], Site | None]
+
+
+def set_site_provider(provider: SiteProvider | None) -> SiteProvider | None:
+    """Install the answer to "which user line is running now?"; returns the one it replaces.
+
+    The front end installs the user's line; autodiff installs the forward node's site for a while.
+    """
     global _site_provider
-    _site_provider = provider
+    previous, _site_provider = _site_provider, provider
+    return previous
 
 
 def site_of(node: Node) -> Site | None:
