@@ -21,7 +21,7 @@ CONTRACT, CONV, SCATTER, CUMULATIVE, SORT, SCAN have lowerings of their own in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from graphc.loop.ir import Combine, Expr
 
 Read = Callable[..., Expr]
 REGISTRY: dict[str, Op] = {}
+SAMPLES: dict[str, Callable[[], Iterable[Any]]] = {}  # op name -> its samples (graphc/ops/sample.py)
 
 INJECTIVE = frozenset({Kind.ELEMENTWISE, Kind.VIEW, Kind.GENERATE, Kind.GATHER, Kind.CHECK, Kind.BARRIER})
 
@@ -42,8 +43,7 @@ class Reduction:
     """out[index] = combine over r in the box `extents` of element(index, r, reads).
 
     `axes` says, for a plain reduction over axes of its input, which input axes r runs over
-    (in order), so that fusion can align loops; None for a windowed one (fold). `uses` is the
-    number of times each input element is read.
+    (in order), so that fusion can align loops; None for a windowed one (fold).
     """
 
     extents: tuple[int, ...]
@@ -62,12 +62,18 @@ def register(
     lower: Callable[..., Any] | None = None,
     attrs: type[Attrs] = NoAttrs,
     cost: float = 1.0,
+    samples: Callable[[], Iterable[Any]] | None = None,
 ) -> Op:
-    """Make an Op and enter it in the registry. Names are unique."""
+    """Make an Op and enter it in the registry. Names are unique.
+
+    `samples` lists programs and mistakes that exercise the op; nothing but tests calls it.
+    """
     if name in REGISTRY:
         raise ValueError(f"op {name!r} is registered twice")
     op = Op(name, kind, infer, evaluate, vjp, lower, attrs, cost)
     REGISTRY[name] = op
+    if samples is not None:
+        SAMPLES[name] = samples
     return op
 
 

@@ -1,0 +1,96 @@
+"""Reverse-mode differentiation: Graph -> Graph, any order, one walk over the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from graphc.ir.graph import toposort
+from graphc.ir.node import Kind, Node, Site, set_site_provider, site_of
+from graphc.ops.arithmetic import add
+from graphc.ops.constant import input_
+from graphc.ops.spread import zeros
+
+
+def gradients(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[Node]) -> list[Node | None]:
+    """The sum over outputs of cotangent * d output / d w, for each w in `wrt`.
+
+    None where no differentiable path leads from w to an output. Gradients are graphs like any
+    other, so gradients of gradients are taken the same way. New nodes get the site of the forward
+    node they belong to. Raises ValueError when a cotangent's type is not its output's.
+    """
+    for y, ct in zip(outputs, cotangents, strict=True):
+        if y.type != ct.type:
+            raise ValueError(
+                f"gradients: the cotangent of an output {y.type} is a {ct.type}; they must be alike"
+            )
+    order = toposort(outputs)
+    active = _depends_on(order, set(wrt))
+    pending: dict[Node, Node] = {}
+    for y, ct in zip(outputs, cotangents, strict=True):
+        if y in active:
+            pending[y] = add(pending[y], ct) if y in pending else ct
+    kept = frozenset(wrt)
+    site = _Site()
+    previous = set_site_provider(site)
+    try:
+        for node in reversed(order):
+            if node in pending:
+                ct = pending[node] if node in kept else pending.pop(node)
+                site.node = node
+                _propagate(node, ct, active, pending)
+    finally:
+        set_site_provider(previous)
+    return [pending.get(w) for w in wrt]
+
+
+class _Site:
+    """A site provider that answers with the site of the forward node at hand."""
+
+    node: Node
+
+    def __call__(self) -> Site | None:
+        return site_of(self.node)
+
+
+def _depends_on(order: Iterable[Node], sources: set[Node]) -> set[Node]:
+    """The float nodes of a topological order with a differentiable path from `sources`."""
+    active: set[Node] = set()
+    for node in order:
+        if not node.type.dtype.is_float:
+            continue
+        if node in sources or (node.kind is not Kind.BARRIER and not active.isdisjoint(node.inputs)):
+            active.add(node)
+    return active
+
+
+def _propagate(node: Node, ct: Node, active: set[Node], pending: dict[Node, Node]) -> None:
+    """Add to the operands' cotangents what `node`'s cotangent sends them."""
+    if active.isdisjoint(node.inputs) or node.kind is Kind.BARRIER:
+        return
+    if node.op.vjp is None:
+        raise NotImplementedError(f"{node.op.name} has no gradient; put stop_gradient on its operands")
+    for operand, part in zip(node.inputs, node.op.vjp(ct, node), strict=True):
+        if part is not None and operand in active:
+            old = pending.get(operand)
+            pending[operand] = part if old is None else add(old, part)
+
+
+def vjp(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
+    """As `gradients`, with zeros for what is not connected."""
+    found = gradients(outputs, cotangents, wrt)
+    return [zeros(w.type) if g is None else g for w, g in zip(wrt, found, strict=True)]
+
+
+def jvp(outputs: Sequence[Node], inputs: Sequence[Node], tangents: Sequence[Node]) -> list[Node]:
+    """The derivative of each output along `tangents` of `inputs` (zeros where not connected).
+
+    The VJP is linear in the cotangent u, so its own VJP with respect to u is the JVP; no node of the
+    result depends on u.
+    """
+    for x, t in zip(inputs, tangents, strict=True):
+        if x.type != t.type:
+            raise ValueError(f"jvp: the tangent of an input {x.type} is a {t.type}; they must be alike")
+    us = [input_(f"jvp.u{i}", y.type) for i, y in enumerate(outputs)]
+    pulled = gradients(outputs, us, inputs)
+    pairs = [(g, t) for g, t in zip(pulled, tangents, strict=True) if g is not None]
+    return vjp([g for g, _ in pairs], [t for _, t in pairs], us)
