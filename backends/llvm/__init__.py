@@ -1,0 +1,70 @@
+"""The default backend: loop IR to LLVM IR to object code, run by a native call-table walker.
+
+`Backend.compile` takes a plan; `serialize` and `load` move a compiled program through the disk cache.
+"""
+
+from __future__ import annotations
+
+from graphc.backends.llvm.emit import emit_kernel
+from graphc.backends.llvm.executable import Executable
+from graphc.backends.llvm.image import dump_image, make_image, parse_image
+from graphc.backends.llvm.objects import assembly_text, compile_kernels, llvm_text
+from graphc.backends.llvm.runtime import get_runtime
+from graphc.backends.llvm.target import Target, get_target
+from graphc.ir.graph import Graph
+from graphc.loop.ir import Kernel
+from graphc.program import Machine, Plan
+
+__all__ = ["Backend", "Executable"]
+
+
+class Backend:
+    """LLVM through llvmlite, for one target."""
+
+    name = "llvm"
+    wants_graph = False
+
+    def __init__(self, target: str | None = None) -> None:
+        """`target` names a row of the target table; by default ``GRAPHC_TARGET``, or this machine.
+
+        Raises ValueError for an unknown target.
+        """
+        self.target: Target = get_target(target)
+
+    @property
+    def machine(self) -> Machine:
+        """What lowering must know about the target."""
+        return self.target.machine
+
+    @property
+    def target_key(self) -> str:
+        """Names the target and code generator in the keys of program caches."""
+        return self.target.key
+
+    def compile(self, graph: Graph | None, plan: Plan | None) -> Executable:
+        """Make a plan runnable. RuntimeError if the target is not this machine's."""
+        if plan is None:
+            raise TypeError("the llvm backend compiles plans, and got none")
+        runtime = get_runtime(self.target)
+        symbols, objects = compile_kernels(plan.kernels, self.target)
+        return Executable(make_image(plan, self.target.key, symbols, objects), runtime)
+
+    def serialize(self, executable: Executable) -> bytes:
+        """The compiled program, object code included, for `load` in another process."""
+        return dump_image(executable.image)
+
+    def load(self, data: bytes) -> Executable:
+        """The program that `serialize` wrote. ValueError if `data` is damaged or for another target."""
+        image = parse_image(data)
+        if image.target != self.target.key:
+            raise ValueError(f"program was compiled for {image.target!r}, not for {self.target.key!r}")
+        return Executable(image, get_runtime(self.target))
+
+    def llvm_ir(self, kernel: Kernel, optimised: bool = False) -> str:
+        """LLVM IR of a kernel, as emitted or after the passes. Works for any target."""
+        text = emit_kernel(kernel, self.target)
+        return llvm_text(text, self.target) if optimised else text
+
+    def assembly(self, kernel: Kernel) -> str:
+        """Assembly of a kernel. Works for any target."""
+        return assembly_text(emit_kernel(kernel, self.target), self.target)

@@ -1,0 +1,122 @@
+"""A program ready to run: pointers in, one native call, status out.
+
+Two ways to call it. `executable(inputs, outputs)` takes all arrays each time. A caller with long-lived
+arrays (parameters, optimizer state) binds those once and pays only for what changes::
+
+    executable.bind_input(i, array)      # once; the array is kept alive until the next bind of i
+    executable.bind_output(o, array)     # the same array, for a donated output
+    executable.bind_input(j, batch)      # each call, for the rest
+    status = executable.run()
+
+Binding costs about 0.3 us, `run` about 1 us beside the kernels. An array once bound must keep its memory
+(NumPy arrays do, while somebody refers to them).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.backends.llvm import walker
+from graphc.backends.llvm.image import Image
+from graphc.backends.llvm.runtime import Runtime, pointer
+from graphc.backends.llvm.table import CallTable
+from graphc.ir.types import TensorType
+
+
+class Executable:
+    """A compiled program; made by the backend, from an image whose objects it loads."""
+
+    def __init__(self, image: Image, runtime: Runtime) -> None:
+        self.image = image
+        self._runtime = runtime
+        runtime.engine.load(image.objects)
+        self._table = CallTable(image.calls, [runtime.engine.address(s) for s in image.symbols])
+        self._n_inputs = len(image.inputs)
+        self._held: list[np.ndarray | None] = [None] * (self._n_inputs + len(image.outputs))
+        self._bases = np.zeros(len(self._held) + len(image.constants) + 1, np.int64)
+        self._words = memoryview(self._bases)
+        for i, constant in enumerate(image.constants):
+            self._bases[len(self._held) + i] = constant.ctypes.data
+        self._job = self._new_job()
+        self._job_words = memoryview(self._job)
+        self._job_address = self._job.ctypes.data
+        self._binding = threading.Lock()
+
+    def _new_job(self) -> np.ndarray:
+        table = self._table
+        job = np.zeros(walker.JOB_WORDS, np.int64)
+        job[:6] = (
+            table.rows.ctypes.data,
+            table.count,
+            self.image.gate,
+            table.slots.ctypes.data,
+            self._bases.ctypes.data,
+            table.widest,
+        )
+        return job
+
+    def __call__(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
+        """Run on C-contiguous arrays of the planned types; outputs are written in place.
+
+        Returns 0, or the code of a failed check (a position in `image.checks`, plus one). Safe to call from
+        several threads; the arrays are not kept. TypeError or ValueError for arrays that do not fit.
+        """
+        with self._binding:
+            for i, array in enumerate(inputs):
+                self.bind_input(i, array)
+            for i, array in enumerate(outputs):
+                self.bind_output(i, array)
+            try:
+                return self.run()
+            finally:
+                self._held = [None] * len(self._held)
+
+    def bind_input(self, index: int, array: np.ndarray) -> None:
+        """Read input `index` from `array` from now on. TypeError or ValueError if it does not fit."""
+        held = self._held
+        if held[index] is not array:
+            _check("input", index, array, self.image.inputs[index])
+            held[index] = array
+            self._words[index] = pointer(array)
+
+    def bind_output(self, index: int, array: np.ndarray) -> None:
+        """Write output `index` to `array` from now on. TypeError or ValueError if it does not fit."""
+        held = self._held
+        at = self._n_inputs + index
+        if held[at] is not array:
+            _check("output", index, array, self.image.outputs[index])
+            held[at] = array
+            self._words[at] = pointer(array)
+
+    def run(self) -> int:
+        """Run on the bound arrays; returns the status word. Every input and output must be bound.
+
+        Programs run one at a time in a process; another thread waits here without holding the GIL.
+        """
+        runtime = self._runtime
+        job = self._job_words
+        image = self.image
+        with runtime.lock:
+            workers, team = 1, None
+            if self._table.parallel:
+                crew = runtime.team()
+                workers = crew.workers
+                team = crew.address
+            self._words[-1] = runtime.arena(image.arena_bytes)
+            job[7], job[8] = runtime.scratch(image.scratch_bytes, workers)
+            job[9] = workers
+            return runtime.native_run(self._job_address, team)
+
+
+def _check(what: str, index: int, array: np.ndarray, expected: TensorType) -> None:
+    """What native code relies on; it reads and writes exactly the planned bytes."""
+    if type(array) is not np.ndarray:
+        raise TypeError(f"{what} {index}: expected a NumPy array, got {type(array).__name__}")
+    if array.dtype != expected.dtype.numpy or array.shape != expected.shape:
+        raise ValueError(f"{what} {index}: expected {expected}, got {array.dtype.name}{list(array.shape)}")
+    flags = array.flags
+    if not flags.c_contiguous or (what == "output" and not flags.writeable):
+        raise ValueError(f"{what} {index}: expected a C-contiguous{' writable' * (what == 'output')} array")
