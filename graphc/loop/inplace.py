@@ -1,0 +1,203 @@
+"""May a kernel write its result over one of its operands?
+
+Yes if every location of the operand is read, by the task that overwrites it, no later than the
+overwrite. That is proved by comparing index expressions: each load of the operand must use the
+index of the store, in the store's own innermost loop or in a loop over the same range that runs
+earlier inside the same outer loops (an earlier sweep over the row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from graphc.loop.ir import (
+    Accumulate,
+    Address,
+    Alloc,
+    Binary,
+    Block,
+    Buffer,
+    Cast,
+    Check,
+    Const,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Local,
+    Select,
+    Stmt,
+    Store,
+    Tile,
+    Unary,
+    Var,
+)
+
+Index = tuple[Expr, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Access:
+    """One read or write of a param: where (textual order), inside which loops, at which index."""
+
+    order: int
+    loops: tuple[For, ...]
+    index: Index | None  # None: a block of addresses (a Tile operand)
+
+
+def inplace_pairs(kernel: Kernel) -> frozenset[tuple[int, int]]:
+    """Pairs (read position, written position) of params that may be the same memory."""
+    reads, writes = _accesses(kernel)
+    lets = {stmt.local: stmt.value for stmt, _ in statements(kernel.body) if isinstance(stmt, Let)}
+    position = {buffer: i for i, buffer in enumerate(kernel.params)}
+    pairs = set()
+    for target, stores in writes.items():
+        if target in reads or not _writes_once(kernel, writes[target], lets):
+            continue
+        (store,) = stores
+        for source, loads in reads.items():
+            same = source.dtype.itemsize == target.dtype.itemsize and source.shape == target.shape
+            if same and source not in writes and all(_overwritten_later(load, store) for load in loads):
+                pairs.add((position[source], position[target]))
+    return frozenset(pairs)
+
+
+def _writes_once(kernel: Kernel, stores: list[Access], lets: dict[Local, Expr]) -> bool:
+    """Whether there is one store, and its index follows every loop around it (and the task)."""
+    if len(stores) != 1 or stores[0].index is None:
+        return False
+    found: set[Expr] = set()
+    stack = list(stores[0].index)
+    while stack:
+        for e in walk(stack.pop()):
+            if e not in found:
+                found.add(e)
+                if isinstance(e, Local) and e in lets:
+                    stack.append(lets[e])
+    needed = {loop.var for loop in stores[0].loops if not _is_one(loop.extent)}
+    if kernel.tasks > 1:
+        needed.add(kernel.task)
+    return needed <= found
+
+
+def _is_one(extent: Expr) -> bool:
+    return isinstance(extent, Const) and extent.value == 1
+
+
+def _overwritten_later(load: Access, store: Access) -> bool:
+    """Whether each location of `load` is met again by `store`, in the same task and not earlier."""
+    if load.index is None or load.order > store.order or len(load.loops) != len(store.loops):
+        return False
+    renamed: dict[Var, Var] = {}
+    for ours, theirs in zip(load.loops, store.loops, strict=True):
+        if ours is theirs and not renamed:
+            continue  # a shared outer loop
+        if not same_expr(ours.extent, theirs.extent, renamed):
+            return False
+        renamed[ours.var] = theirs.var
+    assert store.index is not None
+    return all(same_expr(a, b, renamed) for a, b in zip(load.index, store.index, strict=True))
+
+
+def same_expr(a: Expr, b: Expr, renamed: dict[Var, Var]) -> bool:
+    """Structural equality of two index expressions, reading variables of `a` through `renamed`."""
+    pairs = [(a, b)]
+    while pairs:
+        a, b = pairs.pop()
+        if isinstance(a, Var):
+            if renamed.get(a, a) is not b:
+                return False
+        elif a is b:
+            if renamed and _has_var(a):
+                return False  # the same text in two loops: its variables mean different things
+        elif isinstance(a, Const) and isinstance(b, Const):
+            if a.dtype is not b.dtype or a.value != b.value:
+                return False
+        elif isinstance(a, Binary) and isinstance(b, Binary) and a.op == b.op:
+            pairs += [(a.a, b.a), (a.b, b.b)]
+        else:
+            return False
+    return True
+
+
+def _has_var(expr: Expr) -> bool:
+    return any(isinstance(e, Var | Local) for e in walk(expr))
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """The expression and everything in it (shared parts once)."""
+    stack, seen = [expr], {expr}
+    while stack:
+        e = stack.pop()
+        yield e
+        for child in children(e):
+            if child not in seen:
+                seen.add(child)
+                stack.append(child)
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    match expr:
+        case Load(_, _, index, mask, other):
+            return (*index, *(e for e in (mask, other) if e is not None))
+        case Address(_, _, index):
+            return index
+        case Unary(_, _, x) | Cast(_, x):
+            return (x,)
+        case Binary(_, _, a, b):
+            return (a, b)
+        case Select(_, condition, a, b):
+            return (condition, a, b)
+    return ()
+
+
+def _accesses(kernel: Kernel) -> tuple[dict[Buffer, list[Access]], dict[Buffer, list[Access]]]:
+    reads: dict[Buffer, list[Access]] = {}
+    writes: dict[Buffer, list[Access]] = {}
+    params = set(kernel.params)
+    for order, (stmt, loops) in enumerate(statements(kernel.body)):
+        for root in expressions(stmt):
+            for e in walk(root):
+                if isinstance(e, Load | Address) and e.buffer in params:
+                    index = e.index if isinstance(e, Load) else None
+                    reads.setdefault(e.buffer, []).append(Access(order, loops, index))
+        if isinstance(stmt, Store | Accumulate) and stmt.buffer in params:
+            writes.setdefault(stmt.buffer, []).append(Access(order, loops, stmt.index))
+        if isinstance(stmt, Accumulate) and stmt.buffer in params:
+            reads.setdefault(stmt.buffer, []).append(Access(order, loops, stmt.index))
+        if isinstance(stmt, Tile) and stmt.c.buffer in params:
+            writes.setdefault(stmt.c.buffer, []).append(Access(order, loops, None))
+    return reads, writes
+
+
+def statements(body: Block) -> Iterator[tuple[Stmt, tuple[For, ...]]]:
+    """Every statement with its enclosing loops, in textual order."""
+    stack: list[tuple[Stmt, tuple[For, ...]]] = [(s, ()) for s in reversed(body)]
+    while stack:
+        stmt, loops = stack.pop()
+        yield stmt, loops
+        if isinstance(stmt, For):
+            stack += [(s, (*loops, stmt)) for s in reversed(stmt.body)]
+        elif isinstance(stmt, If):
+            stack += [(s, loops) for s in reversed(stmt.body)]
+
+
+def expressions(stmt: Stmt) -> tuple[Expr, ...]:
+    """The expressions directly in a statement (not those of nested statements)."""
+    match stmt:
+        case For(_, extent, _, _, _):
+            return (extent,)
+        case Let(_, value):
+            return (value,)
+        case Store(_, index, value) | Accumulate(_, index, _, value):
+            return (*index, value)
+        case Check(condition, _) | If(condition, _):
+            return (condition,)
+        case Tile():
+            return (stmt.depth, stmt.a, stmt.a_row, stmt.a_step, stmt.b, stmt.b_step, stmt.c, stmt.c_row)
+        case Alloc(_):
+            return ()
+    raise TypeError(f"unknown statement {type(stmt).__name__}")

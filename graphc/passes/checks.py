@@ -1,0 +1,78 @@
+"""Take the run-time checks out of the graph.
+
+A CHECK node is replaced by its operand; what it demands becomes a bool scalar, a `flag`. The plan
+runs whatever the flags need before anything that changes state, and stops if a flag is false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc import ops
+from graphc.analysis.evaluate import evaluate_nodes
+from graphc.ir.graph import Graph, rebuild, rewrite
+from graphc.ir.node import Kind, Node, site_of
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """A graph without CHECK nodes, its flags, and the text for each flag that is false."""
+
+    graph: Graph
+    flags: tuple[Node, ...]
+    messages: tuple[str, ...]
+
+
+def run(graph: Graph) -> Checked:
+    """Needs: any graph. Leaves: no CHECK nodes in `graph` or under the flags."""
+    found = checks_of(graph)
+    if not found:
+        return Checked(graph, (), ())
+    tests = [_flag(node) for node in found]
+    both = graph.with_outputs((*graph.outputs, *tests))
+    bare = rewrite(both, lambda node, inputs: inputs[0] if node.kind is Kind.CHECK else rebuild(node, inputs))
+    n = len(graph.outputs)
+    messages = tuple(describe(node) for node in found)
+    return Checked(graph.with_outputs(bare.outputs[:n]), bare.outputs[n:], messages)
+
+
+def checks_of(graph: Graph) -> list[Node]:
+    """The CHECK nodes, in an order that depends on the graph's structure alone."""
+    return [node for node in graph.nodes if node.kind is Kind.CHECK]
+
+
+def _flag(node: Node) -> Node:
+    """Whether all elements of a CHECK's operand are in bounds."""
+    x, attrs = node.inputs[0], node.attrs
+    limits = np.iinfo(x.dtype.numpy)
+    inside = None
+    if attrs.low > limits.min:
+        inside = ops.ge(x, ops.like(x, attrs.low))
+    if attrs.high <= limits.max:
+        below = ops.lt(x, ops.like(x, attrs.high))
+        inside = below if inside is None else ops.bit_and(inside, below)
+    if inside is None:
+        return ops.constant(True, ops.eq(x, x).dtype)
+    return ops.reduce_and(inside, range(x.type.rank))
+
+
+def describe(node: Node) -> str:
+    site = site_of(node)
+    return f"{node.attrs.message} ({site})" if site else node.attrs.message
+
+
+def failure(graph: Graph, inputs: Sequence[np.ndarray], status: int) -> IndexError:
+    """The error for a failed run: the first check of `graph` that does not hold, with the culprit."""
+    found = checks_of(graph)
+    given = dict(zip(graph.inputs, inputs, strict=True))
+    for node, value in zip(found, evaluate_nodes([n.inputs[0] for n in found], given), strict=True):
+        if not node.attrs.holds(value):
+            bad = (value < node.attrs.low) | (value >= node.attrs.high)
+            place = tuple(int(i[0]) for i in np.nonzero(bad)) if value.ndim else ()
+            details = [f"got {value[place]}" + (f" at {list(place)}" if place else "")]
+            details += [str(site_of(node))] if site_of(node) else []
+            return IndexError(f"{node.attrs.message} ({'; '.join(details)})")
+    return IndexError(describe(found[status - 1]) if status <= len(found) else f"check {status} failed")

@@ -1,0 +1,235 @@
+"""Which memory every value of a program lives in, decided before scheduling.
+
+Inputs and constants have places of their own; a computed output is written where the caller wants
+it; everything else goes to the arena. This module adds the copies that this takes and the
+precedences that make in-place updates of donated inputs safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphc.ir.graph import Graph
+from graphc.ir.node import Kind, Node
+from graphc.ir.partition import Group
+from graphc.loop.inplace import inplace_pairs
+from graphc.loop.ir import Kernel
+from graphc.loop.lowered import KernelCall, Temp
+from graphc.plan_kernels import check_call, copy_call
+from graphc.program import Slot
+from graphc.schedule import Precedence, Value, Work, work_of
+
+InplacePairs = dict[Kernel, frozenset[tuple[int, int]]]
+
+
+@dataclass(eq=False)
+class Layout:
+    """Works with their precedence and the places of values; `place` lacks the arena's values.
+
+    `gate` is the index of the work that tests the check flags, if there are any.
+    """
+
+    precedence: Precedence = field(default_factory=Precedence)
+    place: dict[Value, Slot] = field(default_factory=dict)
+    constants: list[Node] = field(default_factory=list)
+    gate: int | None = None
+
+    def arena_size(self) -> dict[Value, int]:
+        """Bytes of every value that needs arena memory."""
+        sizes: dict[Value, int] = {}
+        for work in self.precedence.works:
+            for value in (*work.writes, *work.internal):
+                if value not in self.place:
+                    sizes[value] = value.type.nbytes
+        return sizes
+
+
+def is_alias(group: Group) -> bool:
+    """Whether the group only renames a value: reshapes of one dense value."""
+    return len(group.inputs) == 1 and all(node.op.name == "reshape" for node in group.nodes)
+
+
+def lay_out(
+    graph: Graph,
+    groups: Sequence[Group],
+    calls: Mapping[Group, Sequence[KernelCall]],
+    flags: Sequence[Node],
+    donated: Mapping[int, int],
+) -> Layout:
+    """Give places to the inputs, constants and outputs of `graph` (see the module's text).
+
+    groups   a partition of the graph with `flags` as further outputs; alias groups need no calls
+    donated  output position -> input position whose memory it takes over
+    """
+    return _Builder(graph, groups, calls, flags, donated).run()
+
+
+class _Builder:
+    def __init__(
+        self,
+        graph: Graph,
+        groups: Sequence[Group],
+        calls: Mapping[Group, Sequence[KernelCall]],
+        flags: Sequence[Node],
+        donated: Mapping[int, int],
+    ) -> None:
+        self.graph = graph
+        self.donated = dict(donated)
+        self.alias: dict[Node, Node] = {}
+        self.pairs: InplacePairs = {}
+        self.layout = Layout()
+        for group in groups:
+            if is_alias(group):
+                for node in group.outputs:
+                    self.alias[node] = self.root(group.inputs[0])
+            else:
+                self._add(calls[group])
+        self.flags = [self.root(flag) for flag in flags]
+
+    def root(self, node: Value) -> Value:
+        """The value whose memory `node` is."""
+        return self.alias.get(node, node)  # type: ignore[arg-type, return-value]
+
+    def run(self) -> Layout:
+        layout = self.layout
+        for i, node in enumerate(self.graph.inputs):
+            layout.place[node] = Slot("input", i)
+        self._place_constants()
+        if self.flags:
+            layout.gate = layout.precedence.add(Work((check_call(self.flags),)))
+        self._place_outputs()
+        self._close_gate()
+        return layout
+
+    def _add(self, calls: Sequence[KernelCall]) -> None:
+        """Enter a group's calls; those that write no bytes are dropped."""
+        resolved = [
+            KernelCall(call.kernel, tuple(self.root(arg) for arg in call.args), call.writes)
+            for call in calls
+            if any(call.args[w].type.nbytes for w in call.writes)
+        ]
+        if resolved:
+            self.layout.precedence.add(work_of(resolved))
+
+    def _place_constants(self) -> None:
+        layout = self.layout
+        used = {value for work in layout.precedence.works for value in work.reads}
+        used.update(self.root(node) for node in self.graph.outputs)
+        used.update(self.flags)
+        for node in self.graph.nodes:
+            if node.kind is Kind.CONSTANT and node in used:
+                layout.place[node] = Slot("constant", len(layout.constants))
+                layout.constants.append(node)
+
+    # ------------------------------------------------------------------ outputs
+
+    def _place_outputs(self) -> None:
+        """Write each computed output in place where that is safe, and copy the rest.
+
+        Copies of inputs and constants come first: they read old values that updates overwrite.
+        """
+        before_gate = self._before_gate()
+        given: list[tuple[int, int]] = []
+        computed: dict[Value, list[int]] = {}
+        for position, node in enumerate(self.graph.outputs):
+            value = self.root(node)
+            if value.type.nbytes and value in self.layout.place:
+                given += self._pass_through(value, position)
+            elif value.type.nbytes:
+                computed.setdefault(value, []).append(position)
+        for work, position in given:
+            self._after_readers(work, position)
+        homes = {value: self._choose_home(value, computed[value], before_gate) for value in computed}
+        for value, positions in computed.items():
+            for position in positions:
+                if position != homes[value]:
+                    self._after_readers(self._copy_out(value, position), position)
+
+    def _before_gate(self) -> set[int]:
+        gate = self.layout.gate
+        return set() if gate is None else self.layout.precedence.ancestors(gate)
+
+    def _pass_through(self, value: Value, position: int) -> list[tuple[int, int]]:
+        """Copy an input or constant to an output; nothing to do for state that keeps its value."""
+        place = self.layout.place[value]
+        target = self.donated.get(position)
+        if place.space == "input" and target == place.index:
+            return []
+        if target is not None and place.space == "input" and place.index in self.donated.values():
+            value = self._staged(value)  # two states may swap: save the old value first
+        return [(self._copy_out(value, position), position)]
+
+    def _staged(self, value: Value) -> Temp:
+        temp = Temp("staged", value.type)
+        self.layout.precedence.add(Work((copy_call(value, temp),)))
+        return temp
+
+    def _choose_home(self, value: Value, positions: Sequence[int], before_gate: set[int]) -> int | None:
+        """Place a value in one of its outputs: over a donated input if safe, else in a fresh array."""
+        home = next((p for p in positions if self._update_in_place(value, p, before_gate)), None)
+        if home is None:
+            home = next((p for p in positions if p not in self.donated), None)
+        if home is not None:
+            self.layout.place[value] = Slot("output", home)
+        return home
+
+    def _update_in_place(self, value: Value, position: int, before_gate: set[int]) -> bool:
+        """Let `value` overwrite the donated input if all readers of the old value can come first."""
+        if position not in self.donated:
+            return False
+        old = self.graph.inputs[self.donated[position]]
+        precedence = self.layout.precedence
+        writer = precedence.producer[value]
+        others = [i for i in precedence.readers.get(old, ()) if i != writer]
+        if writer in before_gate or not self._reads_before_write(precedence.works[writer], old, value):
+            return False
+        if precedence.reaches(writer, others):
+            return False
+        for reader in others:
+            precedence.add_edge(reader, writer)
+        return True
+
+    def _reads_before_write(self, work: Work, old: Value, new: Value) -> bool:
+        """Whether the work is done with each location of `old` when it writes it as `new`."""
+        written = False
+        for call in work.calls:
+            reads = [i for i, arg in enumerate(call.args) if arg is old]
+            writes = [i for i in call.writes if call.args[i] is new]
+            if reads and written:
+                return False
+            pairs = self._inplace(call.kernel) if reads and writes else frozenset()
+            if any((r, w) not in pairs for r in reads for w in writes):
+                return False
+            written = written or bool(writes)
+        return True
+
+    def _inplace(self, kernel: Kernel) -> frozenset[tuple[int, int]]:
+        if kernel not in self.pairs:
+            self.pairs[kernel] = inplace_pairs(kernel)
+        return self.pairs[kernel]
+
+    def _copy_out(self, value: Value, position: int) -> int:
+        """The number of a work that copies a value to an output."""
+        target = Temp(f"out{position}", value.type)
+        self.layout.place[target] = Slot("output", position)
+        return self.layout.precedence.add(Work((copy_call(value, target),)))
+
+    def _after_readers(self, work: int, position: int) -> None:
+        """A work that overwrites donated memory waits for all readers of the old value."""
+        if position in self.donated:
+            old = self.graph.inputs[self.donated[position]]
+            for reader in self.layout.precedence.readers.get(old, ()):
+                if reader != work:
+                    self.layout.precedence.add_edge(reader, work)
+
+    def _close_gate(self) -> None:
+        """Everything that the checks do not need runs after them."""
+        gate = self.layout.gate
+        if gate is None:
+            return
+        precedence = self.layout.precedence
+        first = precedence.ancestors(gate) | {gate}
+        for i, sources in enumerate(precedence.before):
+            if i not in first and sources <= first:
+                precedence.add_edge(gate, i)
