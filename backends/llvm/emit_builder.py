@@ -48,7 +48,7 @@ class Block:
 
 
 class Flow:
-    """A place in the control flow that code is appended to; `block` moves on when the flow forks and joins."""
+    """A place in the control flow that code is appended to; `block` moves on when it forks and joins."""
 
     __slots__ = ("block",)
 
@@ -58,7 +58,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operand:
-    """A typed SSA value or constant. `lanes` is 0 for a scalar. `const` is the Python value, if uniform and known.
+    """A typed SSA value or constant. `lanes` is 0 for a scalar; `const` is the value, if uniform and known.
 
     The arithmetic operators emit exact IEEE (or wrapping integer) operations; Python numbers on the right
     or left become constants of the same type.

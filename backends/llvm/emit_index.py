@@ -85,7 +85,7 @@ def _binary_bounds(op: str, a: Interval, b: Interval) -> Interval:
     if op == "max":
         return max(a[0], b[0]), max(a[1], b[1])
     if op == "rem" and b[0] > 0:
-        if 0 <= a[0] and a[1] < b[0]:
+        if a[0] >= 0 and a[1] < b[0]:
             return a
         return 0, b[1] - 1
     if op == "add":

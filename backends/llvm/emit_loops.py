@@ -104,7 +104,7 @@ class Statements:
 
     def _vector_loop(self, stmt: ir.For, extent: Operand) -> None:
         """Full groups in a loop, then the partial group."""
-        state, b = self.state, self.state.builder
+        b = self.state.builder
         lanes, zero = stmt.lanes, self.state.builder.constant("i64", 0)
         reduced = self._begin_accumulators(stmt, extent)
         if extent.const is not None:
@@ -163,7 +163,7 @@ class Statements:
 
     def _begin_accumulators(self, stmt: ir.For, extent: Operand) -> dict[ir.Buffer, tuple[Storage, str]]:
         """Give every outer local that the loop reduces into a vector of partial results."""
-        state, b = self.state, self.state.builder
+        b = self.state.builder
         found: dict[ir.Buffer, tuple[Storage, str]] = {}
         for buffer, combine in reductions(stmt):
             old = found.get(buffer)
@@ -304,7 +304,13 @@ class Statements:
         elif state.mask is not None:
             some = b.call(f"llvm.vector.reduce.or.v{state.mask.lanes}i1", "i1", 0, [state.mask])
             failed = failed & some
-        self._branch(failed, (), lambda: b.line(f"store i32 {stmt.code}, ptr %status, align 4"))
+
+        def record() -> None:
+            status = Operand(b, "ptr", 0, "%status")
+            old = b.load(status, "i32", 0, 4)
+            b.store(b.select(old.equals(0), stmt.code, old), status, 4)  # the first failure stays
+
+        self._branch(failed, (), record)
 
     def _if(self, stmt: ir.If) -> None:
         """A branch if the condition is the same in all lanes, else a mask."""

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from . import math_erf, math_exp, math_log
 from .emit_builder import Builder, Operand
+
+
+def rsqrt(b: Builder, x: Operand) -> Operand:
+    return 1.0 / b.intrinsic("sqrt", x)
+
+
+UNARY: dict[str, Callable[[Builder, Operand], Operand]] = {
+    "rsqrt": rsqrt,
+    "exp": math_exp.exp,
+    "expm1": math_exp.expm1,
+    "tanh": math_exp.tanh,
+    "sigmoid": math_exp.sigmoid,
+    "sinh": math_exp.sinh,
+    "cosh": math_exp.cosh,
+    "log": math_log.log,
+    "log1p": math_log.log1p,
+    "log2": math_log.log2,
+    "asinh": math_log.asinh,
+    "acosh": math_log.acosh,
+    "atanh": math_log.atanh,
+    "erf": math_erf.erf,
+}
 
 
 def unary(b: Builder, op: str, x: Operand) -> Operand:
     """A float Unary that has no single LLVM instruction."""
-    if op == "rsqrt":
-        return 1.0 / b.intrinsic("sqrt", x)
-    raise ValueError(f"no code for {op}")
+    if op not in UNARY:
+        raise ValueError(f"no code for {op}")
+    return UNARY[op](b, x)
 
 
 def binary(b: Builder, op: str, x: Operand, y: Operand) -> Operand:
