@@ -21,7 +21,10 @@ LAYERS = [
     ("graphc.ir", "graphc.loop", "graphc.autodiff", "graphc.analysis", "graphc.passes"),
     (
         "graphc.plan",
+        "graphc.plan_kernels",
         "graphc.schedule",
+        "graphc.storage",
+        "graphc.compiled",
         "graphc.backend",
         "graphc.debug",
         "graphc.pipeline",
