@@ -89,7 +89,7 @@ _TABLE = dict(
         _row(
             "aarch64",
             "aarch64",
-            "generic",
+            "cortex-a72",  # a scheduling model that keeps the tiles in registers; baseline instructions
             _NEON,
             32,
             Machine(name="aarch64", vector_bytes=16, tiles=((8, 3), (6, 4), (12, 2)), masked=False),

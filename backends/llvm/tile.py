@@ -123,7 +123,7 @@ class _TileWriter:
         size = self.spec.itemsize
         for name in ("a_row", "a_step", "b_step", "c_row"):
             self.put(f"%{name}.bytes = mul i64 %{name}, {size}")
-        for odd in (3, 5, 7):
+        for odd in (1, 3, 5, 7):
             self.put(f"%a_row.x{odd} = mul i64 %a_row.bytes, {odd}")
         self.put(f"%blocks = lshr i64 %depth, {UNROLL.bit_length() - 1}")
         self.put(f"%left = and i64 %depth, {UNROLL - 1}")
@@ -169,6 +169,7 @@ class _TileWriter:
     def step(self, state: list[str]) -> list[str]:
         """One k: load a row of b, broadcast a column of a, multiply and add."""
         pointers, b, cells = state[: self.groups], state[self.groups], state[self.groups + 1 :]
+        pointers = [self.let(f'call ptr asm "", "=r,0"(ptr {p})') for p in pointers]
         columns = [self.load_vector(b, j) for j in range(self.vectors)]
         sums = []
         for i in range(self.spec.rows):
@@ -210,7 +211,7 @@ class _TileWriter:
             return pointer
         scale = row & -row
         odd = row // scale
-        stride = "%a_row.bytes" if odd == 1 else f"%a_row.x{odd}"
+        stride = f"%a_row.x{odd}"
         if scale > 1:
             stride = self.let(f"mul i64 {stride}, {scale}")
         return self.offset(pointer, stride)

@@ -1,0 +1,132 @@
+"""The register tile: numbers against NumPy, and the assembly against its design."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+
+import numpy as np
+import pytest
+
+from graphc.backends.llvm.engine import get_engine
+from graphc.backends.llvm.objects import assembly_text, build_object
+from graphc.backends.llvm.target import Target, get_target, host_features
+from graphc.backends.llvm.tile import UNROLL, TileSpec, declaration, emit_tile, parse_symbol
+
+ALL = ("x86-64-v4", "x86-64-v3", "aarch64")
+KINDS = {"f32": np.float32, "f64": np.float64}
+
+
+def specs_of(target: Target, accumulate: bool = True) -> list[TileSpec]:
+    return [
+        TileSpec(rows, vectors * target.machine.lanes(size), dtype, accumulate)
+        for rows, vectors in target.machine.tiles
+        for dtype, size in (("f32", 4), ("f64", 8))
+    ]
+
+
+def runnable() -> list[str]:
+    native = get_target()
+    names = [
+        n for n in ALL if get_target(n).arch == native.arch and get_target(n).required <= host_features()
+    ]
+    return ["native", *names]
+
+
+def compiled(spec: TileSpec, target: Target):
+    engine = get_engine(target)
+    engine.load({spec.symbol: build_object(emit_tile(spec, target), target)})
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    kinds = (pointer, integer, integer, pointer, integer, pointer, integer, integer)
+    return ctypes.CFUNCTYPE(None, *kinds)(engine.address(spec.symbol))
+
+
+def run_tile(spec, target, depth, packed, pad):
+    """Run one tile on random operands; returns (c as computed, c as NumPy computes it)."""
+    kind = KINDS[spec.dtype]
+    rng = np.random.default_rng([spec.rows, spec.lanes, depth])
+    a = rng.standard_normal((spec.rows, depth + 1)).astype(kind)[:, :depth]
+    b = rng.standard_normal((depth, spec.lanes + pad)).astype(kind)
+    c = rng.standard_normal((spec.rows + 1, spec.lanes + pad)).astype(kind)
+    memory = np.ascontiguousarray(a.T if packed else a)
+    a_row, a_step = (1, spec.rows) if packed else (depth, 1)
+    expected = c.copy()
+    product = a.astype(np.float64) @ b[:, : spec.lanes].astype(np.float64)
+    old = expected[: spec.rows, : spec.lanes] if spec.accumulate else 0.0
+    expected[: spec.rows, : spec.lanes] = old + product
+    tile = compiled(spec, target)
+    where = [x.ctypes.data for x in (memory, b, c)]
+    tile(where[0], a_row, a_step, where[1], b.shape[1], where[2], c.shape[1], depth)
+    return c, expected
+
+
+@pytest.mark.parametrize("name", runnable())
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_every_tile_of_the_table_multiplies(name, accumulate):
+    target = get_target(name)
+    for spec in specs_of(target, accumulate):
+        tolerance = 1e-5 if spec.dtype == "f32" else 1e-13
+        for depth, packed, pad in ((0, True, 0), (1, False, 3), (7, True, 1), (64, False, 0), (65, True, 5)):
+            got, want = run_tile(spec, target, depth, packed, pad)
+            np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * 10, err_msg=spec.symbol)
+
+
+@pytest.mark.parametrize("rows,lanes", [(1, 16), (2, 8), (3, 4), (5, 32)])
+def test_odd_sizes(rows, lanes):
+    """Tiles outside the table, also narrower than a vector, for the edges of a matrix."""
+    target = get_target()
+    got, want = run_tile(TileSpec(rows, lanes, "f32", True), target, 13, True, 2)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*ALL, "native"])
+def test_hot_loop_is_all_multiply_adds_and_no_stack(name):
+    target = get_target(name)
+    for spec in specs_of(target):
+        if name == "x86-64-v3" and spec.rows == 12:
+            continue  # 12 accumulators and two operands of 16 registers: LLVM spills one of them
+        if target.arch == "aarch64" and name == "native":
+            continue  # the host's scheduling model is not one this table was tuned for
+        assembly = assembly_text(emit_tile(spec, target), target)
+        hot = hot_block(assembly)
+        vectors = spec.lanes // target.machine.lanes(spec.itemsize)
+        assert multiply_adds(hot) == UNROLL * spec.rows * vectors, spec.symbol
+        assert not re.search(r"\(%rsp|\(%rbp|\[sp", hot), f"{name} {spec.symbol} uses the stack:\n{hot}"
+        assert "call" not in hot
+        assert multiply_adds(assembly) == (UNROLL + 1) * spec.rows * vectors
+
+
+def hot_block(assembly: str) -> str:
+    return max(re.split(r"\n(?=\.L)", assembly), key=multiply_adds)
+
+
+def multiply_adds(text: str) -> int:
+    return len(re.findall(r"^\s+(?:vfmadd|fmla)", text, re.MULTILINE))
+
+
+def test_wide_vectors_are_used():
+    assembly = assembly_text(
+        emit_tile(TileSpec(6, 64, "f32", True), get_target("x86-64-v4")), get_target("x86-64-v4")
+    )
+    assert "zmm" in assembly
+    target = get_target("x86-64-v3")
+    assembly = assembly_text(emit_tile(TileSpec(6, 16, "f32", True), target), target)
+    assert "ymm" in assembly
+    assert "zmm" not in assembly
+
+
+def test_symbols_round_trip():
+    spec = TileSpec(6, 64, "f32", False)
+    assert spec.symbol == "graphc_tile_f32_6x64_set"
+    assert parse_symbol(spec.symbol) == spec
+    assert spec.symbol in declaration(spec.symbol)
+    with pytest.raises(ValueError, match="not a tile symbol"):
+        parse_symbol("graphc_kernel_6x64")
+
+
+@pytest.mark.parametrize(
+    "rows,lanes,message", [(6, 65, "vectors of 16 lanes"), (16, 32, "vector registers"), (0, 16, "vectors")]
+)
+def test_impossible_tiles(rows, lanes, message):
+    with pytest.raises(ValueError, match=message):
+        emit_tile(TileSpec(rows, lanes, "f32", True), get_target("x86-64-v4"))
