@@ -38,7 +38,9 @@ from graphc.ops.compare import (
 from graphc.ops.constant import constant, input_
 from graphc.ops.contract import dot_general
 from graphc.ops.control import check_index, stop_gradient
+from graphc.ops.conv import conv, conv_input_grad, conv_weight_grad
 from graphc.ops.generate import iota
+from graphc.ops.index import cumsum, scatter_add, scatter_add_along, take, take_along
 from graphc.ops.math import (
     acos,
     acosh,
@@ -65,6 +67,7 @@ from graphc.ops.math import (
     tanh,
 )
 from graphc.ops.op import REGISTRY
+from graphc.ops.random import normal, random_bits, uniform
 from graphc.ops.reduce import (
     argmax,
     argmin,
@@ -77,6 +80,7 @@ from graphc.ops.reduce import (
 )
 from graphc.ops.spread import broadcast, full, like, ones, reduce_sum, scalar_value, zeros
 from graphc.ops.view import concat, flip, pad, reshape, slice_, slice_axis, transpose
+from graphc.ops.window import fold, window
 
 # The registry's names; Python's own functions are not shadowed inside this package's files.
 abs = abs_
@@ -106,9 +110,13 @@ __all__ = [
     "check_index",
     "concat",
     "constant",
+    "conv",
+    "conv_input_grad",
+    "conv_weight_grad",
     "cos",
     "cosh",
     "cumprod",
+    "cumsum",
     "div",
     "dot_general",
     "eq",
@@ -117,6 +125,7 @@ __all__ = [
     "expm1",
     "flip",
     "floor",
+    "fold",
     "full",
     "ge",
     "gt",
@@ -137,10 +146,12 @@ __all__ = [
     "mul",
     "ne",
     "neg",
+    "normal",
     "ones",
     "pad",
     "pow",
     "pow_",
+    "random_bits",
     "reduce_and",
     "reduce_max",
     "reduce_min",
@@ -153,6 +164,8 @@ __all__ = [
     "round_",
     "rsqrt",
     "scalar_value",
+    "scatter_add",
+    "scatter_add_along",
     "select",
     "shl",
     "shr",
@@ -165,9 +178,13 @@ __all__ = [
     "sqrt",
     "stop_gradient",
     "sub",
+    "take",
+    "take_along",
     "tan",
     "tanh",
     "transpose",
     "trunc",
+    "uniform",
+    "window",
     "zeros",
 ]

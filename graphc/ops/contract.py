@@ -68,7 +68,7 @@ def _evaluate_dot(arrays: Sequence[np.ndarray], attrs: DotAttrs) -> np.ndarray:
     depth = prod(a.shape[i] for i in ca)
     left = a.transpose(*ba, *fa, *ca).reshape(prod(batch), prod(m), depth)
     right = b.transpose(*bb, *cb, *fb).reshape(prod(batch), depth, prod(n))
-    return np.matmul(left, right).reshape(*batch, *m, *n)
+    return np.matmul(left, right).reshape((*batch, *m, *n))
 
 
 def _vjp_dot(ct: Node, node: Node) -> Sequence[Node | None]:

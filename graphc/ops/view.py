@@ -10,9 +10,9 @@ import numpy as np
 
 from graphc.ir.node import Attrs, Kind, Node, make
 from graphc.ir.types import Shape, TensorType, bool_, int32, int64
-from graphc.loop.ir import Const, Expr, binary, index_const, select
+from graphc.loop import index as ix
+from graphc.loop.ir import Const, Expr, index_const, select
 from graphc.ops.constant import Scalar, wrong
-from graphc.ops.expr import Index, add, all_of, compare, delinear, linear, mul
 from graphc.ops.op import Read, fail, register
 from graphc.ops.sample import FLOATS, ErrorSample, Sample, Typed
 from graphc.ops.spread import Axes
@@ -56,14 +56,14 @@ def _infer_reshape(types: Sequence[TensorType], attrs: ReshapeAttrs) -> TensorTy
     return TensorType(attrs.shape, types[0].dtype)
 
 
-def _lower_reshape(node: Node, index: Index, reads: Sequence[Read]) -> Expr:
+def _lower_reshape(node: Node, index: ix.Index, reads: Sequence[Read]) -> Expr:
     source, target = node.inputs[0].type.shape, node.type.shape
     if not prod(target):
         return reads[0](tuple([index_const(0) for _ in source]))
     place: list[Expr] = []
     for ins, outs in reshape_groups(source, target):
-        position = linear([index[d] for d in outs], [target[d] for d in outs])
-        place.extend(delinear(position, [source[d] for d in ins]))
+        position = ix.flatten([index[d] for d in outs], [target[d] for d in outs])
+        place.extend(ix.unflatten(position, [source[d] for d in ins]))
     return reads[0](tuple(place))
 
 
@@ -208,9 +208,9 @@ def _interleave(x: Node, axis: int, step: int) -> Node:
     return reshape(padded, (*shape[:axis], shape[axis] * step, *shape[axis + 1 :]))
 
 
-def _lower_slice(node: Node, index: Index, reads: Sequence[Read]) -> Expr:
+def _lower_slice(node: Node, index: ix.Index, reads: Sequence[Read]) -> Expr:
     a = node.attrs
-    return reads[0](tuple([add(mul(i, k), s) for i, s, k in zip(index, a.start, a.step, strict=True)]))
+    return reads[0](tuple([ix.add(ix.mul(i, k), s) for i, s, k in zip(index, a.start, a.step, strict=True)]))
 
 
 def _slice_samples() -> Iterable[Sample | ErrorSample]:
@@ -266,10 +266,10 @@ def _infer_flip(types: Sequence[TensorType], attrs: FlipAttrs) -> TensorType:
     return types[0]
 
 
-def _lower_flip(node: Node, index: Index, reads: Sequence[Read]) -> Expr:
+def _lower_flip(node: Node, index: ix.Index, reads: Sequence[Read]) -> Expr:
     place = list(index)
     for a in node.attrs.axes:
-        place[a] = add(mul(index[a], -1), node.type.shape[a] - 1)
+        place[a] = ix.sub(node.type.shape[a] - 1, index[a])
     return reads[0](tuple(place))
 
 
@@ -333,17 +333,13 @@ def fill_constant(node: Node, value: Scalar) -> Const:
     return Const(node.type.dtype, np.asarray(value).astype(node.type.dtype.numpy).item())
 
 
-def _lower_pad(node: Node, index: Index, reads: Sequence[Read]) -> Expr:
+def _lower_pad(node: Node, index: ix.Index, reads: Sequence[Read]) -> Expr:
     a, shape = node.attrs, node.inputs[0].type.shape
-    inside: list[Expr] = []
-    place: list[Expr] = []
-    for i, n, low, high in zip(index, shape, a.low, a.high, strict=True):
-        if low:
-            inside.append(compare("ge", i, low))
-        if high:
-            inside.append(compare("lt", i, low + n))
-        place.append(add(i, -low))
-    return reads[0](tuple(place), mask=all_of(inside), other=fill_constant(node, a.value))
+    place = tuple([ix.sub(i, low) for i, low in zip(index, a.low, strict=True)])
+    mask = ix.all_of([ix.inside(i, n) for i, n in zip(place, shape, strict=True)])
+    if ix.is_true(mask):
+        return reads[0](place)
+    return reads[0](place, mask=mask, other=fill_constant(node, a.value))
 
 
 def _pad_samples() -> Iterable[Sample | ErrorSample]:
@@ -405,25 +401,24 @@ def _vjp_concat(ct: Node, node: Node) -> list[Node]:
     return parts
 
 
-def _lower_concat(node: Node, index: Index, reads: Sequence[Read]) -> Expr:
+def _lower_concat(node: Node, index: ix.Index, reads: Sequence[Read]) -> Expr:
     """Nested selects, each side reading memory only where it is chosen."""
-    axis, sizes = node.attrs.axis, [x.type.shape[node.attrs.axis] for x in node.inputs]
-    i, zero = index[axis], fill_constant(node, 0)
-    parts: list[tuple[int, Expr]] = []  # where the part ends, and its value
+    axis, zero = node.attrs.axis, fill_constant(node, 0)
+    parts: list[tuple[Expr, Expr]] = []  # whether the index is before the part's end; the part's value
     start = 0
-    for k, size in enumerate(sizes):
-        stop = start + size
-        if size:
-            sides = [compare("ge", i, start)] if start else []
-            if stop < sum(sizes):
-                sides.append(compare("lt", i, stop))
-            place = (*index[:axis], add(i, -start), *index[axis + 1 :])
-            parts.append((stop, reads[k](place, mask=all_of(sides), other=zero)))
-        start = stop
-    value = parts.pop()[1] if parts else zero
-    for stop, part in reversed(parts):
-        value = select(binary("lt", i, index_const(stop)), part, value)
-    return value
+    for x, read in zip(node.inputs, reads, strict=True):
+        extent = x.type.shape[axis]
+        if extent:
+            i = ix.sub(index[axis], start)
+            place = (*index[:axis], i, *index[axis + 1 :])
+            start += extent
+            mask = ix.inside(i, extent)
+            value = read(place) if ix.is_true(mask) else read(place, mask=mask, other=zero)
+            parts.append((ix.compare("lt", index[axis], start), value))
+    chosen = parts.pop()[1] if parts else zero
+    for before_end, value in reversed(parts):
+        chosen = select(before_end, value, chosen)
+    return chosen
 
 
 def _concat_samples() -> Iterable[Sample | ErrorSample]:
