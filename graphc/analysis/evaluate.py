@@ -8,17 +8,15 @@ import numpy as np
 
 from graphc.ir.graph import Graph, toposort
 from graphc.ir.node import Kind, Node
+from graphc.ops.evaluate import evaluate_node
 
 
 def evaluate_nodes(nodes: Sequence[Node], inputs: Mapping[Node, np.ndarray]) -> list[np.ndarray]:
     """The values of `nodes`; `inputs` gives those of the INPUT nodes they depend on."""
     values = dict(inputs)
-    with np.errstate(all="ignore"):
-        for node in toposort(nodes):
-            if node.kind is not Kind.INPUT:
-                assert node.op.evaluate is not None, node.op.name
-                result = node.op.evaluate([values[n] for n in node.inputs], node.attrs)
-                values[node] = np.asarray(result, node.dtype.numpy)
+    for node in toposort(nodes):
+        if node.kind is not Kind.INPUT:
+            values[node] = evaluate_node(node, [values[n] for n in node.inputs])
     return [values[node] for node in nodes]
 
 

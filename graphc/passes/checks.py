@@ -15,6 +15,7 @@ from graphc import ops
 from graphc.analysis.evaluate import evaluate_nodes
 from graphc.ir.graph import Graph, rebuild, rewrite
 from graphc.ir.node import Kind, Node, site_of
+from graphc.ops.control import CheckAttrs
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,14 @@ def run(graph: Graph) -> Checked:
         return Checked(graph, (), ())
     tests = [_flag(node) for node in found]
     both = graph.with_outputs((*graph.outputs, *tests))
-    bare = rewrite(both, lambda node, inputs: inputs[0] if node.kind is Kind.CHECK else rebuild(node, inputs))
+    early = _needed_by_others(graph, found)
+
+    def replace(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node.kind is not Kind.CHECK:
+            return rebuild(node, inputs)
+        return _clamp(inputs[0], node.attrs) if node in early else inputs[0]
+
+    bare = rewrite(both, replace)
     n = len(graph.outputs)
     messages = tuple(describe(node) for node in found)
     return Checked(graph.with_outputs(bare.outputs[:n]), bare.outputs[n:], messages)
@@ -42,6 +50,22 @@ def run(graph: Graph) -> Checked:
 def checks_of(graph: Graph) -> list[Node]:
     """The CHECK nodes, in an order that depends on the graph's structure alone."""
     return [node for node in graph.nodes if node.kind is Kind.CHECK]
+
+
+def _needed_by_others(graph: Graph, found: Sequence[Node]) -> set[Node]:
+    """Checks that other checks depend on. What they guard runs before anybody looks at the flags."""
+    mask = sum(1 << graph.index[node] for node in found)
+    early: set[Node] = set()
+    for node in found:
+        own = 1 << graph.index[node]
+        bits = graph.ancestors[graph.index[node]] & mask & ~own
+        early.update(other for other in found if bits >> graph.index[other] & 1)
+    return early
+
+
+def _clamp(x: Node, attrs: CheckAttrs) -> Node:
+    """x, or the nearest allowed index: keeps memory accesses in bounds until the check is read."""
+    return ops.minimum(ops.maximum(x, ops.like(x, attrs.low)), ops.like(x, attrs.high - 1))
 
 
 def _flag(node: Node) -> Node:
