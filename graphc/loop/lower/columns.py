@@ -1,0 +1,57 @@
+"""Runs of columns: a panel of consecutive flattened columns as segments along the innermost column axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from graphc.ir.types import Shape
+from graphc.loop import index as ix
+from graphc.loop.ir import ZERO, Expr
+from graphc.loop.lower.pack import maximum
+from graphc.loop.lower.problem import Index
+from graphc.loop.lower.writer import Writer
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """`length` (at most `most`) columns from `offset` of the panel on; at(j) is the column index of the
+    j-th."""
+
+    offset: Expr
+    length: Expr
+    most: int
+    at: Callable[[Expr], Index]
+
+
+@contextmanager
+def segments(w: Writer, cols: Shape, start: Expr, lanes: int) -> Iterator[Segment]:
+    """Loop over the segments of the columns [start, start + lanes), as far as they exist."""
+    total = math.prod(cols)
+    if len(cols) == 0 or cols[-1] == total:
+        outer: Index = (ZERO,) * (len(cols) - 1)
+        length = ix.minimum(ix.sub(total, start), lanes)
+        at = (lambda j: ()) if not cols else (lambda j: (*outer, ix.add(start, j)))
+        yield Segment(ZERO, length, min(lanes, total), at)
+        return
+    inner = cols[-1]
+    whole = total % lanes == 0
+    if inner % lanes == 0:
+        first = ix.unflatten(start, cols)
+        yield Segment(ZERO, ix.const(lanes), lanes, lambda j: (*first[:-1], ix.add(first[-1], j)))
+        return
+    if lanes % inner == 0 and whole:
+        with w.loop("s", lanes // inner) as s:
+            row = ix.unflatten(ix.add(ix.floordiv(start, inner), s), cols[:-1])
+            yield Segment(ix.mul(s, inner), ix.const(inner), inner, lambda j: (*row, j))
+        return
+    with w.loop("s", (lanes + inner - 2) // inner + 1) as s:
+        number = ix.add(ix.floordiv(start, inner), s)
+        low = w.let(maximum(start, ix.mul(number, inner)), "low")
+        stop = ix.minimum(ix.mul(ix.add(number, 1), inner), ix.minimum(ix.add(start, lanes), total))
+        length = w.let(maximum(ix.sub(stop, low), 0), "length")
+        row = ix.unflatten(number, cols[:-1])
+        begin = ix.sub(low, ix.mul(number, inner))
+        yield Segment(ix.sub(low, start), length, min(inner, lanes), lambda j: (*row, ix.add(begin, j)))

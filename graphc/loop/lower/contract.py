@@ -1,0 +1,122 @@
+"""Lowering of groups around a dot_general, a convolution or a convolution's gradient."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+from graphc.ir.node import Kind, Node
+from graphc.ir.partition import Group
+from graphc.loop import index as ix
+from graphc.loop.lower.blocking import Blocking, Sizes, choose_blocks
+from graphc.loop.lower.conv import conv_problems
+from graphc.loop.lower.direct import choose_form, direct_call
+from graphc.loop.lower.fused import Fused, flat_buffer, place
+from graphc.loop.lower.operand import Layout, Strides, flat_stride, probe, symbols
+from graphc.loop.lower.problem import Contraction, dot_problem
+from graphc.loop.lower.split import combine_call
+from graphc.loop.lower.tiled import Tiled
+from graphc.loop.lowered import KernelCall
+from graphc.program import Machine
+
+COPY = 0.3  # cycles to copy an element along a contiguous axis
+GATHER = 1.5  # cycles to copy one across
+STORE = 0.25  # cycles to store a result along a contiguous axis
+SCATTER = 3.0  # cycles to store one elsewhere
+THIN = 4  # with fewer rows or columns, vectors of plain loops do better than tiles
+
+
+def lower_contraction(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
+    """The kernels of a group with exactly one contraction or convolution; its other members are views
+    and casts of operands, and elementwise users of the result (with the shape of the result)."""
+    anchor = anchor_of(group)
+    problems = (dot_problem(anchor),) if anchor.kind is Kind.CONTRACT else conv_problems(anchor)
+    calls: list[KernelCall] = []
+    for problem in problems:
+        calls += _lower(problem, group, machine)
+    return tuple(calls)
+
+
+def anchor_of(group: Group) -> Node:
+    """The contraction of a group."""
+    (anchor,) = (n for n in group.nodes if n.kind in (Kind.CONTRACT, Kind.CONV))
+    return anchor
+
+
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """One orientation of a problem, with what is known about its memory."""
+
+    problem: Contraction
+    a: Layout
+    b: Layout
+    c: tuple[Strides, Strides]  # strides of the result along rows and columns
+
+
+def _lower(problem: Contraction, group: Group, machine: Machine) -> list[KernelCall]:
+    if not problem.anchor.type.size or not math.prod((*problem.batch, *problem.rows, *problem.cols)):
+        return []
+    name = problem.anchor.op.name
+    ways = [_way(problem, group), _way(problem.swapped(), group)]
+    form = choose_form(problem, ways[0].a, ways[0].b, _last(ways[0].c), machine)
+    _, m, n, k = problem.sizes
+    tileable = problem.anchor.dtype.is_float and k > 0
+    if tileable and min(m, n) >= THIN:
+        chosen = [(way, *choose_blocks(_sizes(way), machine)) for way in ways]
+        way, blocking, cost = min(chosen, key=lambda c: c[2])
+        if cost < form.cost * math.prod(problem.sizes):
+            return _tiled(way, blocking, group, machine, name)
+    return [direct_call(problem, form, Fused(group, problem.anchor), machine, name)]
+
+
+def _way(problem: Contraction, group: Group) -> _Way:
+    find = partial(place, group, flat_buffer)
+    shapes = (problem.batch, problem.rows, problem.depth)
+    a = probe(find, problem.a, shapes)
+    b = probe(
+        find,
+        lambda batch, col, depth: problem.b(batch, depth, col),
+        (problem.batch, problem.cols, problem.depth),
+    )
+    batch, row, col = symbols("b", problem.batch), symbols("m", problem.rows), symbols("n", problem.cols)
+    out = ix.flatten(problem.c(batch, row, col), problem.anchor.shape)
+    c = tuple(ix.linear(out, v) for v in row), tuple(ix.linear(out, v) for v in col)
+    return _Way(problem, a, b, c)
+
+
+def _last(c: tuple[Strides, Strides]) -> tuple[int | None, int | None]:
+    rows, cols = c
+    return rows[-1] if rows else None, cols[-1] if cols else None
+
+
+def _sizes(way: _Way) -> Sizes:
+    p = way.problem
+    batch, m, n, _ = p.sizes
+    in_place = (
+        way.a.direct
+        and flat_stride(way.a.side, p.rows) is not None
+        and flat_stride(way.a.depth, p.depth) is not None
+    )
+    return Sizes(
+        batch,
+        m,
+        n,
+        p.depth,
+        p.anchor.dtype.itemsize,
+        COPY if way.a.along_depth or (way.a.along_side and len(p.rows) == 1) else GATHER,
+        in_place,
+        COPY if way.b.along_side else GATHER,
+        STORE if _last(way.c)[1] == 1 else SCATTER,
+    )
+
+
+def _tiled(way: _Way, blocking: Blocking, group: Group, machine: Machine, name: str) -> list[KernelCall]:
+    problem = way.problem
+    width = machine.lanes(problem.anchor.dtype.itemsize)
+    tiled = Tiled(problem, blocking, way.a, way.b, Fused(group, problem.anchor), width)
+    calls = [tiled.call(name)]
+    if tiled.partial is not None:
+        fused = Fused(group, problem.anchor)
+        calls.append(combine_call(problem, tiled.partial, fused, width, f"{name}_combine"))
+    return calls

@@ -1,0 +1,71 @@
+"""How the elements of an operand lie in memory, found by reading it at symbolic indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphc.ir.types import Shape, int64
+from graphc.loop import index as ix
+from graphc.loop.ir import Expr, Load, Var
+from graphc.loop.lower.problem import Access
+
+Strides = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Strides, in elements, along the row (or column) axes and the depth axes; None where a step is not
+    constant.
+
+    `direct`: an element is a plain load, without conversion, bounds or masks.
+    """
+
+    side: Strides
+    depth: Strides
+    direct: bool
+
+    @property
+    def along_side(self) -> bool:
+        """Neighbours along the innermost row (column) axis are neighbours in memory, or one element."""
+        return bool(self.side) and self.side[-1] in (0, 1)
+
+    @property
+    def along_depth(self) -> bool:
+        return bool(self.depth) and self.depth[-1] in (0, 1)
+
+
+def flat_stride(strides: Strides, extents: Shape) -> int | None:
+    """The one stride along flattened axes; None if there is none."""
+    live = [(s, e) for s, e in zip(strides, extents, strict=True) if e != 1]
+    if not live:
+        return 0
+    step, size = live[-1]
+    for stride, extent in reversed(live[:-1]):
+        if step is None or stride != step * size:
+            return None
+        size *= extent
+    return step
+
+
+def symbols(stem: str, shape: Shape) -> tuple[Var, ...]:
+    """One variable per axis."""
+    return tuple(Var(int64, f"{stem}{i}", extent) for i, extent in enumerate(shape))
+
+
+def probe(
+    find: Callable[[Access], Load | None], access: Callable[..., Access], shapes: tuple[Shape, Shape, Shape]
+) -> Layout:
+    """The layout of an operand: `access` takes batch, side and depth indices in ranges `shapes`; `find`
+    reads one."""
+    batch, side, depth = (symbols(stem, shape) for stem, shape in zip("bsd", shapes, strict=True))
+    place = access(batch, side, depth)
+    load = find(place)
+    if load is None:
+        return Layout((None,) * len(side), (None,) * len(depth), False)
+    offset = ix.flatten(load.index, load.buffer.shape)
+    return Layout(_strides(offset, side), _strides(offset, depth), load.mask is None and not place.bounds)
+
+
+def _strides(offset: Expr, axes: tuple[Var, ...]) -> Strides:
+    return tuple(ix.linear(offset, v) for v in axes)

@@ -1,0 +1,82 @@
+"""Copying an operand into a panel: loops chosen so that the vector axis is contiguous where it can be,
+and the zero padding of convolutions clipped out of the loops instead of masked in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphc.loop import index as ix
+from graphc.loop.ir import ZERO, Const, Expr, Var, cast
+from graphc.loop.lower.problem import Access
+from graphc.loop.lower.writer import Writer
+
+At = Callable[[Expr], Access]
+Put = Callable[[Expr, Expr | None], None]  # position, value (None: zero)
+Read = Callable[[Access], Expr]
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A run of elements: element j of `length` (at most `most`) is access(j)."""
+
+    length: Expr
+    most: int
+    access: At
+
+
+def maximum(a: Expr | int, b: Expr | int) -> Expr:
+    """The larger of two index expressions."""
+    return ix.mul(ix.minimum(ix.mul(a, -1), ix.mul(b, -1)), -1)
+
+
+def clamp(value: Expr, low: Expr | int, high: Expr | int) -> Expr:
+    """value limited to [low, high] (low <= high)."""
+    return ix.minimum(maximum(value, low), high)
+
+
+def clip(line: Line) -> tuple[Expr, Expr]:
+    """The [low, high) of j for which every bound of the line holds (they are linear in j)."""
+    low: Expr = ZERO
+    high: Expr = line.length
+    probe = Var(ZERO.dtype, "probe", line.most)
+    for (moving, extent), (start, _) in zip(line.access(probe).bounds, line.access(ZERO).bounds, strict=True):
+        step = ix.linear(moving, probe)
+        assert step is not None, "a padded axis must be linear along a panel"
+        assert step >= 0, "a padded axis must ascend along a panel"
+        if step == 0:
+            inside = ix.inside(start, extent)
+            if ix.is_true(inside):
+                continue
+            high = ix.mul(high, cast(inside, ZERO.dtype))
+        else:
+            # start + step*j >= 0  and  start + step*j < extent
+            low = maximum(low, ix.mul(ix.floordiv(start, step), -1))
+            high = ix.minimum(high, ix.mul(ix.floordiv(ix.sub(start, extent), step), -1))
+    if isinstance(low, Const) and low.value == 0 and high is line.length:
+        return low, high
+    high = maximum(high, 0)
+    return ix.minimum(low, high), high
+
+
+def copy_line(w: Writer, line: Line, span: tuple[Expr, Expr], read: Read, put: Put, lanes: int) -> None:
+    """put(j, element j) for all j of the line; zeros outside `span`, which is clip(line)."""
+    low, high = span
+
+    def zeros(start: Expr, count: Expr) -> None:
+        if not (isinstance(count, Const) and count.value == 0):
+            with w.loop("z", count, line.most, "vector", lanes) as j:
+                put(ix.add(start, j), None)
+
+    def elements() -> None:
+        with w.loop("j", ix.sub(high, low), line.most, "vector", lanes) as j:
+            at = ix.add(low, j)
+            put(at, read(line.access(at)))
+
+    zeros(ZERO, low)
+    if isinstance(low, Const) and isinstance(high, Const):
+        elements()
+    else:  # nothing may be read, not even outside the loop, where no element is inside
+        with w.when(ix.compare("lt", low, high)):
+            elements()
+    zeros(high, ix.sub(line.length, high))
