@@ -1,3 +1,59 @@
-"""graphc: a symbolic graph compiler for static neural networks."""
+# ruff: noqa: F401
+"""graphc: a symbolic graph compiler for static neural networks, with PyTorch's API."""
+
+from __future__ import annotations
+
+from graphc import autograd
+from graphc.frontend import (  # each enters its methods
+    convert,
+    creation,
+    elementwise,
+    linalg,
+    methods,
+    operators,
+    reduce,
+    shape,
+    unary,
+)
+from graphc.frontend.convert import device
+from graphc.frontend.creation import (
+    BoolTensor,
+    ByteTensor,
+    DoubleTensor,
+    FloatTensor,
+    IntTensor,
+    LongTensor,
+    arange,
+    as_tensor,
+    asarray,
+    empty,
+    eye,
+    from_dlpack,
+    from_numpy,
+    full,
+    linspace,
+    logspace,
+    ones,
+    scalar_tensor,
+    tensor,
+    zeros,
+)
+from graphc.frontend.errors import TracerError
+from graphc.frontend.lazy import set_backend, sync
+from graphc.frontend.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphc.frontend.promotion import can_cast, get_default_dtype, promote_types, set_default_dtype
+from graphc.frontend.size import Size
+from graphc.frontend.tensor import Tensor
+from graphc.ir.types import DType as dtype
+from graphc.ir.types import bool_, float32, float64, int32, int64, uint8
 
 __version__ = "0.1.0"
+
+float = float32
+double = float64
+long = int64
+int = int32
+bool = bool_
+
+methods.install()
+globals().update(methods.FUNCTIONS)

@@ -1,0 +1,471 @@
+"""Gradients of recorded computations: `backward`, `grad`, user-defined `Function`s.
+
+The work is done on nodes by `graphc.autodiff`. This file finds the leaves, cuts the graph where
+user code takes part in the backward pass, keeps PyTorch's rules about freed history, and
+accumulates into `.grad`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from graphc import ops
+from graphc.autodiff import gradients
+from graphc.frontend.errors import describe, fail
+from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, RemovableHandle, free, walk
+from graphc.frontend.modes import (
+    MODE,
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from graphc.frontend.tensor import (
+    Cell,
+    Tensor,
+    add_hook,
+    fresh_input,
+    from_node,
+    gradient_fn,
+    inplace,
+    needs_grad,
+    operand,
+    register,
+    variable,
+    wrap_cell,
+)
+from graphc.ir.node import Node
+
+__all__ = [
+    "Function", "Variable", "backward", "enable_grad", "grad", "inference_mode", "is_grad_enabled", "no_grad",
+    "set_grad_enabled",
+]  # fmt: skip
+
+Seeds = dict[Node, Node]
+
+
+def Variable(data: Tensor, requires_grad: bool = False, volatile: bool = False) -> Tensor:
+    """The tensor itself, as a leaf on the same storage (Variables and Tensors are one thing)."""
+    leaf = data.detach()
+    return leaf.requires_grad_() if requires_grad else leaf
+
+
+# -------------------------------------------------------------------- the engine
+
+
+def _seed(tensor: Tensor, gradient: Tensor | None) -> Tensor:
+    """The cotangent of an output, checked."""
+    kind = tensor._cell.node.type
+    if gradient is None:
+        if kind.size != 1:
+            raise fail(
+                RuntimeError,
+                "grad can be implicitly created only for scalar outputs: backward() was called on "
+                f"{describe(tensor)}; reduce it first (.sum(), .mean()) or pass gradient=",
+            )
+        return from_node(ops.ones(kind))
+    if not isinstance(gradient, Tensor):
+        raise fail(TypeError, f"gradients can be either Tensors or None, but got {type(gradient).__name__}")
+    if tuple(gradient.shape) != kind.shape:
+        raise fail(
+            RuntimeError,
+            f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a shape of "
+            f"{tensor.shape}.",
+        )
+    return gradient if gradient.dtype is kind.dtype else gradient.to(kind.dtype)  # type: ignore[attr-defined]
+
+
+def _add(into: Seeds, node: Node, ct: Node) -> None:
+    known = into.get(node)
+    into[node] = ct if known is None else ops.add(known, ct)
+
+
+class _Sweep:
+    """One backward pass: cotangents flow from `seeds` to the wanted nodes, stage by stage.
+
+    A stage is a stretch of pure graph. Between stages stand cuts: Functions with a backward of
+    their own, and values whose hooks may change the gradient.
+    """
+
+    def __init__(self, functions: Sequence[GradFn], wanted: Sequence[Node], create_graph: bool) -> None:
+        self.wanted = list(dict.fromkeys(wanted))
+        self.cuts = [fn for fn in functions if isinstance(fn, CutGrad)]
+        self.hooked = [
+            fn for fn in functions if fn.hooks and fn.node is not None and not isinstance(fn, AccumulateGrad)
+        ]
+        self.create_graph = create_graph
+        self.found: Seeds = {}
+        self.histories: list[GradFn] = []
+
+    def run(self, seeds: Seeds) -> Seeds:
+        """Cotangents of the wanted nodes."""
+        stops: list[GradFn] = sorted({*self.cuts, *self.hooked}, key=lambda fn: fn.order, reverse=True)
+        if not stops:
+            self._stage(seeds, [])
+            return self.found
+        points = [n for fn in self.cuts for n in fn.outputs] + [fn.node for fn in self.hooked if fn.node]
+        self._stage(seeds, points)
+        for fn in stops:
+            if isinstance(fn, CutGrad):
+                self._cut(fn, points)
+            if fn.hooks and fn.node is not None:
+                self._hook(fn, points)
+        return self.found
+
+    def _stage(self, seeds: Seeds, points: list[Node]) -> None:
+        if not seeds:
+            return
+        targets = list(dict.fromkeys([*self.wanted, *points]))
+        found = gradients(list(seeds), list(seeds.values()), targets)
+        for node, ct in zip(targets, found, strict=True):
+            if ct is not None:
+                _add(self.found, node, ct)
+
+    def _tensor(self, node: Node) -> Tensor:
+        tensor = from_node(node, True)
+        if self.create_graph and self.histories:
+            tensor._cell.fn = GradFn("AccumulateBackward0", tuple(self.histories))
+        return tensor
+
+    def _cut(self, fn: CutGrad, points: list[Node]) -> None:
+        cts = [self.found.get(n) for n in fn.outputs]
+        if all(ct is None for ct in cts):
+            return
+        results = fn.run([None if ct is None else self._tensor(ct) for ct in cts])
+        seeds: Seeds = {}
+        for (node, source), ct in zip(fn.inputs, results, strict=True):
+            if ct is not None and source is not None:
+                if ct._cell.fn is not None:
+                    self.histories.append(ct._cell.fn)
+                _add(seeds, node, operand(ct, self.create_graph))
+        self._stage(seeds, points)
+
+    def _hook(self, fn: GradFn, points: list[Node]) -> None:
+        """Show the gradient of a value to its hooks; what they change flows on as a correction."""
+        assert fn.node is not None
+        assert fn.hooks is not None
+        before = self.found.get(fn.node)
+        if before is None:
+            return
+        after = _call_hooks(fn.hooks, self._tensor(before))
+        node = operand(after, self.create_graph)
+        if node is before:
+            return
+        self.found[fn.node] = node
+        self._stage_correction(fn.node, before, node, points)
+
+    def _stage_correction(self, node: Node, before: Node, after: Node, points: list[Node]) -> None:
+        others = [p for p in points if p is not node]
+        targets = [t for t in dict.fromkeys([*self.wanted, *others]) if t is not node]
+        found = gradients([node], [ops.sub(after, before)], targets)
+        for target, ct in zip(targets, found, strict=True):
+            if ct is not None:
+                _add(self.found, target, ct)
+
+
+def _call_hooks(hooks: Sequence[Callable[..., Any]], gradient: Tensor) -> Tensor:
+    for hook in list(hooks):
+        changed = hook(gradient)
+        if changed is not None:
+            gradient = changed
+    return gradient
+
+
+def _prepare(
+    outputs: Sequence[Tensor], gradient: Sequence[Tensor | None]
+) -> tuple[Seeds, list[GradFn], list[GradFn]]:
+    """Seeds on the outputs' nodes, everything reachable, and the histories of the seeds."""
+    seeds: Seeds = {}
+    roots: list[GradFn] = []
+    histories: list[GradFn] = []
+    for i, (out, ct) in enumerate(zip(outputs, gradient, strict=True)):
+        node = operand(out, True) if out.requires_grad else None
+        fn = gradient_fn(out)
+        if node is None or fn is None:
+            raise fail(
+                RuntimeError,
+                f"element {i} of tensors does not require grad and does not have a grad_fn ({describe(out)})",
+            )
+        seed = _seed(out, ct)
+        if seed.requires_grad:
+            found = gradient_fn(seed)
+            if found is not None:
+                histories.append(found)
+        _add(seeds, node, operand(seed, True))
+        roots.append(fn)
+    functions = walk(roots)
+    if any(fn.freed for fn in functions):
+        raise fail(
+            RuntimeError,
+            "Trying to backward through the graph a second time (or directly access saved tensors after "
+            "they have "
+            "already been freed). Saved intermediate values of the graph are freed when you call "
+            ".backward() or "
+            "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second "
+            "time or if "
+            "you need to access saved tensors after calling backward.",
+        )
+    return seeds, functions, [*roots, *histories]
+
+
+def _result(node: Node, create_graph: bool, sweep: _Sweep, histories: Sequence[GradFn]) -> Tensor:
+    """A gradient as a tensor: with history if it may be differentiated again."""
+    if create_graph:
+        out = wrap_cell(Cell(node, GradFn("GradBackward0", (*histories, *sweep.histories))))
+        register(out)
+        return out
+    return from_node(node, True)
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Add the gradients of `tensors` to `.grad` of the leaves they depend on (or of `inputs` only).
+
+    RuntimeError for outputs without history, non-scalar outputs without `grad_tensors`, and
+    history already freed by an earlier pass without `retain_graph`.
+    """
+    outputs = _sequence(tensors)
+    given = [None] * len(outputs) if grad_tensors is None else list(_sequence(grad_tensors))
+    seeds, functions, histories = _prepare(outputs, given)
+    leaves = [fn for fn in functions if isinstance(fn, AccumulateGrad)]
+    chosen = None if inputs is None else {id(t) for t in _sequence(inputs)}
+    if chosen is not None:
+        leaves = [fn for fn in leaves if id(fn.variable) in chosen]
+    nodes = [fn.node for fn in leaves if fn.node is not None]
+    extra = [] if inputs is None else [t for t in _sequence(inputs) if t._cell.fn is not None]
+    sweep = _Sweep(functions, [*nodes, *[t._cell.node for t in extra]], create_graph)
+    found = _run(sweep, seeds, create_graph)
+    for fn in leaves:
+        ct = found.get(fn.node) if fn.node is not None else None
+        if ct is not None:
+            _accumulate(fn.variable, _result(ct, create_graph, sweep, histories), create_graph)
+    for t in extra:
+        ct = found.get(t._cell.node)
+        if ct is not None:
+            _accumulate(t, _result(ct, create_graph, sweep, histories), create_graph)
+    if not (create_graph if retain_graph is None else retain_graph):
+        free(functions)
+
+
+def _run(sweep: _Sweep, seeds: Seeds, create_graph: bool) -> Seeds:
+    saved, MODE.grad = MODE.grad, create_graph
+    try:
+        return sweep.run(seeds)
+    finally:
+        MODE.grad = saved
+
+
+def _accumulate(leaf: Tensor, gradient: Tensor, create_graph: bool) -> None:
+    """leaf.grad += gradient, in place if there is a gradient already (as PyTorch does)."""
+    if leaf._hooks:
+        gradient = _call_hooks(leaf._hooks, gradient)
+    old = leaf.grad
+    if old is None:
+        leaf.grad = gradient
+    elif create_graph:
+        leaf.grad = old + gradient  # type: ignore[operator]
+    else:
+        with no_grad():
+            inplace(old, old + gradient)  # type: ignore[operator]
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of `outputs` with respect to `inputs`, which may be leaves or intermediate values.
+
+    With `create_graph` the results can be differentiated again. RuntimeError when an input is not
+    part of the graph, unless `allow_unused` (then its gradient is None, or zero with `materialize_grads`).
+    """
+    outs, wanted = _sequence(outputs), _sequence(inputs)
+    given = [None] * len(outs) if grad_outputs is None else list(_sequence(grad_outputs))
+    for t in wanted:
+        if not t.requires_grad:
+            raise fail(
+                RuntimeError, f"One of the differentiated Tensors does not require grad ({describe(t)})"
+            )
+    seeds, functions, histories = _prepare(outs, given)
+    nodes = [variable(t) if t._requires else operand(t, True) for t in wanted]
+    sweep = _Sweep(functions, nodes, create_graph)
+    found = _run(sweep, seeds, create_graph)
+    results: list[Tensor | None] = []
+    for t, node in zip(wanted, nodes, strict=True):
+        ct = found.get(node)
+        if ct is not None:
+            gradient = _result(ct, create_graph, sweep, histories)
+            results.append(_call_hooks(t._hooks, gradient) if t._hooks else gradient)
+        elif materialize_grads:
+            results.append(from_node(ops.zeros(node.type)))
+        elif allow_unused:
+            results.append(None)
+        else:
+            raise fail(
+                RuntimeError,
+                "One of the differentiated Tensors appears to not have been used in the graph. Set "
+                "allow_unused=True "
+                f"if this is the desired behavior. ({describe(t)})",
+            )
+    if not (create_graph if retain_graph is None else retain_graph):
+        free(functions)
+    return tuple(results)
+
+
+def _sequence(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+# ----------------------------------------------------------------- user Functions
+
+
+class FunctionCtx:
+    """What `forward` leaves for `backward`: saved tensors and any attributes."""
+
+    def __init__(self) -> None:
+        self._saved: tuple[Tensor | None, ...] = ()
+        self._not_differentiable: tuple[Tensor, ...] = ()
+        self.needs_input_grad: tuple[bool, ...] = ()
+        self.materialize = True
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors for `backward`."""
+        self._saved = tensors
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor | None, ...]:
+        return self._saved
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        """Say that these outputs have no gradient."""
+        self._not_differentiable = tensors
+
+    def mark_dirty(self, *tensors: Tensor) -> None:
+        """Accepted; in-place changes are seen without it."""
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Whether `backward` gets zeros (the default) or None for outputs without gradient."""
+        self.materialize = value
+
+
+class Function:
+    """Subclass with static `forward(ctx, *args)` and `backward(ctx, *grad_outputs)`, call `apply`.
+
+    As in PyTorch, `forward(*args)` with a separate `setup_context(ctx, inputs, output)` works too.
+    """
+
+    @staticmethod
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        raise fail(
+            NotImplementedError, "You must implement the forward function for custom autograd.Function."
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        raise fail(
+            NotImplementedError, "You must implement the backward function for custom autograd.Function."
+        )
+
+    setup_context: Any = None
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Run `forward` without recording, and record that the gradient is `backward`'s."""
+        ctx = FunctionCtx()
+        tensors = [a for a in args if isinstance(a, Tensor)]
+        ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
+        tracked = needs_grad(*tensors)
+        with no_grad():
+            if cls.setup_context is None:
+                outputs = cls.forward(ctx, *args)
+            else:
+                outputs = cls.forward(*args)
+                cls.setup_context(ctx, args, outputs)
+        if not tracked:
+            return outputs
+        return _record(cls, ctx, args, outputs)
+
+
+def _record(cls: type[Function], ctx: FunctionCtx, args: Sequence[Any], outputs: Any) -> Any:
+    """Give the outputs of a Function history that leads to its `backward`."""
+    single = not isinstance(outputs, tuple)
+    outs = [outputs] if single else list(outputs)
+    inputs = [
+        (operand(a, True), gradient_fn(a) if a.requires_grad else None) for a in args if isinstance(a, Tensor)
+    ]
+    kinds = [o._cell.node.type for o in outs if isinstance(o, Tensor)]
+
+    def run(cts: list[Tensor | None]) -> list[Tensor | None]:
+        if ctx.materialize:
+            cts = [from_node(ops.zeros(k)) if ct is None else ct for ct, k in zip(cts, kinds, strict=True)]
+        found = cls.backward(ctx, *cts)
+        found = found if isinstance(found, tuple) else (found,)
+        if len(found) < len(args) or any(f is not None for f in found[len(args) :]):
+            raise fail(
+                RuntimeError,
+                f"function {cls.__name__}Backward returned an incorrect number of gradients (expected "
+                f"{len(args)}, "
+                f"got {len(found)})",
+            )
+        return [f for f, a in zip(found, args, strict=False) if isinstance(a, Tensor)]
+
+    fn = CutGrad(f"{cls.__name__}Backward", inputs, run)
+    results: list[Any] = []
+    points: list[Node] = []
+    blocked = {id(t) for t in ctx._not_differentiable}
+    for o in outs:
+        if not isinstance(o, Tensor):
+            results.append(o)
+            continue
+        node = operand(o, False)
+        stand_in = fresh_input(node.type, node if node.bound is None else node.bound)
+        points.append(stand_in)
+        differentiable = node.type.dtype.is_float and id(o) not in blocked
+        new = wrap_cell(Cell(stand_in, fn if differentiable else None, not differentiable))
+        register(new)
+        results.append(new)
+    fn.outputs = tuple(points)
+    return results[0] if single else tuple(results)
+
+
+# -------------------------------------------------------------------- on Tensor
+
+
+def _backward_method(
+    self: Tensor,
+    gradient: Tensor | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Add the gradients of this tensor to `.grad` of the leaves it depends on."""
+    backward(self, gradient, retain_graph, create_graph, inputs)
+
+
+def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Call `hook(gradient)` whenever this tensor's gradient is computed; it may return another one."""
+    if not self.requires_grad:
+        raise fail(RuntimeError, "cannot register a hook on a tensor that doesn't require gradient")
+    fn = self._cell.fn
+    if fn is None:
+        if self._hooks is None:
+            self._hooks = []
+        self._hooks.append(hook)
+        return RemovableHandle(self._hooks, hook)
+    return RemovableHandle(add_hook(fn, operand(self, True), hook), hook)
+
+
+Tensor.backward = _backward_method  # type: ignore[attr-defined]
+Tensor.register_hook = _register_hook  # type: ignore[attr-defined]

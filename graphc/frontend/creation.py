@@ -1,0 +1,396 @@
+"""Making tensors from nothing, from Python data and from arrays.
+
+Outside traces, values are made at once as arrays (there is nothing to compile); inside a
+trace they are nodes, constants of the program.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc import ops
+from graphc.frontend.convert import check_device, clone, convert
+from graphc.frontend.errors import fail
+from graphc.frontend.methods import method
+from graphc.frontend.modes import MODE
+from graphc.frontend.nodes import shape_args
+from graphc.frontend.promotion import get_default_dtype, number_dtype
+from graphc.frontend.shape import stack
+from graphc.frontend.tensor import Tensor, from_array, from_node
+from graphc.ir.types import DType, Shape, bool_, float32, float64, from_numpy_dtype, int32, int64, uint8
+
+_NUMBERS = (int, float)
+
+
+def constant_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
+    """A tensor that takes over `array`: a leaf outside traces, a constant inside one."""
+    if MODE.trace is None:
+        return from_array(array, requires_grad)
+    tensor = from_node(ops.constant(array, from_numpy_dtype(array.dtype)))
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+def _filled(shape: Shape, value: Any, dtype: DType, requires_grad: bool) -> Tensor:
+    if any(extent < 0 for extent in shape):
+        bad = next(e for e in shape if e < 0)
+        raise fail(RuntimeError, f"Trying to create tensor with negative dimension {bad}: {list(shape)}")
+    if MODE.trace is None:
+        array = np.zeros(shape, dtype.numpy) if value == 0 else np.full(shape, value, dtype.numpy)
+        return from_array(array, requires_grad)
+    tensor = from_node(ops.full(shape, value, dtype))
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+def _finish(tensor: Tensor, requires_grad: bool) -> Tensor:
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+# ------------------------------------------------------------------- from data
+
+
+def _nested(data: Any) -> np.ndarray:
+    """Nested sequences of numbers as an array; ValueError with PyTorch's text if they are ragged."""
+    try:
+        array = np.array(data)
+    except ValueError:
+        raise fail(
+            ValueError, "expected sequence of equal length at every dimension: the nested lists are ragged"
+        ) from None
+    if array.dtype.kind not in "fiub":
+        if array.dtype.kind == "O" and any(v is not None and hasattr(v, "__len__") for v in array.flat):
+            raise fail(
+                ValueError,
+                "expected sequence of equal length at every dimension: the nested lists are ragged",
+            )
+        kind = type(array.flat[0]).__name__ if array.size else array.dtype.name
+        raise fail(TypeError, f"new(): invalid data type '{kind}'")
+    return array
+
+
+def _holds_tensors(data: Any) -> bool:
+    while isinstance(data, (list, tuple)) and data:
+        data = data[0]
+    return isinstance(data, Tensor)
+
+
+def _own_dtype(data: Any, array: np.ndarray) -> DType:
+    """The dtype of Python data: the default float dtype for floats, int64 for ints."""
+    first = data
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    if isinstance(first, (np.generic, np.ndarray)):
+        return from_numpy_dtype(array.dtype)
+    return {"f": get_default_dtype(), "b": bool_}.get(array.dtype.kind, int64)
+
+
+def tensor(
+    data: Any,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """A new leaf with a copy of `data`: numbers, nested sequences, arrays or a tensor."""
+    check_device(device)
+    if isinstance(data, Tensor):
+        copied = clone(data.detach())
+        return _finish(convert(copied, dtype) if dtype else copied, requires_grad)
+    if isinstance(data, np.ndarray):
+        array = data.astype((dtype or from_numpy_dtype(data.dtype)).numpy, order="C", copy=True)
+        return constant_array(array, requires_grad)
+    if isinstance(data, (list, tuple)) and _holds_tensors(data):
+        return _finish(_stack_nested(data, dtype), requires_grad)
+    if isinstance(data, (bool, *_NUMBERS)):
+        return constant_array(np.asarray(data, (dtype or number_dtype(data)).numpy), requires_grad)
+    if not isinstance(data, (list, tuple)) and hasattr(data, "__array__"):
+        return tensor(np.asarray(data), dtype=dtype, requires_grad=requires_grad)
+    if not isinstance(data, (list, tuple, range, np.generic)):
+        raise fail(TypeError, f"tensor(): cannot make a tensor of {type(data).__name__}")
+    array = _nested(list(data) if isinstance(data, range) else data)
+    if array.size == 0 and array.dtype.kind == "f":
+        found = dtype or get_default_dtype()
+    else:
+        found = dtype or _own_dtype(data, array)
+    return constant_array(array.astype(found.numpy), requires_grad)
+
+
+def _stack_nested(data: Any, dtype: DType | None) -> Tensor:
+    if isinstance(data, Tensor):
+        return data.detach()
+    stacked = stack([_stack_nested(d, None) for d in data])
+    return convert(stacked, dtype) if dtype else stacked
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor with a copy of a NumPy array. (PyTorch shares memory; graphc never does.)"""
+    if not isinstance(array, np.ndarray):
+        raise fail(TypeError, f"expected np.ndarray (got {type(array).__name__})")
+    try:
+        from_numpy_dtype(array.dtype)
+    except TypeError as error:
+        raise fail(
+            TypeError,
+            f"can't convert np.ndarray of type {array.dtype}. The only supported types are: float64, "
+            f"float32, "
+            "int64, int32, uint8, and bool.",
+        ) from error
+    return constant_array(np.array(array, order="C", copy=True))
+
+
+def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
+    """`data` as a tensor; a tensor of the right dtype is returned as it is."""
+    check_device(device)
+    if isinstance(data, Tensor):
+        return convert(data, dtype or data.dtype)
+    return tensor(data, dtype=dtype)
+
+
+asarray = as_tensor
+
+
+def from_dlpack(source: Any) -> Tensor:
+    """A tensor with a copy of any array that speaks DLPack."""
+    return from_numpy(np.from_dlpack(source))
+
+
+def scalar_tensor(value: Any, *, dtype: DType | None = None) -> Tensor:
+    """A 0-d tensor, of the default float dtype unless told otherwise."""
+    return tensor(value, dtype=dtype or get_default_dtype())
+
+
+# --------------------------------------------------------------------- filled
+
+
+def zeros(
+    *size: Any,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: Any = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Zeros."""
+    check_device(device)
+    made = _filled(shape_args(size), 0, dtype or get_default_dtype(), requires_grad)
+    return made if out is None else out.copy_(made)  # type: ignore[attr-defined]
+
+
+def ones(*size: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None) -> Tensor:
+    """Ones."""
+    check_device(device)
+    return _filled(shape_args(size), 1, dtype or get_default_dtype(), requires_grad)
+
+
+def empty(
+    *size: Any,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: Any = None,
+    memory_format: Any = None,
+) -> Tensor:
+    """Zeros (there is no uninitialised memory in graphc)."""
+    return zeros(*size, dtype=dtype, requires_grad=requires_grad, device=device)
+
+
+def full(
+    size: Sequence[int],
+    fill_value: Any,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: Any = None,
+) -> Tensor:
+    """Every element `fill_value`."""
+    check_device(device)
+    if isinstance(fill_value, Tensor):
+        fill_value = fill_value.item()  # type: ignore[attr-defined]
+    return _filled(shape_args((size,)), fill_value, dtype or number_dtype(fill_value), requires_grad)
+
+
+def _like(input: Tensor, value: Any, dtype: DType | None, requires_grad: bool) -> Tensor:
+    return _filled(input._cell.node.type.shape, value, dtype or input.dtype, requires_grad)
+
+
+@method(only_function=True)
+def zeros_like(
+    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: Any = None,
+    memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """Zeros with the shape and dtype of `input`."""
+    return _like(input, 0, dtype, requires_grad)
+
+
+@method(only_function=True)
+def ones_like(
+    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: Any = None,
+    memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """Ones with the shape and dtype of `input`."""
+    return _like(input, 1, dtype, requires_grad)
+
+
+@method(only_function=True)
+def empty_like(input: Tensor, **options: Any) -> Tensor:
+    """Zeros with the shape and dtype of `input`."""
+    return zeros_like(input, **options)
+
+
+@method(only_function=True)
+def full_like(
+    input: Tensor, fill_value: Any, *, dtype: DType | None = None, requires_grad: bool = False, device: Any = None,
+    memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """`fill_value` with the shape and dtype of `input`."""
+    return _like(input, fill_value, dtype, requires_grad)
+
+
+@method("new_zeros", function=False)
+def new_zeros(
+    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None
+) -> Tensor:
+    """Zeros of this dtype."""
+    return zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
+
+
+@method("new_ones", function=False)
+def new_ones(
+    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None
+) -> Tensor:
+    """Ones of this dtype."""
+    return ones(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
+
+
+@method("new_empty", function=False)
+def new_empty(
+    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None
+) -> Tensor:
+    """Zeros of this dtype."""
+    return zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
+
+
+@method("new_full", function=False)
+def new_full(
+    self: Tensor, size: Sequence[int], fill_value: Any, dtype: DType | None = None, requires_grad: bool = False,
+    device: Any = None,
+) -> Tensor:  # fmt: skip
+    """`fill_value` of this dtype."""
+    return full(size, fill_value, dtype=dtype or self.dtype, requires_grad=requires_grad)
+
+
+@method("new_tensor", function=False)
+def new_tensor(self: Tensor, data: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """A copy of `data` with this dtype."""
+    return tensor(data, dtype=dtype or self.dtype, requires_grad=requires_grad)
+
+
+# --------------------------------------------------------------------- ranges
+
+
+def arange(
+    *args: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None, **named: Any
+) -> Tensor:
+    """start, start + step, ... below `end` (arange(end), arange(start, end), arange(start, end, step))."""
+    check_device(device)
+    values = list(args)
+    if "end" in named:
+        values = [named.get("start", values[0] if values else 0), named["end"]]
+    if "step" in named:
+        values = [*([0, *values] if len(values) == 1 else values[:2]), named["step"]]
+    start, end, step = (0, values[0], 1) if len(values) == 1 else (*values, 1)[:3]
+    start, end, step = (v.item() if isinstance(v, Tensor) else v for v in (start, end, step))  # type: ignore[attr-defined]
+    if step == 0:
+        raise fail(RuntimeError, "step must be nonzero")
+    if (end - start) * step < 0:
+        raise fail(RuntimeError, "upper bound and lower bound inconsistent with step sign")
+    whole = all(isinstance(v, int) for v in (start, end, step))
+    dtype = dtype or (int64 if whole else get_default_dtype())
+    count = math.ceil((end - start) / step)
+    array = (start + step * np.arange(count, dtype=np.int64 if whole else np.float64)).astype(dtype.numpy)
+    return constant_array(array, requires_grad)
+
+
+def linspace(
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: Any = None,
+) -> Tensor:
+    """`steps` evenly spaced values from `start` to `end`, both included."""
+    check_device(device)
+    if steps < 0:
+        raise fail(RuntimeError, "number of steps must be non-negative")
+    dtype = dtype or get_default_dtype()
+    values = np.linspace(start, end, steps, dtype=np.float64)
+    return constant_array(values.astype(dtype.numpy), requires_grad)
+
+
+def logspace(
+    start: float,
+    end: float,
+    steps: int,
+    base: float = 10.0,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """base ** linspace(start, end, steps)."""
+    values = np.power(base, np.linspace(start, end, steps, dtype=np.float64))
+    return constant_array(values.astype((dtype or get_default_dtype()).numpy), requires_grad)
+
+
+def eye(
+    n: int,
+    m: int | None = None,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: Any = None,
+) -> Tensor:
+    """Ones on the main diagonal, zeros elsewhere."""
+    check_device(device)
+    return constant_array(
+        np.eye(n, n if m is None else m, dtype=(dtype or get_default_dtype()).numpy), requires_grad
+    )
+
+
+@method(only_function=True)
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
+    """Coordinate grids of vectors."""
+    found = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else list(tensors)
+    swap = indexing == "xy" and len(found) >= 2
+    if indexing not in ("ij", "xy"):
+        raise fail(
+            RuntimeError, f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}'
+        )
+    if swap:
+        found[0], found[1] = found[1], found[0]
+    shape = tuple(t.shape[0] if t.ndim else 1 for t in found)
+    grids = [
+        t.reshape([-1 if i == k else 1 for i in range(len(found))]).expand(shape) for k, t in enumerate(found)
+    ]
+    if swap:
+        grids = [g.transpose(0, 1) for g in grids]
+        grids[0], grids[1] = grids[1], grids[0]
+    return tuple(grids)
+
+
+def _class(dtype: DType) -> Any:
+    def make(*data: Any) -> Tensor:
+        if len(data) == 1 and not isinstance(data[0], int):
+            return tensor(data[0], dtype=dtype)
+        return zeros(*data, dtype=dtype)
+
+    make.__doc__ = f"A {dtype.name} tensor of data, or of a size."
+    return make
+
+
+FloatTensor, DoubleTensor = _class(float32), _class(float64)
+LongTensor, IntTensor = _class(int64), _class(int32)
+ByteTensor, BoolTensor = _class(uint8), _class(bool_)

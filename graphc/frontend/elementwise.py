@@ -1,0 +1,545 @@
+"""Elementwise arithmetic, comparison and logic, with PyTorch's dtype promotion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc import ops
+from graphc.frontend.errors import describe, fail
+from graphc.frontend.methods import method
+from graphc.frontend.nodes import broadcast_shapes, cast, expand, number
+from graphc.frontend.promotion import Promotion, get_default_dtype, number_dtype
+from graphc.frontend.tensor import Tensor, apply, from_array, needs_grad, operand, result
+from graphc.ir.node import Node
+from graphc.ir.types import DType, Shape, bool_, from_numpy_dtype, uint8
+
+Number = int | float | bool
+Operand = Tensor | Number
+Build = Callable[..., Node]
+
+
+# ------------------------------------------------------------------- operands
+
+
+def coerce(value: Any) -> Operand | None:
+    """A tensor or a Python number for an operand; None if it is neither and cannot become one."""
+    if isinstance(value, (Tensor, int, float)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        from_numpy_dtype(value.dtype)
+        return from_array(value.copy())
+    return None
+
+
+def need(value: Any, operation: str) -> Operand:
+    """`coerce`, or TypeError."""
+    found = coerce(value)
+    if found is None:
+        raise fail(TypeError, f"{operation}(): argument must be Tensor or Number, not {type(value).__name__}")
+    return found
+
+
+def result_dtype(*values: Operand) -> DType:
+    """The dtype PyTorch's promotion gives to an operation on `values`."""
+    promotion = Promotion()
+    for v in values:
+        if isinstance(v, Tensor):
+            node_type = v._cell.node.type
+            if v._weak:
+                promotion.number(get_default_dtype() if node_type.dtype.is_float else node_type.dtype)
+            else:
+                promotion.tensor(node_type.dtype, len(node_type.shape))
+        else:
+            promotion.number(number_dtype(v))
+    return promotion.result()
+
+
+def _shape(value: Operand) -> Shape:
+    return value._cell.node.type.shape if isinstance(value, Tensor) else ()
+
+
+def pointwise(label: str, build: Build, values: tuple[Operand, ...], dtype: DType) -> Tensor:
+    """`build` on `values` brought to one dtype and one shape."""
+    tensors = tuple([v for v in values if isinstance(v, Tensor)])
+    tracked = needs_grad(*tensors)
+    types = {v._cell.node.type for v in tensors}
+    shape = (
+        tensors[0]._cell.node.type.shape
+        if len(types) == 1
+        else broadcast_shapes(*[_shape(v) for v in tensors])
+    )
+    nodes = [
+        expand(cast(operand(v, tracked), dtype), shape) if isinstance(v, Tensor) else number(v, dtype, shape)
+        for v in values
+    ]
+    return result(build(*nodes), label, tensors, tracked)
+
+
+def binary(label: str, build: Build, a: Operand, b: Operand, floating: bool = False) -> Tensor:
+    """An operation on two operands, in their common dtype (the default float dtype if `floating`)."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        one, two = a._cell.node.type, b._cell.node.type
+        if one == two and not a._weak and not b._weak and (one.dtype.is_float or not floating):
+            tracked = needs_grad(a, b)
+            return result(build(operand(a, tracked), operand(b, tracked)), label, (a, b), tracked)
+    elif not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        a = from_array(np.asarray(a, number_dtype(a).numpy))
+    dtype = result_dtype(a, b)
+    if floating and not dtype.is_float:
+        dtype = get_default_dtype()
+    return pointwise(label, build, (a, b), dtype)
+
+
+# ------------------------------------------------------------------ arithmetic
+
+
+def _no_bool(a: Operand, b: Operand, sign: str) -> None:
+    if result_dtype(a, b) is bool_:
+        raise fail(
+            RuntimeError,
+            f"Subtraction, the `{sign}` operator, with bool tensors is not supported. "
+            "Use the `^` or `logical_xor()` operator instead.",
+        )
+
+
+def _add_build(dtype: DType) -> Build:
+    return ops.bit_or if dtype is bool_ else ops.add
+
+
+@method(inplace=True)
+def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
+    """input + alpha * other."""
+    input, other = need(input, "add"), need(other, "add")
+    if alpha != 1:
+        other = mul(other, alpha)
+    return binary("AddBackward0", _add_build(result_dtype(input, other)), input, other)
+
+
+@method("sub", "subtract", inplace=True)
+def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
+    """input - alpha * other."""
+    input, other = need(input, "sub"), need(other, "sub")
+    _no_bool(input, other, "-")
+    if alpha != 1:
+        other = mul(other, alpha)
+    return binary("SubBackward0", ops.sub, input, other)
+
+
+def rsub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
+    """other - alpha * input."""
+    return sub(other, input, alpha=alpha)
+
+
+@method("mul", "multiply", inplace=True)
+def mul(input: Operand, other: Operand) -> Tensor:
+    """input * other."""
+    input, other = need(input, "mul"), need(other, "mul")
+    label = (
+        "MulBackward0" if isinstance(input, Tensor) and isinstance(other, Tensor) else "MulScalarBackward0"
+    )
+    build = ops.bit_and if result_dtype(input, other) is bool_ else ops.mul
+    return binary(label, build, input, other)
+
+
+@method("div", "divide", inplace=True)
+def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
+    """input / other; `rounding_mode` None (true division), "trunc" or "floor"."""
+    input, other = need(input, "div"), need(other, "div")
+    if rounding_mode is None:
+        label = "DivBackward0" if isinstance(other, Tensor) else "DivScalarBackward0"
+        return binary(label, ops.div, input, other, floating=True)
+    if rounding_mode == "floor":
+        return floor_divide(input, other)
+    if rounding_mode != "trunc":
+        raise fail(
+            RuntimeError,
+            f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'",
+        )
+    if result_dtype(input, other).is_float:
+        return binary("DivBackward0", lambda a, b: ops.trunc(ops.div(a, b)), input, other)
+    return binary("DivBackward0", _trunc_div, input, other)
+
+
+def _trunc_div(a: Node, b: Node) -> Node:
+    """Integer division towards zero, from the floor division of the IR."""
+    quotient = ops.div(a, b)
+    zero, one = ops.full(a.shape, 0, a.dtype), ops.full(a.shape, 1, a.dtype)
+    inexact = ops.ne(ops.mul(quotient, b), a)
+    return ops.select(ops.bit_and(inexact, ops.lt(quotient, zero)), ops.add(quotient, one), quotient)
+
+
+@method(inplace=True)
+def true_divide(input: Operand, other: Operand) -> Tensor:
+    """input / other, in floating point."""
+    return div(input, other)
+
+
+@method(inplace=True)
+def floor_divide(input: Operand, other: Operand) -> Tensor:
+    """The quotient rounded towards minus infinity."""
+    input, other = need(input, "floor_divide"), need(other, "floor_divide")
+    if result_dtype(input, other).is_float:
+        return binary("FloorDivideBackward0", _float_floor_div, input, other)
+    return binary("FloorDivideBackward0", ops.div, input, other)
+
+
+def _float_floor_div(a: Node, b: Node) -> Node:
+    """floor(a / b), exact where a is a multiple of b; division by zero as in a / b."""
+    zero = ops.zeros(a.type)
+    plain = ops.div(a, b)
+    exact = ops.round(ops.div(ops.sub(a, ops.rem(a, b)), b))
+    return ops.select(ops.eq(b, zero), plain, exact)
+
+
+@method("remainder", inplace=True)
+def remainder(input: Operand, other: Operand) -> Tensor:
+    """The remainder with the sign of `other` (Python's %)."""
+    return binary("RemainderBackward0", ops.rem, need(input, "remainder"), need(other, "remainder"))
+
+
+@method(inplace=True)
+def fmod(input: Operand, other: Operand) -> Tensor:
+    """The remainder with the sign of `input` (C's fmod)."""
+
+    def build(a: Node, b: Node) -> Node:
+        zero = ops.zeros(a.type)
+        r = ops.rem(a, b)
+        wrong = ops.bit_and(ops.ne(r, zero), ops.ne(ops.lt(a, zero), ops.lt(r, zero)))
+        return ops.select(wrong, ops.sub(r, b), r)
+
+    return binary("FmodBackward0", build, need(input, "fmod"), need(other, "fmod"))
+
+
+@method(inplace=True)
+def pow_(input: Operand, exponent: Operand) -> Tensor:
+    """input ** exponent."""
+    input, exponent = need(input, "pow"), need(exponent, "pow")
+    if not isinstance(exponent, Tensor) and isinstance(input, Tensor):
+        dtype = result_dtype(input, exponent)
+        if not dtype.is_float and exponent < 0:
+            raise fail(RuntimeError, "Integers to negative integer powers are not allowed.")
+        special = _POWERS.get(exponent) if exponent is not True else None
+        if special is not None and (dtype.is_float or exponent >= 1) and dtype is not bool_:
+            return apply("PowBackward0", lambda n: special(cast(n, dtype)), input)
+    return binary("PowBackward0", ops.pow, input, exponent)
+
+
+_POWERS: dict[Number, Callable[[Node], Node]] = {
+    1: lambda n: n,
+    2: lambda n: ops.mul(n, n),
+    3: lambda n: ops.mul(ops.mul(n, n), n),
+    0.5: ops.sqrt,
+    -0.5: ops.rsqrt,
+    -1: lambda n: ops.div(ops.ones(n.type), n),
+    -2: lambda n: ops.div(ops.ones(n.type), ops.mul(n, n)),
+}
+
+
+@method()
+def maximum(input: Operand, other: Operand) -> Tensor:
+    """The larger of two elements; NaN wins."""
+    return binary("MaximumBackward0", _logical_or_max, need(input, "maximum"), need(other, "maximum"))
+
+
+@method()
+def minimum(input: Operand, other: Operand) -> Tensor:
+    """The smaller of two elements; NaN wins."""
+    return binary("MinimumBackward0", _logical_and_min, need(input, "minimum"), need(other, "minimum"))
+
+
+def _logical_or_max(a: Node, b: Node) -> Node:
+    return ops.bit_or(a, b) if a.dtype is bool_ else ops.maximum(a, b)
+
+
+def _logical_and_min(a: Node, b: Node) -> Node:
+    return ops.bit_and(a, b) if a.dtype is bool_ else ops.minimum(a, b)
+
+
+@method()
+def fmax(input: Tensor, other: Tensor) -> Tensor:
+    """The larger of two elements, ignoring NaN."""
+    return binary("FmaxBackward0", lambda a, b: _skip_nan(a, b, ops.maximum), input, other)
+
+
+@method()
+def fmin(input: Tensor, other: Tensor) -> Tensor:
+    """The smaller of two elements, ignoring NaN."""
+    return binary("FminBackward0", lambda a, b: _skip_nan(a, b, ops.minimum), input, other)
+
+
+def _skip_nan(a: Node, b: Node, build: Build) -> Node:
+    if not a.dtype.is_float:
+        return build(a, b)
+    return ops.select(ops.isnan(a), b, ops.select(ops.isnan(b), a, build(a, b)))
+
+
+@method("atan2", "arctan2", inplace=True)
+def atan2(input: Tensor, other: Tensor) -> Tensor:
+    """The angle of the point (other, input)."""
+    return binary("Atan2Backward0", ops.atan2, input, other, floating=True)
+
+
+@method(inplace=True)
+def hypot(input: Tensor, other: Tensor) -> Tensor:
+    """sqrt(input**2 + other**2)."""
+    return binary(
+        "HypotBackward0", lambda a, b: ops.sqrt(ops.add(ops.mul(a, a), ops.mul(b, b))), input, other
+    )
+
+
+@method()
+def logaddexp(input: Tensor, other: Tensor) -> Tensor:
+    """log(exp(input) + exp(other)), computed stably."""
+
+    def build(a: Node, b: Node) -> Node:
+        top = ops.stop_gradient(ops.maximum(a, b))
+        top = ops.select(ops.isinf(top), ops.zeros(top.type), top)
+        return ops.add(top, ops.log(ops.add(ops.exp(ops.sub(a, top)), ops.exp(ops.sub(b, top)))))
+
+    return binary("LogaddexpBackward0", build, input, other, floating=True)
+
+
+@method(inplace=True)
+def xlogy(input: Operand, other: Operand) -> Tensor:
+    """input * log(other), 0 where input is 0."""
+
+    def build(a: Node, b: Node) -> Node:
+        zero = ops.zeros(a.type)
+        off = ops.bit_and(ops.eq(a, zero), ops.logical_not(ops.isnan(b)))
+        return ops.select(off, zero, ops.mul(a, ops.log(ops.select(off, ops.ones(b.type), b))))
+
+    return binary("XlogyBackward0", build, need(input, "xlogy"), need(other, "xlogy"), floating=True)
+
+
+@method(inplace=True)
+def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
+    """input + weight * (end - input)."""
+
+    def build(a: Node, b: Node, w: Node) -> Node:
+        return ops.add(a, ops.mul(w, ops.sub(b, a)))
+
+    return pointwise("LerpBackward0", build, (input, end, weight), result_dtype(input, end))
+
+
+@method(inplace=True)
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Operand = 1) -> Tensor:
+    """input + value * tensor1 * tensor2."""
+    found = mul(tensor1, tensor2)
+    return add(input, found if isinstance(value, int) and value == 1 else mul(found, value))
+
+
+@method(inplace=True)
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Operand = 1) -> Tensor:
+    """input + value * tensor1 / tensor2."""
+    found = div(tensor1, tensor2)
+    return add(input, found if isinstance(value, int) and value == 1 else mul(found, value))
+
+
+# ------------------------------------------------------------ clamp and where
+
+
+@method("clamp", "clip", inplace=True)
+def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
+    """Elements limited to [min, max]; NaN stays. Bounds are numbers or tensors."""
+    if min is None and max is None:
+        raise fail(RuntimeError, "clamp: At least one of 'min' or 'max' must not be None")
+    bounds = tuple(v for v in (min, max) if v is not None)
+    dtype = result_dtype(input, *bounds)
+
+    def build(x: Node, *limits: Node) -> Node:
+        rest = list(limits)
+        if min is not None:
+            low = rest.pop(0)
+            x = ops.select(ops.lt(x, low), low, x)
+        if max is not None:
+            high = rest.pop(0)
+            x = ops.select(ops.gt(x, high), high, x)
+        return x
+
+    return pointwise("ClampBackward1", build, (input, *bounds), dtype)
+
+
+@method("clamp_min", inplace=True)
+def clamp_min(input: Tensor, min: Operand) -> Tensor:
+    """Elements not below `min`."""
+    return clamp(input, min=min)
+
+
+@method("clamp_max", inplace=True)
+def clamp_max(input: Tensor, max: Operand) -> Tensor:
+    """Elements not above `max`."""
+    return clamp(input, max=max)
+
+
+def where(condition: Tensor, input: Operand | None = None, other: Operand | None = None) -> Any:
+    """`input` where `condition` is true, else `other`; with one argument, `nonzero(as_tuple=True)`."""
+    if input is None and other is None:
+        return condition.nonzero(as_tuple=True)  # type: ignore[attr-defined]
+    if not isinstance(condition, Tensor) or condition.dtype is not bool_:
+        raise fail(
+            RuntimeError, f"where expected condition to be a boolean tensor, but got a tensor with dtype "
+            f"{getattr(condition, 'dtype', type(condition).__name__)}"
+        )  # fmt: skip
+    input, other = need(input, "where"), need(other, "where")
+    dtype = result_dtype(input, other)
+    values = (condition, input, other)
+    tensors = tuple(v for v in values if isinstance(v, Tensor))
+    tracked = needs_grad(*tensors)
+    shape = broadcast_shapes(*[_shape(v) for v in values])
+    test = expand(operand(condition, tracked), shape)
+    sides = [
+        expand(cast(operand(v, tracked), dtype), shape) if isinstance(v, Tensor) else number(v, dtype, shape)
+        for v in (input, other)
+    ]
+    return result(ops.select(test, *sides), "WhereBackward0", tensors, tracked)
+
+
+method(only_function=True)(where)
+
+
+@method("where", function=False)
+def where_method(self: Tensor, condition: Tensor, other: Operand) -> Tensor:
+    """`self` where `condition` is true, else `other`."""
+    return where(condition, self, other)
+
+
+@method(inplace=True)
+def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
+    """`input` with `value` where `mask` is true."""
+    if mask.dtype is not bool_:
+        raise fail(
+            RuntimeError,
+            f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype.name}",
+        )
+    if isinstance(value, Tensor) and value.ndim:
+        raise fail(
+            RuntimeError,
+            f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {value.ndim} "
+            f"dimension(s).",
+        )
+    shape = broadcast_shapes(_shape(input), _shape(mask))
+    dtype = input.dtype
+
+    def build(x: Node, m: Node, *rest: Node) -> Node:
+        fill = expand(cast(rest[0], dtype), shape) if rest else number(value, dtype, shape)  # type: ignore[arg-type]
+        return ops.select(expand(m, shape), fill, expand(x, shape))
+
+    extra = (value,) if isinstance(value, Tensor) else ()
+    return apply("MaskedFillBackward0", build, input, mask, *extra)
+
+
+# ------------------------------------------------------- comparison and logic
+
+
+def _compare(name: str, build: Build) -> Callable[[Operand, Operand], Tensor]:
+    def compare(input: Operand, other: Operand) -> Tensor:
+        return binary("", build, need(input, name), need(other, name))
+
+    compare.__name__ = compare.__qualname__ = name
+    compare.__doc__ = f"Elementwise comparison `{name}`, as a bool tensor."
+    return compare
+
+
+def _ordered(build: Build) -> Build:
+    """Comparisons of bools, as of 0 and 1."""
+    from_bool = lambda n: ops.cast(n, uint8) if n.dtype is bool_ else n  # noqa: E731
+    return lambda a, b: build(from_bool(a), from_bool(b))
+
+
+for _name, _aliases in {
+    "eq": (), "ne": ("not_equal",), "lt": ("less",), "le": ("less_equal",), "gt": ("greater",), "ge": ("greater_equal",),
+}.items():  # fmt: skip
+    _build = getattr(ops, _name)
+    method(_name, *_aliases, inplace=False)(_compare(_name, _ordered(_build)))
+
+
+def truth(node: Node) -> Node:
+    """Non-zero, as bool."""
+    return node if node.dtype is bool_ else ops.ne(node, ops.zeros(node.type))
+
+
+def _logical(name: str, build: Build) -> Callable[[Operand, Operand], Tensor]:
+    def logical(input: Operand, other: Operand) -> Tensor:
+        return binary("", lambda a, b: build(truth(a), truth(b)), need(input, name), need(other, name))
+
+    logical.__name__ = logical.__qualname__ = name
+    logical.__doc__ = f"Elementwise `{name}` of the operands' truth, as a bool tensor."
+    return logical
+
+
+method("logical_and", inplace=False)(_logical("logical_and", ops.bit_and))
+method("logical_or", inplace=False)(_logical("logical_or", ops.bit_or))
+method("logical_xor", inplace=False)(_logical("logical_xor", ops.bit_xor))
+
+
+@method()
+def logical_not(input: Tensor) -> Tensor:
+    """Whether an element is zero."""
+    return apply("", lambda n: ops.logical_not(truth(n)), input)
+
+
+def _bitwise(name: str, build: Build) -> Callable[[Operand, Operand], Tensor]:
+    def bitwise(input: Operand, other: Operand) -> Tensor:
+        input, other = need(input, name), need(other, name)
+        if result_dtype(input, other).is_float:
+            raise fail(RuntimeError, f'"{name}_cpu" not implemented for floats: {describe(input, other)}')
+        return binary("", build, input, other)
+
+    bitwise.__name__ = bitwise.__qualname__ = name
+    bitwise.__doc__ = f"Elementwise `{name}` of integers or bools."
+    return bitwise
+
+
+method("bitwise_and", inplace=True)(_bitwise("bitwise_and", ops.bit_and))
+method("bitwise_or", inplace=True)(_bitwise("bitwise_or", ops.bit_or))
+method("bitwise_xor", inplace=True)(_bitwise("bitwise_xor", ops.bit_xor))
+method("bitwise_left_shift", inplace=True)(_bitwise("bitwise_left_shift", ops.shl))
+method("bitwise_right_shift", inplace=True)(_bitwise("bitwise_right_shift", ops.shr))
+
+
+@method(inplace=True)
+def bitwise_not(input: Tensor) -> Tensor:
+    """All bits flipped; for bools, not."""
+    if input.dtype.is_float:
+        raise fail(RuntimeError, "bitwise_not is not implemented for floating-point tensors")
+    if input.dtype is bool_:
+        return logical_not(input)
+    ones = 255 if input.dtype is uint8 else -1
+    return apply("", lambda n: ops.bit_xor(n, number(ones, n.dtype, n.shape)), input)
+
+
+@method()
+def isclose(
+    input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Tensor:
+    """|input - other| <= atol + rtol * |other|, elementwise."""
+
+    def build(a: Node, b: Node) -> Node:
+        same = ops.eq(a, b)
+        if not a.dtype.is_float:
+            a, b = cast(a, get_default_dtype()), cast(b, get_default_dtype())
+        size = ops.add(number(atol, a.dtype, a.shape), ops.mul(number(rtol, a.dtype, a.shape), ops.abs(b)))
+        near = ops.bit_and(ops.isfinite(size), ops.le(ops.abs(ops.sub(a, b)), size))
+        found = ops.bit_or(same, near)
+        return ops.bit_or(found, ops.bit_and(ops.isnan(a), ops.isnan(b))) if equal_nan else found
+
+    return binary("", build, input, other)
+
+
+@method()
+def allclose(
+    input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> bool:
+    """Whether all elements are close; computes."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())  # type: ignore[attr-defined]
+
+
+@method()
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether shapes and all elements are equal; computes."""
+    return input.shape == other.shape and bool(binary("", ops.eq, input, other).all())  # type: ignore[attr-defined]

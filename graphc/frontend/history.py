@@ -1,0 +1,124 @@
+"""What a tensor remembers of how it was made: the grad_fn objects that users see.
+
+Gradients are never computed from these objects (that is `graphc.autodiff`, on nodes).
+They say which leaves a result depends on, which history has been freed, where hooks
+sit and where a user's own `autograd.Function` cuts the graph.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphc.frontend.tensor import Tensor
+    from graphc.ir.node import Node
+
+_order = itertools.count()
+
+# Operations whose backward needs none of their operands: going through them twice is allowed.
+SAVES_NOTHING = frozenset(
+    f"{name}Backward0"
+    for name in (
+        "Add Sub Neg Sum Mean View Reshape UnsafeView Transpose T Permute Expand Repeat Squeeze Unsqueeze "
+        "Select "
+        "Slice Cat Stack Clone ToCopy Flip Roll Split Unbind Diagonal Unfold Alias MulScalar DivScalar"
+    ).split()
+) | {"CopySlices", "AccumulateGrad"}
+
+
+class GradFn:
+    """The operation that made a tensor. `next_functions` lead to the leaves."""
+
+    __slots__ = ("__weakref__", "freed", "hooks", "label", "node", "order", "parents", "saves")
+
+    def __init__(self, label: str, parents: tuple[GradFn, ...]) -> None:
+        self.label = label
+        self.parents = parents
+        self.saves = label not in SAVES_NOTHING
+        self.freed = False
+        self.order = next(_order)
+        self.node: Node | None = None  # set only when the gradient of this very value is wanted
+        self.hooks: list[Callable[..., Any]] | None = None
+
+    def name(self) -> str:
+        return "MulBackward0" if self.label == "MulScalarBackward0" else self.label.replace("Scalar", "")
+
+    @property
+    def next_functions(self) -> tuple[tuple[GradFn, int], ...]:
+        return tuple((p, 0) for p in self.parents)
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at {id(self):#x}>"
+
+
+class AccumulateGrad(GradFn):
+    """The end of history: adds a gradient to a leaf's `.grad`."""
+
+    __slots__ = ("variable",)
+
+    def __init__(self, variable: Tensor, node: Node) -> None:
+        super().__init__("AccumulateGrad", ())
+        self.variable = variable
+        self.node = node
+
+
+class CutGrad(GradFn):
+    """History that continues in Python: a user's Function or a hook that may change the gradient.
+
+    `outputs` are input nodes standing for the results; `run(cotangents)` gives one cotangent
+    tensor (or None) for each of `inputs`.
+    """
+
+    __slots__ = ("inputs", "outputs", "run")
+
+    def __init__(
+        self,
+        label: str,
+        inputs: Sequence[tuple[Node, GradFn | None]],
+        run: Callable[[list[Tensor | None]], Sequence[Tensor | None]],
+    ) -> None:
+        super().__init__(label, tuple(fn for _, fn in inputs if fn is not None))
+        self.inputs = tuple(inputs)
+        self.outputs: tuple[Node, ...] = ()
+        self.run = run
+
+
+class RemovableHandle:
+    """What `register_hook` returns; `remove()` takes the hook away."""
+
+    def __init__(self, hooks: list[Callable[..., Any]], hook: Callable[..., Any]) -> None:
+        self._list = hooks
+        self._hook = hook
+
+    def remove(self) -> None:
+        """Forget the hook; doing so twice is harmless."""
+        if self._hook in self._list:
+            self._list.remove(self._hook)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+def walk(roots: Sequence[GradFn]) -> list[GradFn]:
+    """Every function reachable from `roots`, users before what they use."""
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        for parent in stack.pop().parents:
+            if parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return sorted(seen, key=lambda fn: fn.order, reverse=True)
+
+
+def free(functions: Sequence[GradFn]) -> None:
+    """Mark what a backward pass has used up (`functions` as `walk` gives them)."""
+    for fn in reversed(functions):
+        if not fn.freed and (fn.saves or any(p.freed for p in fn.parents)):
+            fn.freed = True
+            fn.parents = ()

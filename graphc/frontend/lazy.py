@@ -1,0 +1,386 @@
+"""Computing values: pending nodes become one program, found again by the structure of the graph.
+
+`realise(tensors)` computes what some tensors need. `sync()` computes every pending tensor of
+this thread in one program, and lets new values take over the buffers of those they replace.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphc import pipeline
+from graphc.frontend.errors import TracerError, here
+from graphc.frontend.modes import MODE
+from graphc.frontend.tensor import Cell, Tensor, fresh_input, refresh
+from graphc.ir.graph import Graph
+from graphc.ir.node import Kind, Node, make, set_site, set_site_provider, site_of
+from graphc.ops.constant import CONSTANT, INPUT, input_
+
+
+@dataclass
+class Settings:
+    """What the front end hands to the compiler; see `graphc.set_backend`."""
+
+    backend: str = "reference"
+
+
+@dataclass
+class Stats:
+    """Counters for people and tests: programs compiled and run by reading values."""
+
+    compilations: int = 0
+    native_calls: int = 0
+
+
+SETTINGS = Settings()
+STATS = Stats()
+
+
+class Overwritten:
+    """Bound to an input whose buffer an in-place update has taken over."""
+
+
+OVERWRITTEN = Overwritten()
+
+
+class Unbound:
+    """Bound to the arguments of a trace: there is no value, and after the trace there never will be."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.active = True
+
+
+@dataclass
+class Pending:
+    """A pending graph in canonical form: `key` is equal for equal structures.
+
+    order    leaves and operations, operands first; `index` gives positions in it
+    arrays   values of the leaves, in order; `leaves` the nodes that had them
+    scalars  values of constants that the key leaves open
+    """
+
+    order: list[Node] = field(default_factory=list)
+    index: dict[Node, int] = field(default_factory=dict)
+    key: list[Any] = field(default_factory=list)
+    arrays: list[np.ndarray] = field(default_factory=list)
+    leaves: list[list[Node]] = field(default_factory=list)
+    leaf_at: list[int] = field(default_factory=list)
+    scalars: list[Any] = field(default_factory=list)
+    scalar_at: list[int] = field(default_factory=list)
+
+
+def canonical(targets: Iterable[Node]) -> Pending:
+    """Number everything that `targets` need, stopping at nodes whose value is known."""
+    found = Pending()
+    index, order, key = found.index, found.order, found.key
+    slots: dict[int, int] = {}
+    stack = list(targets)[::-1]
+    while stack:
+        node = stack.pop()
+        if node in index:
+            continue
+        bound = node.bound
+        if bound is not None:
+            if type(bound) is Node:
+                if bound in index:
+                    index[node] = index[bound]
+                else:
+                    stack += (node, bound)
+                continue
+            if type(bound) is not np.ndarray:
+                raise _no_value(node, bound)
+            _leaf(found, slots, node, bound)
+            continue
+        op = node.op
+        if op is CONSTANT:
+            _constant(found, node)
+            continue
+        inputs = node.inputs
+        waiting = [n for n in inputs if n not in index]
+        if waiting:
+            stack.append(node)
+            waiting.reverse()
+            stack += waiting
+        elif op.kind is Kind.BARRIER:
+            index[node] = index[inputs[0]]
+        else:
+            if op is INPUT:
+                raise _no_value(node, None)
+            index[node] = len(order)
+            order.append(node)
+            key.append((op, node.attrs.key, *[index[n] for n in inputs]))
+    return found
+
+
+def _leaf(found: Pending, slots: dict[int, int], node: Node, array: np.ndarray) -> None:
+    """Number a leaf by its array: two inputs with one buffer are one."""
+    slot = slots.get(id(array))
+    if slot is not None:
+        found.index[node] = found.leaf_at[slot]
+        found.leaves[slot].append(node)
+        return
+    slots[id(array)] = len(found.arrays)
+    found.index[node] = len(found.order)
+    found.leaf_at.append(len(found.order))
+    found.order.append(node)
+    found.arrays.append(array)
+    found.leaves.append([node])
+    found.key.append((node.type.shape, node.type.dtype))
+
+
+def _constant(found: Pending, node: Node) -> None:
+    """Scalar floats are left open in the key, so that a number that changes can become an input."""
+    found.index[node] = len(found.order)
+    attrs = node.attrs
+    if node.type.dtype.is_float and not node.type.shape:
+        found.scalar_at.append(len(found.order))
+        found.scalars.append(attrs.key)
+        found.key.append(node.type.dtype)
+    else:
+        found.key.append(attrs.key)
+    found.order.append(node)
+
+
+def _no_value(node: Node, bound: Any) -> Exception:
+    made = site_of(node)
+    place = f" made at {made}" if made else ""
+    if bound is OVERWRITTEN:
+        return RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"{node.type}{place}"
+        )
+    if isinstance(bound, Unbound) and bound.active:
+        return TracerError(
+            f"the value of a traced tensor ({bound.what}, {node.type}) is not known while tracing"
+        )
+    what = bound.what if isinstance(bound, Unbound) else "a tensor"
+    return TracerError(
+        f"leaked tracer: a tensor made inside a trace from {what}{place} is used after the trace has "
+        f"ended; return it "
+        f"from the traced function instead of keeping it\n  at {here()}"
+    )
+
+
+# -------------------------------------------------------------------- programs
+
+
+@dataclass
+class _Variant:
+    """A program for one structure: `lifted` are the open scalars that it takes as inputs."""
+
+    scalars: list[Any]
+    lifted: tuple[int, ...]
+    program: Any
+
+    def fits(self, scalars: list[Any]) -> bool:
+        if not self.lifted:
+            return scalars == self.scalars
+        lifted = self.lifted
+        return all(a == b or i in lifted for i, (a, b) in enumerate(zip(scalars, self.scalars, strict=True)))
+
+
+_programs: dict[tuple, list[_Variant]] = {}
+
+
+def clear_programs() -> None:
+    """Forget all compiled lazy programs (for tests and for measuring compilation)."""
+    _programs.clear()
+
+
+def build_graph(found: Pending, outputs: Sequence[int], lifted: Sequence[int] = ()) -> Graph:
+    """The pending graph over inputs of its own: leaves in order, then the lifted scalars."""
+    new: list[Node] = []
+    inputs: list[Node] = []
+    as_input = {found.scalar_at[i]: i for i in lifted}
+    leaf_positions = set(found.leaf_at)
+    extra: dict[int, Node] = {}
+    previous = set_site_provider(None)
+    try:
+        for at, node in enumerate(found.order):
+            if at in leaf_positions:
+                fresh = input_(f"x{len(inputs)}", node.type)
+                inputs.append(fresh)
+            elif at in as_input:
+                fresh = extra[as_input[at]] = input_(f"s{as_input[at]}", node.type)
+            else:
+                fresh = make(node.op, [new[found.index[n]] for n in node.inputs], node.attrs)
+            set_site(fresh, site_of(node))
+            new.append(fresh)
+    finally:
+        set_site_provider(previous)
+    inputs += [extra[i] for i in lifted]
+    return Graph(tuple(inputs), tuple(new[at] for at in outputs), tuple(n.attrs.name for n in inputs))
+
+
+def _find(found: Pending, outputs: tuple[int, ...], donate: tuple[tuple[int, int], ...]) -> _Variant:
+    key = (tuple(found.key), outputs, donate, SETTINGS.backend)
+    variants = _programs.get(key)
+    if variants is None:
+        variants = _programs[key] = []
+    for variant in variants:
+        if variant.fits(found.scalars):
+            return variant
+    lifted: tuple[int, ...] = ()
+    if variants:
+        known = variants[-1]
+        changed = [i for i, (a, b) in enumerate(zip(found.scalars, known.scalars, strict=True)) if a != b]
+        lifted = tuple(sorted({*known.lifted, *changed}))
+    graph = build_graph(found, outputs, lifted)
+    STATS.compilations += 1
+    variant = _Variant(found.scalars, lifted, pipeline.compile(graph, dict(donate), SETTINGS.backend))
+    if lifted:
+        variants.clear()
+    variants.append(variant)
+    return variant
+
+
+def run(
+    found: Pending, outputs: tuple[int, ...], donate: tuple[tuple[int, int], ...] = ()
+) -> list[np.ndarray]:
+    """Compile, or find, the program of a pending graph, and run it."""
+    variant = _find(found, outputs, donate)
+    arrays = found.arrays
+    if variant.lifted:
+        numbers = [found.order[found.scalar_at[i]] for i in variant.lifted]
+        arrays = [*arrays, *[n.attrs.array for n in numbers]]
+    STATS.native_calls += 1
+    return variant.program(arrays)
+
+
+# ---------------------------------------------------------------------- values
+
+
+def _settle(cell: Cell, array: np.ndarray) -> None:
+    """Give a cell its value. Without history that can still be used, it becomes a leaf."""
+    node = cell.node
+    node.bound = array
+    if cell.fn is None or cell.fn.freed:
+        cell.node = fresh_input(node.type, array)
+        cell.tracks = False
+    cell.old = None
+
+
+def _forget(tensor: Tensor) -> None:
+    if tensor._seq:
+        MODE.pending.pop(tensor._seq, None)
+        tensor._seq = 0
+
+
+def _resolve(cell: Cell) -> bool:
+    """Settle a cell whose value needs no program; whether it is settled."""
+    node = cell.node
+    bound = node.bound
+    seen = node
+    while type(bound) is Node:
+        seen, bound = bound, bound.bound
+    if type(bound) is np.ndarray:
+        if seen is not node:
+            node.bound = bound
+        return True
+    if seen.op is CONSTANT:
+        _settle(cell, np.ascontiguousarray(seen.attrs.array).reshape(seen.type.shape))
+        return True
+    return False
+
+
+def realise(tensors: Sequence[Tensor]) -> None:
+    """Compute the values of some tensors, in one program. TracerError for traced ones."""
+    cells: dict[Cell, None] = {}
+    for t in tensors:
+        cell = t._cell
+        if cell.view is not None:
+            refresh(cell)
+        if cell.node.bound is None or type(cell.node.bound) is not np.ndarray:
+            if not _resolve(cell):
+                cells[cell] = None
+            _forget(t)
+    if cells:
+        compute(list(cells))
+        for t in tensors:
+            _forget(t)
+
+
+def compute(cells: list[Cell], donating: bool = False) -> None:
+    """Run one program for the values of `cells`."""
+    found = canonical([c.node for c in cells])
+    outputs = tuple([found.index[c.node] for c in cells])
+    donate = _donations(cells, outputs, found) if donating else ()
+    values = run(found, outputs, donate)
+    for _, i in donate:
+        for node in found.leaves[i]:
+            node.bound = OVERWRITTEN
+    for cell, value in zip(cells, values, strict=True):
+        _settle(cell, value)
+
+
+def _donations(cells: list[Cell], outputs: tuple[int, ...], found: Pending) -> tuple[tuple[int, int], ...]:
+    """(output, leaf) pairs: the buffer of a replaced value that nobody else can still read."""
+    slot_of = {id(a): i for i, a in enumerate(found.arrays)}
+    pairs = []
+    taken = set()
+    seen: set[int] = set()
+    for o, cell in enumerate(cells):
+        old, at = cell.old, outputs[o]
+        if old is None or at in seen or at in found.leaf_at or type(old.bound) is not np.ndarray:
+            continue
+        seen.add(at)
+        slot = slot_of.get(id(old.bound))
+        if slot is None or slot in taken or old.type != cell.node.type:
+            continue
+        holders = len(found.leaves[slot]) + (old not in found.leaves[slot])
+        if sys.getrefcount(found.arrays[slot]) > holders + 2:  # + our list, + the call's argument
+            continue
+        if old.bound.flags.writeable and old.bound.flags.owndata:
+            taken.add(slot)
+            pairs.append((o, slot))
+    return tuple(pairs)
+
+
+def sync() -> None:
+    """Compute every pending tensor of this thread in one program, reusing replaced buffers."""
+    pending = MODE.pending
+    if not pending or MODE.trace is not None:
+        return
+    cells: dict[Cell, None] = {}
+    for tensor in list(pending.values()):
+        tensor._seq = 0
+        cell = tensor._cell
+        if cell.view is not None:
+            _simplify_view(cell)
+        if not _resolve(cell):
+            cells[cell] = None
+    pending.clear()
+    if cells:
+        compute(list(cells), donating=True)
+
+
+def _simplify_view(cell: Cell) -> None:
+    """Bring a view up to date, and let go of a base that nobody else can see."""
+    refresh(cell)
+    view = cell.view
+    assert view is not None
+    if view.handle() is None and sys.getrefcount(view.cell) <= 2:
+        cell.view = None
+
+
+def value(tensor: Tensor) -> np.ndarray:
+    """The computed array of a tensor: C-contiguous, not to be written to by the caller."""
+    cell = tensor._cell
+    if cell.view is not None:
+        refresh(cell)
+    bound = cell.node.bound
+    if type(bound) is not np.ndarray:
+        realise([tensor])
+        bound = cell.node.bound
+    return bound
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend of programs compiled from now on ("llvm", or "reference": NumPy)."""
+    SETTINGS.backend = name

@@ -1,0 +1,113 @@
+"""Per-thread state of the front end: gradient mode, the trace being recorded, pending tensors."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from graphc.frontend.tensor import Tensor
+    from graphc.frontend.trace import Trace
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Mode(threading.local):
+    """`grad`: whether operations record history. `trace`: the active trace, if any.
+    `pending`: live tensors whose value has not been computed, in order of creation."""
+
+    grad: bool = True
+    trace: Trace | None = None
+
+    def __init__(self) -> None:
+        self.pending: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
+
+
+MODE = Mode()
+
+
+class _GradContext:
+    """A context manager and decorator that sets gradient mode."""
+
+    value = True
+
+    def __enter__(self) -> None:
+        self._saved = [*getattr(self, "_saved", ()), MODE.grad]
+        MODE.grad = self.value
+
+    def __exit__(self, *exc: object) -> None:
+        MODE.grad = self._saved.pop()
+
+    def __call__(self, function: F) -> F:
+        kind, value = type(self), self.value
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            saved, MODE.grad = MODE.grad, value
+            try:
+                return function(*args, **kwargs)
+            finally:
+                MODE.grad = saved
+
+        wrapped.grad_context = kind  # type: ignore[attr-defined]
+        return wrapped  # type: ignore[return-value]
+
+
+class no_grad(_GradContext):
+    """Operations inside record no history: their results do not require grad.
+
+    Use as ``with graphc.no_grad():`` or as a decorator, with or without parentheses.
+    """
+
+    value = False
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        self = super().__new__(cls)
+        return self if function is None else self(function)
+
+
+class enable_grad(_GradContext):
+    """Operations inside record history again, within `no_grad`."""
+
+    value = True
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        self = super().__new__(cls)
+        return self if function is None else self(function)
+
+
+class inference_mode(no_grad):
+    """The same as `no_grad` here."""
+
+    def __new__(cls, mode: bool | Callable[..., Any] = True) -> Any:
+        if callable(mode):
+            return super().__new__(cls, mode)
+        self = super().__new__(cls)
+        self.value = not mode
+        return self
+
+    def __init__(self, mode: bool = True) -> None:
+        pass
+
+
+class set_grad_enabled(_GradContext):
+    """Set gradient mode at once, and put the old one back when used as a context."""
+
+    def __init__(self, mode: bool) -> None:
+        self.value = bool(mode)
+        self._before = MODE.grad
+        MODE.grad = self.value
+
+    def __enter__(self) -> None:
+        MODE.grad = self.value
+
+    def __exit__(self, *exc: object) -> None:
+        MODE.grad = self._before
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations record history now."""
+    return MODE.grad

@@ -1,0 +1,656 @@
+"""Shape operations. Those that are views in PyTorch share storage here too."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from graphc import ops
+from graphc.frontend.elementwise import result_dtype
+from graphc.frontend.errors import describe, fail
+from graphc.frontend.methods import method
+from graphc.frontend.nodes import broadcast_shapes, cast, expand, normal_axis, shape_args
+from graphc.frontend.size import Size
+from graphc.frontend.tensor import Tensor, apply, apply_view, needs_grad, operand, result
+from graphc.frontend.update import set_box
+from graphc.ir.node import Node
+from graphc.ir.types import Shape
+
+# ------------------------------------------------------------------- queries
+
+
+@method(function=False)
+def size(self: Tensor, dim: int | None = None) -> Any:
+    """The shape, or the extent of `dim`."""
+    return self.shape if dim is None else self.shape[normal_axis(dim, self.ndim)]
+
+
+@method(function=False)
+def dim(self: Tensor) -> int:
+    """The number of dims."""
+    return self.ndim
+
+
+@method("numel", "nelement")
+def numel(input: Tensor) -> int:
+    """The number of elements."""
+    return input._cell.node.type.size
+
+
+@method(function=False)
+def stride(self: Tensor, dim: int | None = None) -> Any:
+    """Strides of a contiguous tensor of this shape (graphc decides the real layout)."""
+    strides, step = [], 1
+    for extent in reversed(self.shape):
+        strides.append(step)
+        step *= max(extent, 1)
+    found = tuple(reversed(strides))
+    return found if dim is None else found[dim]
+
+
+# ------------------------------------------------------------------- reshape
+
+
+def resolve_shape(shape: Shape, count: int) -> Shape:
+    """Replace one -1 by what makes the shape hold `count` elements."""
+    unknown = shape.count(-1)
+    if unknown > 1:
+        raise fail(RuntimeError, "only one dimension can be inferred")
+    for extent in shape:
+        if extent < -1:
+            raise fail(RuntimeError, f"invalid shape dimension {extent}")
+    known = math.prod(e for e in shape if e != -1)
+    if unknown:
+        if known == 0:
+            raise fail(
+                RuntimeError,
+                f"cannot reshape tensor of {count} elements into shape {list(shape)} because the unspecified "
+                "dimension size -1 can be any value and is ambiguous",
+            )
+        if count % known == 0:
+            return tuple(count // known if e == -1 else e for e in shape)
+    elif known == count:
+        return shape
+    raise fail(RuntimeError, f"shape '{list(shape)}' is invalid for input of size {count}")
+
+
+def reshape_node(n: Node, shape: Shape) -> Node:
+    return n if n.type.shape == shape else ops.reshape(n, shape)
+
+
+def _reshape(input: Tensor, shape: Shape, label: str) -> Tensor:
+    own = input._cell.node.type.shape
+
+    def forward(n: Node) -> Node:
+        return n if own == shape else ops.reshape(n, shape)
+
+    def back(base: Node, n: Node) -> Node:
+        return n if own == shape else ops.reshape(n, own)
+
+    return apply_view(label, forward, back, input)
+
+
+@method()
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """The same elements in another shape; one extent may be -1."""
+    return _reshape(input, resolve_shape(shape_args(shape), numel(input)), "ViewBackward0")
+
+
+@method(function=False)
+def view(self: Tensor, *shape: Any) -> Tensor:
+    """The same elements in another shape, sharing storage; one extent may be -1."""
+    return _reshape(self, resolve_shape(shape_args(shape), numel(self)), "ViewBackward0")
+
+
+@method(function=False)
+def reshape_as(self: Tensor, other: Tensor) -> Tensor:
+    """Reshape to the shape of `other`."""
+    return reshape(self, other.shape)
+
+
+@method(function=False)
+def view_as(self: Tensor, other: Tensor) -> Tensor:
+    """View with the shape of `other`."""
+    return reshape(self, other.shape)
+
+
+@method()
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Dims start_dim..end_dim as one."""
+    rank = input.ndim
+    start, end = normal_axis(start_dim, rank), normal_axis(end_dim, rank)
+    if start > end:
+        raise fail(RuntimeError, "flatten() has invalid args: start_dim cannot come after end_dim")
+    shape = input._cell.node.type.shape
+    merged = (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+    return _reshape(input, merged, "ViewBackward0")
+
+
+@method()
+def ravel(input: Tensor) -> Tensor:
+    """All elements in one dim."""
+    return _reshape(input, (numel(input),), "ViewBackward0")
+
+
+@method()
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """One dim as several; one of `sizes` may be -1."""
+    axis = normal_axis(dim, input.ndim)
+    shape = input._cell.node.type.shape
+    inner = resolve_shape(tuple(sizes), shape[axis])
+    return _reshape(input, (*shape[:axis], *inner, *shape[axis + 1 :]), "ViewBackward0")
+
+
+@method(inplace=False)
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """Without dims of size 1 (all of them, or those named)."""
+    shape = input._cell.node.type.shape
+    if dim is None:
+        named = set(range(len(shape)))
+    else:
+        named = {normal_axis(d, len(shape)) for d in ((dim,) if isinstance(dim, int) else dim)}
+    kept = tuple(e for i, e in enumerate(shape) if not (i in named and e == 1))
+    return _reshape(input, kept, "SqueezeBackward0")
+
+
+@method(inplace=False)
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """With a new dim of size 1 at `dim`."""
+    shape = input._cell.node.type.shape
+    axis = normal_axis(dim, len(shape) + 1)
+    return _reshape(input, (*shape[:axis], 1, *shape[axis:]), "UnsqueezeBackward0")
+
+
+# ----------------------------------------------------------------- transposes
+
+
+def _permute(input: Tensor, order: tuple[int, ...], label: str) -> Tensor:
+    inverse = tuple(sorted(range(len(order)), key=order.__getitem__))
+    return apply_view(
+        label, lambda n: ops.transpose(n, order), lambda base, n: ops.transpose(n, inverse), input
+    )
+
+
+@method()
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """Dims in another order."""
+    given = shape_args(dims)
+    if len(given) != input.ndim:
+        raise fail(
+            RuntimeError,
+            "permute(sparse_coo): number of dimensions in the tensor input does not match the length of "
+            "the desired "
+            f"ordering of dimensions i.e. input.dim() = {input.ndim} is not equal to len(dims) = "
+            f"{len(given)}",
+        )
+    order = tuple(normal_axis(d, input.ndim) for d in given)
+    if len(set(order)) != len(order):
+        raise fail(RuntimeError, "permute(): duplicate dims are not allowed.")
+    return _permute(input, order, "PermuteBackward0")
+
+
+@method("transpose", "swapaxes", "swapdims")
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Two dims exchanged."""
+    a, b = normal_axis(dim0, input.ndim), normal_axis(dim1, input.ndim)
+    order = list(range(input.ndim))
+    if order:
+        order[a], order[b] = b, a
+    return _permute(input, tuple(order), "TransposeBackward0")
+
+
+@method()
+def t(input: Tensor) -> Tensor:
+    """The transposed matrix; tensors of less than two dims as they are."""
+    if input.ndim > 2:
+        raise fail(RuntimeError, f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
+    return _permute(input, tuple(reversed(range(input.ndim))), "TBackward0")
+
+
+@method()
+def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """Dims moved to other places; the rest keep their order."""
+    rank = input.ndim
+    src = [normal_axis(d, rank) for d in ((source,) if isinstance(source, int) else source)]
+    dst = [normal_axis(d, rank) for d in ((destination,) if isinstance(destination, int) else destination)]
+    if len(src) != len(dst):
+        raise fail(RuntimeError, f"movedim: Invalid source or destination dims: {source} and {destination}")
+    order = [-1] * rank
+    for s, d in zip(src, dst, strict=True):
+        order[d] = s
+    rest = iter(i for i in range(rank) if i not in src)
+    return _permute(input, tuple(o if o >= 0 else next(rest) for o in order), "PermuteBackward0")
+
+
+def _reversed_dims(self: Tensor) -> Tensor:
+    """All dims in reverse order."""
+    return _permute(self, tuple(reversed(range(self.ndim))), "PermuteBackward0")
+
+
+def _matrix_transpose(self: Tensor) -> Tensor:
+    """The last two dims exchanged."""
+    return transpose(self, -2, -1)
+
+
+Tensor.T = property(_reversed_dims)  # type: ignore[attr-defined]
+Tensor.mT = property(_matrix_transpose)  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------------ broadcasts
+
+
+@method("expand", function=False)
+def expand_(self: Tensor, *sizes: Any) -> Tensor:
+    """Dims of size 1 repeated to `sizes`; -1 leaves a dim as it is."""
+    wanted = shape_args(sizes)
+    own = self._cell.node.type.shape
+    offset = len(wanted) - len(own)
+    if offset < 0:
+        raise fail(
+            RuntimeError,
+            f"expand({list(own)}, size={list(wanted)}): the number of sizes provided ({len(wanted)}) must "
+            f"be greater "
+            f"or equal to the number of dimensions in the tensor ({len(own)})",
+        )
+    shape = []
+    for i, extent in enumerate(wanted):
+        here = own[i - offset] if i >= offset else 1
+        if extent == -1 and i < offset:
+            raise fail(
+                RuntimeError,
+                f"The expanded size of the tensor (-1) isn't allowed in a leading, non-existing dimension "
+                f"{i}",
+            )
+        extent = here if extent == -1 else extent
+        if here not in (1, extent):
+            raise fail(
+                RuntimeError,
+                f"The expanded size of the tensor ({extent}) must match the existing size ({here}) at "
+                f"non-singleton "
+                f"dimension {i}.  Target sizes: {list(wanted)}.  Tensor sizes: {list(own)}",
+            )
+        shape.append(extent)
+    target = tuple(shape)
+
+    def back(base: Node, n: Node) -> Node:
+        raise fail(
+            RuntimeError,
+            "unsupported operation: more than one element of the written-to tensor refers to a single "
+            "memory location. "
+            "Please clone() the tensor before performing the operation.",
+        )
+
+    return apply_view("ExpandBackward0", lambda n: expand(n, target), back, self)
+
+
+@method(function=False)
+def expand_as(self: Tensor, other: Tensor) -> Tensor:
+    """Expanded to the shape of `other`."""
+    return expand_(self, other.shape)
+
+
+@method()
+def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
+    """Expanded to `shape`."""
+    return expand_(input, tuple(shape))
+
+
+@method(only_function=True)
+def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """All tensors expanded to their common shape."""
+    shape = broadcast_shapes(*[t._cell.node.type.shape for t in tensors])
+    return tuple(expand_(t, shape) for t in tensors)
+
+
+@method("broadcast_shapes", only_function=True)
+def _broadcast_shapes(*shapes: Any) -> Size:
+    """The common shape of shapes under broadcasting."""
+    return Size(broadcast_shapes(*[(s,) if isinstance(s, int) else tuple(s) for s in shapes]))
+
+
+@method("repeat", function=False)
+def repeat(self: Tensor, *repeats: Any) -> Tensor:
+    """The tensor laid out `repeats` times along each dim (new dims in front)."""
+    times = shape_args(repeats)
+    own = self._cell.node.type.shape
+    if len(times) < len(own):
+        raise fail(
+            RuntimeError,
+            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor",
+        )
+    padded = (1,) * (len(times) - len(own)) + own
+
+    def build(n: Node) -> Node:
+        inner, full = [], []
+        for count, extent in zip(times, padded, strict=True):
+            inner += [1, extent]
+            full += [count, extent]
+        out = tuple(c * e for c, e in zip(times, padded, strict=True))
+        return reshape_node(expand(reshape_node(n, tuple(inner)), tuple(full)), out)
+
+    return apply("RepeatBackward0", build, self)
+
+
+@method()
+def tile(input: Tensor, *dims: Any) -> Tensor:
+    """Like `repeat`, but missing counts are 1."""
+    times = shape_args(dims)
+    return repeat(input, (1,) * (input.ndim - len(times)) + times)
+
+
+@method()
+def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
+    """Each element (each slice along `dim`) repeated in place."""
+    if not isinstance(repeats, int):
+        raise fail(
+            RuntimeError, "repeat_interleave: repeats must be an int; for a tensor of counts use index_select"
+        )
+    if dim is None:
+        input, dim = ravel(input), 0
+    axis = normal_axis(dim, input.ndim)
+    shape = input._cell.node.type.shape
+
+    def build(n: Node) -> Node:
+        wide = ops.broadcast(
+            n,
+            (*shape[: axis + 1], repeats, *shape[axis + 1 :]),
+            tuple(i + (i > axis) for i in range(len(shape))),
+        )
+        return reshape_node(wide, (*shape[:axis], shape[axis] * repeats, *shape[axis + 1 :]))
+
+    return apply("RepeatBackward0", build, input)
+
+
+# ------------------------------------------------------------- join and split
+
+
+def _joined(tensors: Sequence[Tensor], name: str) -> tuple[Tensor, ...]:
+    found = tuple(tensors)
+    if not found:
+        raise fail(RuntimeError, f"{name}(): expected a non-empty list of Tensors")
+    for i, t in enumerate(found):
+        if not isinstance(t, Tensor):
+            raise fail(TypeError, f"expected Tensor as element {i} in argument 0, but got {type(t).__name__}")
+    return found
+
+
+@method("cat", "concat", "concatenate", only_function=True)
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors joined along an existing dim."""
+    found = _joined(tensors, "cat")
+    dtype = result_dtype(*found)
+    found = tuple(t for t in found if t._cell.node.type.shape != (0,)) or found[:1]
+    rank = found[0].ndim
+    if rank == 0:
+        raise fail(RuntimeError, "zero-dimensional tensor (at position 0) cannot be concatenated")
+    axis = normal_axis(dim, rank)
+    first = found[0]._cell.node.type.shape
+    for i, t in enumerate(found):
+        shape = t._cell.node.type.shape
+        if len(shape) != rank:
+            raise fail(
+                RuntimeError, f"Tensors must have same number of dimensions: got {rank} and {len(shape)}"
+            )
+        for d in range(rank):
+            if d != axis and shape[d] != first[d]:
+                raise fail(
+                    RuntimeError,
+                    f"Sizes of tensors must match except in dimension {axis}. Expected size {first[d]} but "
+                    f"got size "
+                    f"{shape[d]} for tensor number {i} in the list.",
+                )
+    return apply("CatBackward0", lambda *ns: ops.concat([cast(n, dtype) for n in ns], axis), *found)
+
+
+@method(only_function=True)
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new dim."""
+    found = _joined(tensors, "stack")
+    shape = found[0]._cell.node.type.shape
+    for i, t in enumerate(found):
+        if t._cell.node.type.shape != shape:
+            raise fail(
+                RuntimeError,
+                f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
+                f"{list(t.shape)} "
+                f"at entry {i}",
+            )
+    axis = normal_axis(dim, len(shape) + 1)
+    dtype = result_dtype(*found)
+    unit = (*shape[:axis], 1, *shape[axis:])
+    return apply(
+        "StackBackward0",
+        lambda *ns: ops.concat([ops.reshape(cast(n, dtype), unit) for n in ns], axis),
+        *found,
+    )
+
+
+@method("vstack", "row_stack", only_function=True)
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors joined as rows."""
+    return cat([reshape(t, (1, -1)) if t.ndim < 2 else t for t in tensors], 0)
+
+
+@method(only_function=True)
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors joined as columns."""
+    found = [reshape(t, (1,)) if t.ndim == 0 else t for t in tensors]
+    return cat(found, 0 if found[0].ndim == 1 else 1)
+
+
+def box(input: Tensor, start: Shape, stop: Shape, step: Shape, label: str) -> Tensor:
+    """The elements start:stop:step of each dim, as a view."""
+    return apply_view(
+        label,
+        lambda n: ops.slice_(n, start, stop, step),
+        lambda base, n: set_box(base, n, start, stop, step),
+        input,
+    )
+
+
+def slice_axis(input: Tensor, axis: int, start: int, stop: int, label: str = "SliceBackward0") -> Tensor:
+    """input[..., start:stop, ...] along one axis, as a view."""
+    shape = input._cell.node.type.shape
+    low, high = [0] * len(shape), list(shape)
+    low[axis], high[axis] = start, stop
+    return box(input, tuple(low), tuple(high), (1,) * len(shape), label)
+
+
+@method("narrow")
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """`length` slices from `start` along `dim`, as a view."""
+    axis = normal_axis(dim, input.ndim)
+    extent = input.shape[axis]
+    start = start + extent if start < 0 else start
+    if not 0 <= start <= start + length <= extent:
+        raise fail(RuntimeError, f"start ({start}) + length ({length}) exceeds dimension size ({extent}).")
+    return slice_axis(input, axis, start, start + length)
+
+
+@method()
+def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces of a given size (the last may be smaller) or of given sizes, as views."""
+    axis = normal_axis(dim, tensor.ndim)
+    extent = tensor.shape[axis]
+    if isinstance(split_size_or_sections, int):
+        size = split_size_or_sections
+        if size <= 0:
+            raise fail(RuntimeError, f"split expects split_size be non-negative, but got split_size={size}")
+        sizes = [min(size, extent - at) for at in range(0, extent, size)] or [0]
+    else:
+        sizes = list(split_size_or_sections)
+        if sum(sizes) != extent:
+            raise fail(
+                RuntimeError,
+                f"split_with_sizes expects split_sizes to sum exactly to {extent} (input tensor's size at "
+                f"dimension "
+                f"{dim}), but got split_sizes={sizes}",
+            )
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(slice_axis(tensor, axis, at, at + size, "SplitBackward0"))
+        at += size
+    return tuple(pieces)
+
+
+@method()
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most `chunks` pieces of equal size (the last may be smaller), as views."""
+    if chunks <= 0:
+        raise fail(RuntimeError, f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    extent = input.shape[normal_axis(dim, input.ndim)]
+    return split(input, max(1, -(-extent // chunks)), dim)
+
+
+@method()
+def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces as equal as can be, or cut at given indices."""
+    axis = normal_axis(dim, input.ndim)
+    extent = input.shape[axis]
+    if isinstance(indices_or_sections, int):
+        n = indices_or_sections
+        sizes = [extent // n + (i < extent % n) for i in range(n)]
+        cuts = [sum(sizes[: i + 1]) for i in range(n - 1)]
+    else:
+        cuts = list(indices_or_sections)
+    edges = [0, *[min(max(c + extent if c < 0 else c, 0), extent) for c in cuts], extent]
+    return tuple(slice_axis(input, axis, a, max(a, b)) for a, b in itertools.pairwise(edges))
+
+
+def select(input: Tensor, dim: int, index: int) -> Tensor:
+    """input[..., index, ...] along one dim, as a view without it."""
+    axis = normal_axis(dim, input.ndim)
+    shape = input._cell.node.type.shape
+    extent = shape[axis]
+    if not -extent <= index < extent:
+        raise fail(IndexError, f"index {index} is out of bounds for dimension {axis} with size {extent}")
+    at = index % extent
+    low, high = [0] * len(shape), list(shape)
+    low[axis], high[axis] = at, at + 1
+    start, stop, step = tuple(low), tuple(high), (1,) * len(shape)
+    rest = shape[:axis] + shape[axis + 1 :]
+    unit = (*shape[:axis], 1, *shape[axis + 1 :])
+    return apply_view(
+        "SelectBackward0",
+        lambda n: ops.reshape(ops.slice_(n, start, stop, step), rest),
+        lambda base, n: set_box(base, ops.reshape(n, unit), start, stop, step),
+        input,
+    )
+
+
+method("select")(select)
+
+
+@method()
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """The slices along `dim`, without it."""
+    axis = normal_axis(dim, input.ndim)
+    return tuple(select(input, axis, i) for i in range(input.shape[axis]))
+
+
+# ------------------------------------------------------------ flips and rolls
+
+
+@method()
+def flip(input: Tensor, *dims: Any) -> Tensor:
+    """The order of elements reversed along `dims`."""
+    axes = tuple(sorted({normal_axis(d, input.ndim) for d in shape_args(dims)}))
+    return apply("FlipBackward0", lambda n: ops.flip(n, axes) if axes else n, input)
+
+
+@method()
+def fliplr(input: Tensor) -> Tensor:
+    """Columns reversed."""
+    return flip(input, 1)
+
+
+@method()
+def flipud(input: Tensor) -> Tensor:
+    """Rows reversed."""
+    return flip(input, 0)
+
+
+def roll_node(n: Node, shift: int, axis: int) -> Node:
+    """Elements moved on by `shift` along `axis`, around the end."""
+    extent = n.shape[axis]
+    shift = shift % extent if extent else 0
+    if shift == 0:
+        return n
+    cut = extent - shift
+    return ops.concat([ops.slice_axis(n, axis, cut, extent), ops.slice_axis(n, axis, 0, cut)], axis)
+
+
+@method()
+def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+    """Elements moved on along `dims`, around the end (over the flat tensor by default)."""
+    moves = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+    if dims is None:
+        return reshape(roll(ravel(input), moves[0], 0), input.shape)
+    axes = tuple(normal_axis(d, input.ndim) for d in ((dims,) if isinstance(dims, int) else dims))
+    if len(moves) != len(axes):
+        raise fail(RuntimeError, f"shifts and dimensions must align. shifts: {len(moves)}, dims:{len(axes)}")
+
+    def build(n: Node) -> Node:
+        for shift, axis in zip(moves, axes, strict=True):
+            n = roll_node(n, shift, axis)
+        return n
+
+    return apply("RollBackward0", build, input)
+
+
+@method()
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    """Turned by k quarter turns in the plane of two dims."""
+    k %= 4
+    if k == 0:
+        return apply("AliasBackward0", lambda n: n, input)
+    if k == 2:
+        return flip(input, tuple(dims))
+    turned = transpose(flip(input, dims[1]), dims[0], dims[1])
+    return turned if k == 1 else flip(turned, tuple(dims))
+
+
+@method(function=False)
+def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
+    """This tensor: graphc chooses the layout in memory."""
+    return self
+
+
+@method(function=False)
+def is_contiguous(self: Tensor, memory_format: Any = None) -> bool:
+    """Always true."""
+    return True
+
+
+@method()
+def atleast_1d(input: Tensor) -> Tensor:
+    """With at least one dim."""
+    return input if input.ndim else reshape(input, (1,))
+
+
+@method()
+def atleast_2d(input: Tensor) -> Tensor:
+    """With at least two dims."""
+    return input if input.ndim >= 2 else reshape(input, (1, -1))
+
+
+def pad_constant(input: Tensor, low: Sequence[int], high: Sequence[int], value: float) -> Tensor:
+    """Elements equal to `value` around; negative amounts cut."""
+    tracked = needs_grad(input)
+    n = operand(input, tracked)
+    cut_low, cut_high = tuple(max(0, -a) for a in low), tuple(max(0, -a) for a in high)
+    if any(cut_low) or any(cut_high):
+        stop = tuple(e - h for e, h in zip(n.shape, cut_high, strict=True))
+        n = ops.slice_(n, cut_low, stop, (1,) * len(stop))
+    grow_low, grow_high = tuple(max(0, a) for a in low), tuple(max(0, a) for a in high)
+    if any(grow_low) or any(grow_high):
+        n = ops.pad(n, grow_low, grow_high, value)
+    return result(n, "ConstantPadNdBackward0", (input,), tracked)
+
+
+def check_same_shape(name: str, *tensors: Tensor) -> None:
+    """RuntimeError unless all shapes are equal."""
+    if len({t._cell.node.type.shape for t in tensors}) > 1:
+        raise fail(RuntimeError, f"{name}(): shapes must be equal: {describe(*tensors)}")

@@ -1,0 +1,84 @@
+"""Where the user's program is: the first stack frame outside graphc, and the module path."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import CodeType
+
+from graphc.ir.node import Site, set_site_provider
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_internal: dict[CodeType, bool] = {}
+_sites: dict[tuple[str, int, str], Site] = {}
+_MANY = 100_000  # distinct lines; a bound on what a program that generates code can make us keep
+
+
+class _Path(threading.local):
+    names: tuple[str, ...] = ()
+    text: str = ""
+
+
+_path = _Path()
+
+
+def _is_internal(code: CodeType) -> bool:
+    name = code.co_filename
+    inside = name.startswith((_PACKAGE, "<frozen"))
+    if len(_internal) < _MANY:
+        _internal[code] = inside
+    return inside
+
+
+def current_site() -> Site | None:
+    """The innermost user line being run, with the path of modules entered; None if there is none."""
+    frame = sys._getframe(1)
+    known = _internal
+    while frame is not None:
+        code = frame.f_code
+        inside = known.get(code)
+        if inside is None:
+            inside = _is_internal(code)
+        if not inside:
+            key = (code.co_filename, frame.f_lineno, _path.text)
+            site = _sites.get(key)
+            if site is None:
+                site = Site(*key)
+                if len(_sites) < _MANY:
+                    _sites[key] = site
+            return site
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def module_path() -> str:
+    """The path of the modules being run, e.g. ``LeNet.fc1``; empty outside modules."""
+    return _path.text
+
+
+def enter_module(name: str) -> tuple[tuple[str, ...], str]:
+    """Go one module deeper; give the result to `leave_module`. (The fast form of `module_scope`.)"""
+    saved = (_path.names, _path.text)
+    _path.names = (*saved[0], name)
+    _path.text = f"{saved[1]}.{name}" if saved[1] else name
+    return saved
+
+
+def leave_module(saved: tuple[tuple[str, ...], str]) -> None:
+    _path.names, _path.text = saved
+
+
+@contextmanager
+def module_scope(name: str) -> Iterator[None]:
+    """Nodes made inside get `name` appended to their module path."""
+    saved = enter_module(name)
+    try:
+        yield
+    finally:
+        leave_module(saved)
+
+
+set_site_provider(current_site)

@@ -1,0 +1,556 @@
+"""Tensor: a handle on a mutable cell, and the one place where operations become nodes.
+
+    Tensor --> Cell --> Node (immutable; `node.bound` is its value once computed)
+
+Handles that share storage share a Cell. An in-place method gives the cell another node;
+a view's cell knows its base and both maps, so writes reach the base and are seen by other
+views. A leaf that requires grad stands in expressions as an input node of its own
+(`variable`), so that two leaves are never confused by the sharing of equal nodes.
+
+How to write a composite operation (this is all that `graphc.nn.functional` does):
+
+    def softmax(x: Tensor, dim: int) -> Tensor:
+        axis = normal_axis(dim, x.ndim)
+        def build(n: Node) -> Node:                      # nodes in, node out: graphc.ops builders
+            top = spread(ops.reduce_max(n, (axis,)), n.shape, axis)   # graphc.frontend.nodes helpers
+            e = ops.exp(ops.sub(n, ops.stop_gradient(top)))
+            return ops.div(e, spread(ops.reduce_sum(e, (axis,)), n.shape, axis))
+        return apply("SoftmaxBackward0", build, x)
+
+`apply(name, build, *tensors)` hands the operands' nodes to `build`, in order, records history
+and gives the result. Plain compositions of Tensor methods work as well, and cost a little more
+Python. Convolutions, windows and random bits are nodes like any others (`ops.conv`,
+`ops.window`, `graphc.frontend.random.next_key`). `inplace(x, y)` gives `x` the value and
+history of `y`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc import ops
+from graphc.frontend.errors import describe, fail
+from graphc.frontend.history import AccumulateGrad, GradFn
+from graphc.frontend.modes import MODE
+from graphc.frontend.promotion import can_cast
+from graphc.frontend.size import Size
+from graphc.ir.node import Kind, Node
+from graphc.ir.types import DType, TensorType, from_numpy_dtype
+from graphc.ops.constant import INPUT
+
+Build = Callable[..., Node]
+_names = itertools.count()
+_creation = itertools.count(1)
+
+
+class View:
+    """How a cell follows its base: `forward(base node) -> node`, `back(base node, node) -> base node`."""
+
+    __slots__ = ("back", "cell", "forward", "handle", "label", "seen")
+
+    def __init__(self, base: Tensor, label: str, forward: Build, back: Build) -> None:
+        self.cell = base._cell
+        self.handle = weakref.ref(base)
+        self.label = label
+        self.forward = forward
+        self.back = back
+        self.seen = base._cell.version
+
+
+class Cell:
+    """Storage: the node that is its value now, and the history of that value.
+
+    tracks  the node depends on differentiable leaves although the value does not require grad
+    trace   the trace during which the cell was made
+    old     the input node of the last value computed, whose buffer the next value may take over
+    """
+
+    __slots__ = ("__weakref__", "fn", "node", "old", "trace", "tracks", "version", "view")
+
+    def __init__(self, node: Node, fn: GradFn | None = None, tracks: bool = False) -> None:
+        self.node = node
+        self.fn = fn
+        self.tracks = tracks
+        self.version = 0
+        self.view: View | None = None
+        self.old: Node | None = None
+        self.trace = MODE.trace
+
+
+class Tensor:
+    """A multi-dimensional array that records operations and computes them when it is read.
+
+    Made by `graphc.tensor`, `graphc.zeros`, ..., and by operations on tensors. The methods are
+    those of PyTorch's Tensor; they are defined, by family, in the modules of `graphc.frontend`.
+    """
+
+    _cell: Cell
+    _requires = False  # a leaf that requires grad
+    _grad: Tensor | None = None
+    _var: tuple[Node, int] | None = None  # the node of this leaf in expressions, and the cell's version
+    _acc: weakref.ref[AccumulateGrad] | None = None
+    _hooks: list[Callable[..., Any]] | None = None
+    _retains = False
+    _seq = 0  # key in MODE.pending, 0 if not there
+    _weak = False  # counts as a Python number in dtype promotion
+
+    __array_priority__ = 1000  # numpy operands give way to our reflected operators
+
+    # ------------------------------------------------------------ attributes
+
+    @property
+    def shape(self) -> Size:
+        """The extents, as a Size (a tuple)."""
+        return Size(self._cell.node.type.shape)
+
+    @property
+    def dtype(self) -> DType:
+        return self._cell.node.type.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self._cell.node.type.shape)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to or through this tensor."""
+        return self._requires or self._cell.fn is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Make a leaf require grad, or stop requiring it. RuntimeError for a non-leaf or a non-float."""
+        if self._cell.fn is not None:
+            if requires_grad:
+                return self
+            raise fail(
+                RuntimeError,
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed "
+                "variable "
+                "in a subgraph that doesn't require differentiation use var_no_grad = var.detach().",
+            )
+        if requires_grad and not self.dtype.is_float:
+            raise fail(RuntimeError, "only Tensors of floating point dtype can require gradients")
+        if MODE.trace is not None:
+            MODE.trace.save_handle(self)
+        self._requires = bool(requires_grad)
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        return self._cell.fn is None
+
+    @property
+    def grad_fn(self) -> GradFn | None:
+        """The operation that made this tensor; None for leaves."""
+        return self._cell.fn
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The accumulated gradient of a leaf; None before any backward()."""
+        trace = MODE.trace
+        if trace is not None:
+            return trace.read_grad(self)
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise fail(
+                    TypeError, f"assigned grad expected to be a Tensor or None but got {type(value).__name__}"
+                )
+            if value.shape != self.shape or value.dtype is not self.dtype:
+                raise fail(
+                    RuntimeError,
+                    f"assigned grad has data of a different size or type: {describe(value)} for "
+                    f"{describe(self)}",
+                )
+        if MODE.trace is not None:
+            MODE.trace.save_handle(self)
+        self._grad = value
+
+    @property
+    def data(self) -> Tensor:
+        """The same storage without history."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        cell = self._cell
+        if value._cell is cell:
+            return
+        if self._cell.fn is not None:
+            raise fail(
+                RuntimeError, "cannot set .data of a tensor with history; assign to the variable instead"
+            )
+        node = operand(value, False)
+        write(cell)
+        rebind(cell, node, None, value._cell.tracks or value._cell.fn is not None)
+        register(self)
+
+    def detach(self) -> Tensor:
+        """A tensor on the same storage that does not require grad."""
+        if self._cell.fn is None:
+            out = wrap_cell(self._cell)
+            register(out)
+            return out
+        return apply_view("AliasBackward0", _stop, _replace, self, tracked=False)
+
+    def detach_(self) -> Tensor:
+        """Forget this tensor's history."""
+        self._requires = False
+        cell = self._cell
+        if cell.fn is not None:
+            write(cell)
+            cell.node, cell.fn, cell.tracks = _stop(cell.node), None, False
+        return self
+
+    def retain_grad(self) -> None:
+        """Ask that backward() fills `.grad` of this non-leaf."""
+        if not self.requires_grad:
+            raise fail(RuntimeError, "can't retain_grad on Tensor that has requires_grad=False")
+        fn = self._cell.fn
+        if fn is not None and not self._retains:
+            self._retains = True
+            add_hook(fn, self._cell.node, _Retain(self))
+
+    retains_grad = property(lambda self: self._retains)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class _Retain:
+    """The hook behind `retain_grad`."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = weakref.ref(tensor)
+
+    def __call__(self, grad: Tensor) -> None:
+        tensor = self.tensor()
+        if tensor is not None:
+            old = tensor._grad
+            tensor._grad = grad if old is None else old + grad
+
+
+def add_hook(fn: GradFn, node: Node, hook: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Call `hook(gradient)` when the gradient of `node`, made by `fn`, is known."""
+    if fn.hooks is None:
+        fn.node, fn.hooks = node, []
+    fn.hooks.append(hook)
+    return fn.hooks
+
+
+def _stop(node: Node) -> Node:
+    return ops.stop_gradient(node) if node.type.dtype.is_float else node
+
+
+def _replace(base: Node, node: Node) -> Node:
+    return node
+
+
+# ---------------------------------------------------------------- making tensors
+
+
+def fresh_input(type_: TensorType, bound: Any = None) -> Node:
+    """A new input node, bound to an array, to another node, or (None) to nothing."""
+    node = ops.input_(f"%{next(_names)}", type_)
+    node.bound = bound
+    return node
+
+
+def leaf_node(array: np.ndarray) -> Node:
+    """A new input node whose value is `array` (which must not be written to by anybody else)."""
+    return fresh_input(TensorType(array.shape, from_numpy_dtype(array.dtype)), array)
+
+
+def wrap_cell(cell: Cell) -> Tensor:
+    tensor = object.__new__(Tensor)
+    tensor._cell = cell
+    return tensor
+
+
+def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
+    """A leaf tensor that takes over `array`."""
+    tensor = wrap_cell(Cell(leaf_node(np.ascontiguousarray(array).reshape(array.shape))))
+    if requires_grad:
+        tensor.requires_grad_()
+    return tensor
+
+
+def from_node(node: Node, tracks: bool = False) -> Tensor:
+    """A tensor without history whose value is `node`."""
+    tensor = wrap_cell(Cell(node, None, tracks))
+    if node.bound is None:
+        register(tensor)
+    return tensor
+
+
+def register(tensor: Tensor) -> None:
+    """Note that a live tensor's value is not computed yet."""
+    if tensor._seq == 0 and tensor._cell.node.bound is None:
+        tensor._seq = seq = next(_creation)
+        MODE.pending[seq] = tensor
+
+
+# ---------------------------------------------------------------- operations
+
+
+def needs_grad(*tensors: Tensor) -> bool:
+    """Whether an operation on these records history now."""
+    if MODE.grad:
+        for t in tensors:
+            if t._requires or t._cell.fn is not None:
+                return True
+    return False
+
+
+def operand(tensor: Tensor, tracked: bool) -> Node:
+    """The node that stands for `tensor` in an expression; `tracked`: the result records history."""
+    cell = tensor._cell
+    if cell.view is not None:
+        refresh(cell)
+    trace = MODE.trace
+    if trace is not None and cell.trace is not trace:
+        trace.touch(tensor)
+    if not tracked:
+        return cell.node
+    if tensor._requires:
+        return variable(tensor)
+    if cell.tracks and cell.fn is None:
+        return _stop(cell.node)
+    return cell.node
+
+
+def variable(tensor: Tensor) -> Node:
+    """The input node of a leaf that requires grad: its own, and bound to what the cell holds now."""
+    cell, var = tensor._cell, tensor._var
+    if var is not None and var[1] == cell.version:
+        node = var[0]
+        if node.bound is not cell.node.bound and cell.node.bound is not None:
+            node.bound = cell.node.bound  # computed meanwhile
+        return node
+    if MODE.trace is not None:
+        MODE.trace.save_handle(tensor)
+    value = cell.node.bound
+    node = fresh_input(cell.node.type, cell.node if value is None or isinstance(value, Node) else value)
+    tensor._var = (node, cell.version)
+    if MODE.trace is not None:
+        MODE.trace.note_variable(node, tensor)
+    return node
+
+
+def gradient_fn(tensor: Tensor) -> GradFn | None:
+    """Where the gradient of `tensor` goes."""
+    if not tensor._requires:
+        return tensor._cell.fn
+    node = variable(tensor)
+    acc = None if tensor._acc is None else tensor._acc()
+    if acc is None or acc.node is not node:
+        acc = AccumulateGrad(tensor, node)
+        tensor._acc = weakref.ref(acc)
+    return acc
+
+
+def result(node: Node, label: str, inputs: tuple[Tensor, ...], tracked: bool) -> Tensor:
+    """A tensor for `node`, computed from `inputs`."""
+    if tracked and node.type.dtype.is_float:
+        parents = [fn for t in inputs if (fn := gradient_fn(t)) is not None]
+        cell = Cell(node, GradFn(label, tuple(parents)))
+    else:
+        tracks = False
+        for t in inputs:
+            other = t._cell
+            if other.tracks or other.fn is not None:
+                tracks = True
+                break
+        if node.op is INPUT and node.bound is not None:
+            node = fresh_input(node.type, node.bound)
+        cell = Cell(node, None, tracks)
+    tensor = object.__new__(Tensor)
+    tensor._cell = cell
+    if node.bound is None:
+        tensor._seq = seq = next(_creation)
+        MODE.pending[seq] = tensor
+    return tensor
+
+
+def apply(label: str, build: Build, *inputs: Tensor) -> Tensor:
+    """The tensor `build(*operand nodes)`, with history named `label` (e.g. "MulBackward0")."""
+    tracked = needs_grad(*inputs)
+    return result(build(*[operand(t, tracked) for t in inputs]), label, inputs, tracked)
+
+
+def apply_view(label: str, forward: Build, back: Build, base: Tensor, tracked: bool | None = None) -> Tensor:
+    """Like `apply`, for one operand whose storage the result shares.
+
+    `forward(base) -> view` and `back(base, view) -> base with the view's elements replaced`.
+    """
+    if tracked is None:
+        tracked = needs_grad(base)
+    tensor = result(forward(operand(base, tracked)), label, (base,), tracked)
+    tensor._cell.view = View(base, label, forward, back)
+    return tensor
+
+
+# ---------------------------------------------------------------- views and in-place
+
+
+def refresh(cell: Cell) -> None:
+    """Bring a view up to date with its base."""
+    chain = []
+    trace = MODE.trace
+    while cell.view is not None:
+        chain.append(cell)
+        cell = cell.view.cell
+    for cell in reversed(chain):
+        view = cell.view
+        assert view is not None
+        outside = trace is not None and cell.trace is not trace and not trace.has_saved(cell)
+        if view.seen == view.cell.version and not outside:
+            continue
+        if trace is not None:
+            trace.save(cell)
+        handle = view.handle()
+        base = wrap_cell(view.cell) if handle is None else handle
+        tracked = MODE.grad and (base._requires or base._cell.fn is not None) and cell_follows(cell)
+        cell.node = view.forward(operand(base, tracked))
+        fn = gradient_fn(base) if tracked else None
+        cell.fn = None if fn is None else GradFn(view.label, (fn,))
+        cell.tracks = fn is None and (base._cell.tracks or base._cell.fn is not None)
+        cell.version += 1
+        view.seen = view.cell.version
+
+
+def cell_follows(cell: Cell) -> bool:
+    """Whether a view also takes over its base's history (a detached one does not)."""
+    return cell.view is None or cell.view.forward is not _stop
+
+
+def write(cell: Cell) -> None:
+    """Announce that `cell` is about to get another node."""
+    trace = MODE.trace
+    if trace is not None:
+        trace.write(cell)
+
+
+def check_writable(tensor: Tensor) -> None:
+    """RuntimeError if an in-place change of `tensor` would lose gradients."""
+    if MODE.grad:
+        if tensor._requires:
+            raise fail(
+                RuntimeError, "a leaf Variable that requires grad is being used in an in-place operation."
+            )
+        view = tensor._cell.view
+        while view is not None:
+            base = view.handle()
+            if base is not None and base._requires and cell_follows(tensor._cell):
+                raise fail(
+                    RuntimeError,
+                    "a view of a leaf Variable that requires grad is being used in an in-place operation.",
+                )
+            view = view.cell.view
+    elif tensor._cell.fn is not None:
+        raise fail(
+            RuntimeError,
+            "in-place change under no_grad of a tensor that has history; detach() it first, or change a "
+            "clone",
+        )
+
+
+def inplace(tensor: Tensor, new: Tensor, operation: str = "in-place operation") -> Tensor:
+    """Give `tensor` the value and history of `new`; the end of every in-place method.
+
+    RuntimeError when `tensor` is a leaf that requires grad (outside no_grad), when the shapes
+    differ, or when the dtype cannot hold the result.
+    """
+    check_writable(tensor)
+    own, other = tensor._cell.node.type, new._cell.node.type
+    if own.shape != other.shape:
+        raise fail(
+            RuntimeError,
+            f"output with shape {list(own.shape)} doesn't match the broadcast shape {list(other.shape)}",
+        )
+    if own.dtype is not other.dtype:
+        if not can_cast(other.dtype, own.dtype):
+            raise fail(
+                RuntimeError,
+                f"result type {_title(other.dtype)} can't be cast to the desired output type "
+                f"{_title(own.dtype)}",
+            )
+        new = apply("ToCopyBackward0", lambda n: ops.cast(n, own.dtype), new)
+    cell, source = tensor._cell, new._cell
+    if source.view is not None:
+        refresh(source)
+    tracked = needs_grad(new)
+    node = operand(new, tracked)
+    if cell.view is not None:
+        refresh(cell)
+    write(cell)
+    rebind(cell, node, gradient_fn(new) if tracked else None, source.tracks or source.fn is not None)
+    register(tensor)
+    if cell.view is not None:
+        _write_through(cell)
+    return tensor
+
+
+def rebind(cell: Cell, node: Node, fn: GradFn | None, tracks: bool) -> None:
+    """Store another node in a cell. Arrays stay with one cell each, so that buffers can be donated."""
+    if node.op is INPUT and fn is None:
+        node = fresh_input(node.type, node if node.bound is None else node.bound)
+    if cell.node.op is INPUT and isinstance(cell.node.bound, np.ndarray):
+        cell.old = cell.node
+    if isinstance(fn, AccumulateGrad):
+        fn = GradFn("CloneBackward0", (fn,))
+    cell.node, cell.fn, cell.tracks = node, fn, tracks and fn is None
+    cell.version += 1
+
+
+def _write_through(cell: Cell) -> None:
+    """Carry a change of a view to its base, and on to that one's base."""
+    while (view := cell.view) is not None:
+        base, handle = view.cell, view.handle()
+        if handle is not None and base.fn is not None and cell.fn is None and not MODE.grad:
+            raise fail(RuntimeError, "in-place change under no_grad of a view of a tensor that has history")
+        write(base)
+        trace = MODE.trace
+        if trace is not None and base.trace is not trace:
+            trace.touch(wrap_cell(base) if handle is None else handle)
+        base.node = view.back(base.node, cell.node)
+        if cell.fn is not None or base.fn is not None:
+            base.fn = GradFn("CopySlices", tuple(f for f in (base.fn, cell.fn) if f is not None))
+        base.tracks = base.tracks or cell.tracks
+        base.version += 1
+        view.seen = base.version
+        if handle is not None:
+            register(handle)
+        cell = base
+
+
+def _title(dtype: DType) -> str:
+    names = {
+        "float32": "Float",
+        "float64": "Double",
+        "int64": "Long",
+        "int32": "Int",
+        "uint8": "Byte",
+        "bool": "Bool",
+    }
+    return names.get(dtype.name, dtype.name)
+
+
+def is_concrete(tensor: Tensor) -> bool:
+    """Whether the value is known now, without computing anything."""
+    cell = tensor._cell
+    if cell.view is not None:
+        refresh(cell)
+    node = cell.node
+    return isinstance(node.bound, np.ndarray) or node.kind is Kind.CONSTANT
