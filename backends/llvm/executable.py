@@ -15,7 +15,7 @@ Binding costs about 0.3 us, `run` about 1 us beside the kernels. An array once b
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -33,9 +33,10 @@ class Executable:
         self.image = image
         self._runtime = runtime
         runtime.engine.load(image.objects)
-        self._table = CallTable(image.calls, [runtime.engine.address(s) for s in image.symbols])
+        self.table = CallTable(image.calls, [runtime.engine.address(s) for s in image.symbols])
         self._n_inputs = len(image.inputs)
         self._held: list[np.ndarray | None] = [None] * (self._n_inputs + len(image.outputs))
+        self._missing = set(range(len(self._held)))
         self._bases = np.zeros(len(self._held) + len(image.constants) + 1, np.int64)
         self._words = memoryview(self._bases)
         for i, constant in enumerate(image.constants):
@@ -46,7 +47,7 @@ class Executable:
         self._binding = threading.Lock()
 
     def _new_job(self) -> np.ndarray:
-        table = self._table
+        table = self.table
         job = np.zeros(walker.JOB_WORDS, np.int64)
         job[:6] = (
             table.rows.ctypes.data,
@@ -65,43 +66,54 @@ class Executable:
         several threads; the arrays are not kept. TypeError or ValueError for arrays that do not fit.
         """
         with self._binding:
-            for i, array in enumerate(inputs):
-                self.bind_input(i, array)
-            for i, array in enumerate(outputs):
-                self.bind_output(i, array)
             try:
+                for i, array in enumerate(inputs):
+                    self.bind_input(i, array)
+                for i, array in enumerate(outputs):
+                    self.bind_output(i, array)
                 return self.run()
             finally:
                 self._held = [None] * len(self._held)
+                self._missing = set(range(len(self._held)))
 
     def bind_input(self, index: int, array: np.ndarray) -> None:
         """Read input `index` from `array` from now on. TypeError or ValueError if it does not fit."""
-        held = self._held
-        if held[index] is not array:
+        if self._held[index] is not array:
             _check("input", index, array, self.image.inputs[index])
-            held[index] = array
-            self._words[index] = pointer(array)
+            self._bind(index, array)
 
     def bind_output(self, index: int, array: np.ndarray) -> None:
         """Write output `index` to `array` from now on. TypeError or ValueError if it does not fit."""
-        held = self._held
         at = self._n_inputs + index
-        if held[at] is not array:
+        if self._held[at] is not array:
             _check("output", index, array, self.image.outputs[index])
-            held[at] = array
-            self._words[at] = pointer(array)
+            self._bind(at, array)
+
+    def _bind(self, at: int, array: np.ndarray) -> None:
+        self._held[at] = array
+        self._words[at] = pointer(array)
+        self._missing.discard(at)
+
+    def release(self, inputs: Iterable[int], outputs: Iterable[int]) -> None:
+        """Let go of arrays that need not stay alive; they must be bound again before the next run."""
+        for at in (*inputs, *(self._n_inputs + o for o in outputs)):
+            self._held[at] = None
+            self._missing.add(at)
 
     def run(self) -> int:
-        """Run on the bound arrays; returns the status word. Every input and output must be bound.
+        """Run on the bound arrays; returns the status word.
 
         Programs run one at a time in a process; another thread waits here without holding the GIL.
+        RuntimeError if an input or output is not bound.
         """
+        if self._missing:
+            raise RuntimeError(f"{self._describe(min(self._missing))} is not bound")
         runtime = self._runtime
         job = self._job_words
         image = self.image
         with runtime.lock:
             workers, team = 1, None
-            if self._table.parallel:
+            if self.table.parallel:
                 crew = runtime.team()
                 workers = crew.workers
                 team = crew.address
@@ -109,6 +121,9 @@ class Executable:
             job[7], job[8] = runtime.scratch(image.scratch_bytes, workers)
             job[9] = workers
             return runtime.native_run(self._job_address, team)
+
+    def _describe(self, at: int) -> str:
+        return f"input {at}" if at < self._n_inputs else f"output {at - self._n_inputs}"
 
 
 def _check(what: str, index: int, array: np.ndarray, expected: TensorType) -> None:

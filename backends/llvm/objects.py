@@ -22,6 +22,7 @@ from graphc.backends.llvm.passes import optimise
 from graphc.backends.llvm.target import Target, target_machine
 from graphc.cache import digest, get_store
 from graphc.loop.ir import For, If, Kernel, Stmt, Tile
+from graphc.loop.printer import kernel_key
 
 _KIND = "object"
 
@@ -56,8 +57,7 @@ def _key(text: str, target: Target) -> str:
 
 def kernel_source(kernel: Kernel, target: Target) -> Source:
     """What to compile for a kernel. Kernels that differ only in their name share one object."""
-    anonymous = replace(kernel, name="kernel")
-    key = _key(emit_kernel(anonymous, target), target)
+    key = _key(kernel_key(kernel), target)
     symbol = f"graphc_kernel_{key[:40]}"
     return Source(symbol, key, lambda: emit_kernel(replace(kernel, name=symbol), target))
 

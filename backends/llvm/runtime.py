@@ -81,6 +81,11 @@ class Runtime:
             self._team.stop()
             self._team = None
 
+    @property
+    def workers_alive(self) -> int:
+        """Threads of the team, the calling one not counted."""
+        return self._team.workers - 1 if self._team else 0
+
     def arena(self, size: int) -> int:
         """Address of the arena, grown to at least `size` bytes."""
         return self._arena.at_least(size)
