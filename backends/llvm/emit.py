@@ -40,7 +40,7 @@ def emit_kernel(kernel: ir.Kernel, target: Target) -> str:
     begin, end = Operand(builder, "i64", 0, "%begin"), Operand(builder, "i64", 0, "%end")
     statements.counted_loop(kernel.task.name, begin, end, 1, kernel.body)
     builder.line("ret void")
-    builder.blocks[0].lines[:0] = statements.allocas
+    builder.blocks[0].lines[:0] = builder.allocas
     return _module(kernel, machine, builder)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,6 +152,7 @@ class Builder:
         self.blocks: list[Block] = []
         self.declarations: dict[str, str] = {}
         self.helpers: dict[str, str] = {}
+        self.allocas: list[str] = []
         self._counter = 0
         self.flow = Flow(self.new_block("entry"))
 
@@ -297,6 +298,46 @@ class Builder:
         if index.const == 0:
             return pointer
         return self.instruction("ptr", 0, f"getelementptr {elem}, {pointer.typed}, {index.typed}")
+
+    def alloca(self, elem: str, lanes: int, count: int | None = None, align: int = 64) -> Operand:
+        """Stack memory, allocated once at function entry; `count` makes it an array."""
+        slot = Operand(self, "ptr", 0, self.fresh())
+        kind = vector_type(elem, lanes)
+        kind = kind if count is None else f"[{count} x {kind}]"
+        self.allocas.append(f"{slot.text} = alloca {kind}, align {align}")
+        return slot
+
+    def unlikely(
+        self, condition: Operand, compute: Callable[[], Sequence[Operand]], otherwise: Sequence[Operand]
+    ) -> list[Operand]:
+        """compute() in a branch that is seldom taken if the scalar condition holds, else `otherwise`."""
+        before = self.flow.block
+        then, join = self.new_block("rare"), self.new_block("join")
+        weights = '!prof !{!"branch_weights", i32 1, i32 1000}'
+        before.lines.append(f"br i1 {condition.text}, label %{then.label}, label %{join.label}, {weights}")
+        self.flow.block = then
+        computed = compute()
+        last = self.flow.block
+        last.lines.append(f"br label %{join.label}")
+        self.flow.block = join
+        return [
+            self.instruction(
+                a.elem, a.lanes, f"phi {a.type} [ {a.text}, %{last.label} ], [ {z.text}, %{before.label} ]"
+            )
+            for a, z in zip(computed, otherwise, strict=True)
+        ]
+
+    def lane_by_lane(self, name: str, inputs: Sequence[Operand], outputs: Sequence[str]) -> list[Operand]:
+        """Call a helper ``void name(ptr in..., ptr out..., i64 lanes)``, which loops over lanes in memory."""
+        lanes = inputs[0].lanes
+        slots = []
+        for value in inputs:
+            slots.append(self.alloca(value.elem, lanes))
+            self.line(f"store {value.typed}, {slots[-1].typed}, align 64")
+        results = [self.alloca(elem, lanes) for elem in outputs]
+        args = ", ".join(slot.typed for slot in (*slots, *results))
+        self.line(f"call void @{name}({args}, i64 {max(lanes, 1)})")
+        return [self.load(slot, elem, lanes, 64) for slot, elem in zip(results, outputs, strict=True)]
 
     def load(self, pointer: Operand, elem: str, lanes: int, align: int) -> Operand:
         return self.instruction(

@@ -8,7 +8,7 @@ from graphc.ir.types import DType
 from graphc.loop import ir
 
 from . import emit_memory
-from .emit_builder import Operand, vector_type
+from .emit_builder import Operand
 from .emit_memory import memory_element
 from .emit_scalar import binary_op
 from .emit_state import Entry, Flow, Scope, State, Storage, Vector, element
@@ -25,7 +25,6 @@ class Statements:
         self.values = Values(state)
         self.masked = masked
         self.scratch = scratch
-        self.allocas: list[str] = []
         self.accumulators: dict[ir.Buffer, Storage] = {}
         self._emitters = {
             ir.For: self._for, ir.Alloc: self._alloc, ir.Let: self._let, ir.Store: self._store,
@@ -229,11 +228,8 @@ class Statements:
 
     def _local(self, buffer: ir.Buffer, lanes: int) -> Storage:
         """Stack memory (registers after mem2reg), allocated once at function entry."""
-        b = self.state.builder
-        slot = Operand(b, "ptr", 0, b.fresh())
-        elem = vector_type(memory_element(buffer.dtype), lanes)
-        kind = elem if buffer.shape == () else f"[{max(_size(buffer), 1)} x {elem}]"
-        self.allocas.append(f"{slot.text} = alloca {kind}, align {ALIGN}")
+        count = None if buffer.shape == () else max(_size(buffer), 1)
+        slot = self.state.builder.alloca(memory_element(buffer.dtype), lanes, count, ALIGN)
         return Storage(slot, lanes)
 
     def _let(self, stmt: ir.Let) -> None:

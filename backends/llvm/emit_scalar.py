@@ -95,7 +95,7 @@ def binary_op(b: Builder, op: str, dtype: DType, x: Operand, y: Operand, unsigne
         wide = b.cast("zext", x, "i64") * b.cast("zext", y, "i64")
         return b.cast("trunc", b.binary("lshr", wide, 32), x.elem)
     if op == "pow":
-        return math.integer_power(b, x, y)
+        return math.integer_power(b, x, y, dtype.kind == "i")
     raise ValueError(f"{op} of {dtype.name}")
 
 
@@ -104,9 +104,7 @@ def _float_binary(b: Builder, op: str, x: Operand, y: Operand) -> Operand:
         return b.binary(_FLOAT[op], x, y, "" if op == "div" else "contract ")
     if op in ("max", "min"):
         return extreme(b, op, x, y)
-    if op == "rem":
-        return math.remainder(b, x, y)
-    if op in ("pow", "atan2"):
+    if op in ("pow", "atan2", "rem"):
         return math.binary(b, op, x, y)
     raise ValueError(f"{op} of floats")
 

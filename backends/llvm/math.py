@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import math_erf, math_exp, math_log
+from . import math_erf, math_exp, math_log, math_pow, math_trig
 from .emit_builder import Builder, Operand
+from .math_pow import integer_power
 
 
 def rsqrt(b: Builder, x: Operand) -> Operand:
@@ -27,6 +28,18 @@ UNARY: dict[str, Callable[[Builder, Operand], Operand]] = {
     "acosh": math_log.acosh,
     "atanh": math_log.atanh,
     "erf": math_erf.erf,
+    "sin": math_trig.sin,
+    "cos": math_trig.cos,
+    "tan": math_trig.tan,
+    "asin": math_trig.asin,
+    "acos": math_trig.acos,
+    "atan": math_trig.atan,
+}
+
+BINARY: dict[str, Callable[[Builder, Operand, Operand], Operand]] = {
+    "pow": math_pow.power,
+    "atan2": math_trig.atan2,
+    "rem": math_pow.remainder,
 }
 
 
@@ -38,12 +51,10 @@ def unary(b: Builder, op: str, x: Operand) -> Operand:
 
 
 def binary(b: Builder, op: str, x: Operand, y: Operand) -> Operand:
-    raise ValueError(f"no code for {op}")
+    """A float Binary that has no LLVM instruction: pow, atan2, rem."""
+    if op not in BINARY:
+        raise ValueError(f"no code for {op}")
+    return BINARY[op](b, x, y)
 
 
-def remainder(b: Builder, x: Operand, y: Operand) -> Operand:
-    raise ValueError("no code for rem")
-
-
-def integer_power(b: Builder, x: Operand, y: Operand) -> Operand:
-    raise ValueError("no code for pow")
+__all__ = ["binary", "integer_power", "unary"]

@@ -59,6 +59,13 @@ def exp(b: Builder, x: Operand) -> Operand:
     return scale_by_power(b, _expm1_reduced(b, r) + 1.0, n)
 
 
+def exp_sum(b: Builder, x: Operand, rest: Operand) -> Operand:
+    """exp(x + rest) for a rest far below x's last digit or so."""
+    x = at_least(b, -746.0, at_most(b, 710.0, x))
+    n, r = _reduce(b, x)
+    return scale_by_power(b, _expm1_reduced(b, r + rest) + 1.0, n)
+
+
 def _exp_finite(b: Builder, x: Operand) -> Operand:
     """exp for |x| so small that neither overflow nor denormals occur (callers clamp)."""
     n, r = _reduce(b, x)
