@@ -1,0 +1,105 @@
+"""What the benchmark measures, written once with the namespace (torch or graphc) as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.parity import models
+
+Namespace = Any
+Step = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`build(T, compile)` returns a function that does one step and brings its result to the caller.
+
+    flops and bytes are the least a step must do, where one of them is the limit.
+    """
+
+    build: Callable[[Namespace, bool], Step]
+    flops: float = 0.0
+    bytes: float = 0.0
+
+
+def _array(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def _kernel(
+    function: Callable[[Namespace], Callable[..., Any]], *shapes: tuple[int, ...]
+) -> Callable[..., Step]:
+    """One operator, forward only, on float32 arrays."""
+
+    def build(T: Namespace, compile: bool) -> Step:
+        inputs = [T.from_numpy(_array(*shape, seed=i)) for i, shape in enumerate(shapes)]
+        run = function(T)
+        run = T.compile(run) if compile else run
+
+        def step() -> Any:
+            with T.no_grad():
+                return run(*inputs).numpy()
+
+        return step
+
+    return build
+
+
+def _training(net: Callable[[Namespace], Any], shape: tuple[int, ...], optimizer: str, **options: float):
+    """One training step with cross entropy over ten classes, compiled whole where `compile`."""
+
+    def build(T: Namespace, compile: bool) -> Step:
+        T.manual_seed(0)
+        x = T.from_numpy(_array(*shape))
+        y = T.from_numpy(np.random.default_rng(1).integers(0, 10, shape[0]))
+        model, criterion = net(T), T.nn.CrossEntropyLoss()
+        update = getattr(T.optim, optimizer)(model.parameters(), **options)
+
+        def train(x: Any, y: Any) -> Any:
+            update.zero_grad()
+            loss = criterion(model(x), y)
+            loss.backward()
+            update.step()
+            return loss
+
+        run = T.compile(train) if compile else train
+        return lambda: run(x, y).item()
+
+    return build
+
+
+def _mlp(T: Namespace) -> Any:
+    nn = T.nn
+    return nn.Sequential(
+        nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
+    )  # fmt: skip
+
+
+def _conv(T: Namespace) -> Callable[..., Any]:
+    return lambda x, w: T.nn.functional.conv2d(x, w, padding=1)
+
+
+def _layer_norm(T: Namespace) -> Callable[..., Any]:
+    return lambda x, w, b: T.nn.functional.layer_norm(x, (768,), w, b)
+
+
+SGD = {"lr": 0.01, "momentum": 0.9}
+WORKLOADS = {
+    "matmul_1024": Workload(
+        _kernel(lambda T: lambda a, b: a @ b, (1024, 1024), (1024, 1024)), flops=2.0 * 1024**3
+    ),
+    "conv3x3_64_64_56": Workload(
+        _kernel(_conv, (8, 64, 56, 56), (64, 64, 3, 3)), flops=2.0 * 8 * 56 * 56 * 64 * 64 * 9
+    ),
+    "layernorm_4096_768": Workload(
+        _kernel(_layer_norm, (4096, 768), (768,), (768,)), bytes=2.0 * 4096 * 768 * 4
+    ),
+    "mlp": Workload(_training(_mlp, (128, 784), "SGD", **SGD)),
+    "lenet": Workload(_training(models.lenet, (64, 1, 28, 28), "SGD", **SGD)),
+    "digits": Workload(_training(models.digits_cnn, (64, 1, 8, 8), "AdamW", lr=1e-3)),
+    "resnet18_cifar": Workload(_training(models.resnet18, (32, 3, 32, 32), "SGD", **SGD)),
+}
