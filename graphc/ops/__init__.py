@@ -37,7 +37,7 @@ from graphc.ops.compare import (
 )
 from graphc.ops.constant import constant, input_
 from graphc.ops.contract import dot_general
-from graphc.ops.control import check_index, stop_gradient
+from graphc.ops.control import check_index, stop_gradient, with_gradient
 from graphc.ops.conv import conv, conv_input_grad, conv_weight_grad
 from graphc.ops.generate import iota
 from graphc.ops.index import cumsum, scatter_add, scatter_add_along, take, take_along
@@ -186,5 +186,6 @@ __all__ = [
     "trunc",
     "uniform",
     "window",
+    "with_gradient",
     "zeros",
 ]

@@ -1,9 +1,10 @@
-"""Nodes that compute nothing: a run-time check, and a stop for gradients."""
+"""Nodes that compute nothing: a run-time check, a stop for gradients, and another path for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -83,3 +84,39 @@ STOP = register(
 def stop_gradient(x: Node) -> Node:
     """x, as a constant to autodiff."""
     return make(STOP, (x,))
+
+# --------------------------------------------------------------- with_gradient
+
+
+def _infer_with_gradient(types: Sequence[TensorType], attrs: Any) -> TensorType:
+    value, path = types
+    if value != path:
+        raise fail("with_gradient", "the value and the path must have equal shapes and dtypes", types)
+    return value
+
+
+def _with_gradient_samples() -> Iterable[Sample | ErrorSample]:
+    yield Sample(with_gradient, [(2, 3), (2, 3)], gradient=False, expect=lambda value, path: value)
+    yield wrong(with_gradient, (2,), (3,), says="with_gradient: the value and the path must have equal")
+
+
+WITH_GRADIENT = register(
+    "with_gradient",
+    Kind.ELEMENTWISE,
+    infer=_infer_with_gradient,
+    evaluate=lambda arrays, attrs: arrays[0],
+    vjp=lambda ct, node: (None, ct),
+    lower=lambda node, index, reads: reads[0](index),
+    cost=0.0,
+    samples=_with_gradient_samples,
+)
+
+
+def with_gradient(value: Node, path: Node) -> Node:
+    """`value`, whose gradient is that of `path`: another expression of the same quantity.
+
+    For values that are cheap to compute in one way and differentiate well in another (the maximum of a
+    window, and the sum of the one element chosen). After autodiff it is `value`, and `path` is dead
+    unless a gradient uses it.
+    """
+    return make(WITH_GRADIENT, (value, path))
