@@ -335,7 +335,9 @@ def _vjp_cumsum(ct: Node, node: Node) -> Sequence[Node | None]:
 
 
 def _cumsum_samples() -> Iterable[Sample | ErrorSample]:
-    yield Sample(lambda x: cumsum(x, 1), [(3, 5)], (*FLOATS, int64, int32), expect=lambda x: np.cumsum(x, 1))
+    yield Sample(
+        lambda x: cumsum(x, 1), [(3, 5)], (*FLOATS, int64, int32), expect=lambda x: np.cumsum(x, 1, x.dtype)
+    )
     yield Sample(lambda x: cumsum(x, 0, reverse=True), [(6, 5)])
     yield Sample(lambda x: cumsum(x, 1), [(2, 33, 3)])
     yield wrong(lambda x: cumsum(x, 1), (3,), says="cumsum: axis 1 is not a dim within rank 1")

@@ -205,6 +205,6 @@ pow_ = binary_op(
     vjp=floats_only(_vjp_pow, 2),
     domain=(Arg((3, 5), low=0.4), (3, 5)),
     whole=(Arg((5, 7), low=-3, high=4), Arg((5, 7), low=-2, high=4)),
-    edges=(0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, 0.5, -0.5, 2.5, INF, -INF, NAN),
+    edges=(0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, 0.75, -0.75, 2.5, INF, -INF, NAN),
     cost=32.0,
 )
