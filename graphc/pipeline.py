@@ -6,8 +6,7 @@ Graph --PASSES--> Graph --checks--> Graph + flags --partition--> groups --lower-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 from graphc import backend as backends
 from graphc.compiled import Code, Program
 from graphc.ir.graph import Graph
-from graphc.ir.node import set_site_provider
 from graphc.passes import checks
 
 
@@ -44,16 +42,6 @@ def compile(graph: Graph, donate: Mapping[int, int] | None = None, backend: str 
     if target.wants_graph:
         return Program(Code(target.compile(graph, None), graph, donated), graph, explain)
     raise ValueError(f"backend {backend!r} needs lowering, which is not connected yet")
-
-
-@contextmanager
-def _no_sites() -> Iterator[None]:
-    """Nodes made by passes take the sites of those they replace, not of the running line."""
-    previous = set_site_provider(None)
-    try:
-        yield
-    finally:
-        set_site_provider(previous)
 
 
 def optimise(graph: Graph) -> Graph:

@@ -11,7 +11,8 @@ import enum
 import struct
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -183,6 +184,16 @@ def set_site_provider(provider: SiteProvider | None) -> SiteProvider | None:
     global _site_provider
     previous, _site_provider = _site_provider, provider
     return previous
+
+
+@contextmanager
+def no_sites() -> Iterator[None]:
+    """Within this, new nodes get no site by themselves: compiler stages give them those they replace."""
+    previous = set_site_provider(None)
+    try:
+        yield
+    finally:
+        set_site_provider(previous)
 
 
 def site_of(node: Node) -> Site | None:

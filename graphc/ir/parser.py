@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc.ir.graph import Graph
-from graphc.ir.node import NO_ATTRS, Attrs, Node, Op, Site, make, set_site
+from graphc.ir.node import NO_ATTRS, Attrs, Node, Op, Site, make, no_sites, set_site
 from graphc.ir.types import BY_SHORT, DType, TensorType
 
 _TOKEN = re.compile(
@@ -40,7 +40,8 @@ def parse_graph(text: str, ops: Mapping[str, Op]) -> Graph:
 
     Raises ParseError.
     """
-    return _Reader(text, ops).graph()
+    with no_sites():
+        return _Reader(text, ops).graph()
 
 
 class _Line:
