@@ -8,7 +8,7 @@ from __future__ import annotations
 from graphc.backends.llvm.emit import emit_kernel
 from graphc.backends.llvm.executable import Executable
 from graphc.backends.llvm.image import dump_image, make_image, parse_image
-from graphc.backends.llvm.objects import assembly_text, compile_kernels, llvm_text
+from graphc.backends.llvm.objects import assembly_text, compile_kernels, emitter_digest, llvm_text
 from graphc.backends.llvm.runtime import get_runtime
 from graphc.backends.llvm.target import Target, get_target
 from graphc.ir.graph import Graph
@@ -38,8 +38,8 @@ class Backend:
 
     @property
     def target_key(self) -> str:
-        """Names the target and code generator in the keys of program caches."""
-        return self.target.key
+        """Names the target and this version of the code generator, for the keys of program caches."""
+        return f"{self.target.key}|{emitter_digest()}"
 
     def compile(self, graph: Graph | None, plan: Plan | None) -> Executable:
         """Make a plan runnable. RuntimeError if the target is not this machine's."""

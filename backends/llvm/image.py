@@ -113,7 +113,7 @@ def parse_image(data: bytes) -> Image:
     """The image in `data`; ValueError if it is not one."""
     try:
         return _parse(data)
-    except (KeyError, TypeError, IndexError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, IndexError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"not a compiled graphc program: {error!r}") from error
 
 
