@@ -41,6 +41,7 @@ class Fused:
 
     def finish(self, index: Index, value: Expr) -> None:
         """Store every output of the group at `index`, given the anchor's element there."""
+        index = tuple(ix.ZERO if e == 1 else i for i, e in zip(index, self.anchor.shape, strict=True))
         value = self.scope.let(value, "c")
         self.evaluator.bind(self.anchor, index, value)
         for output in self.group.outputs:
