@@ -57,8 +57,11 @@ def affine(index: tuple[ir.Expr, ...], strides: tuple[int, ...], resolve: Resolv
     return result
 
 
-def bounds(expr: ir.Expr, resolve: Resolve, depth: int = 24) -> Interval:
-    """An interval that holds the value of an int64 expression (UNKNOWN when nothing is known)."""
+def bounds(expr: ir.Expr, resolve: Resolve, depth: int = 8) -> Interval:
+    """An interval that holds the value of an int64 expression (UNKNOWN when nothing is known).
+
+    `depth` limits how far it looks: index expressions are shallow, and shared parts are looked at again.
+    """
     if isinstance(expr, ir.Const):
         return int(expr.value), int(expr.value)
     if isinstance(expr, ir.Var):

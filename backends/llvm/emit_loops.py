@@ -397,13 +397,14 @@ def reductions(loop: ir.For) -> Iterable[tuple[ir.Buffer, str]]:
 
 
 def _depends(expr: ir.Expr, names: set[str]) -> bool:
-    stack = [expr]
+    stack, seen = [expr], set()
     while stack:
         e = stack.pop()
         if isinstance(e, ir.Var | ir.Local):
             if e.name in names:
                 return True
-        else:
+        elif id(e) not in seen:
+            seen.add(id(e))
             stack.extend(children(e))
             if isinstance(e, ir.Load):
                 stack.extend(e.index)

@@ -127,9 +127,9 @@ class State:
         self.builder.flow = self.scopes[-1].flow
 
     def remember(self, key: object, entry: Entry) -> Entry:
-        """Cache an entry until the scope it is bound to is left."""
+        """Cache an entry until the scope it is bound to, or whose code it stands in, is left."""
         self.cache[key] = entry
-        self.scopes[entry.bind].keys.append(key)
+        self.scopes[max(entry.bind, entry.place)].keys.append(key)
         return entry
 
     # ------------------------------------------------------------ names

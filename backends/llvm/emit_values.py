@@ -184,9 +184,12 @@ def is_pure_index(expr: ir.Expr) -> bool:
     """Whether an int64 expression is arithmetic only, so that addresses may look through its name."""
     if expr.dtype is not int64:
         return False
-    stack = [expr]
+    stack, seen = [expr], set()
     while stack:
         e = stack.pop()
+        if id(e) in seen:
+            continue
+        seen.add(id(e))
         if isinstance(e, ir.Load) or (isinstance(e, ir.Cast) and e.x.dtype is not bool_):
             return False
         stack.extend(children(e))
