@@ -38,11 +38,11 @@ class Executable:
         self._held: list[np.ndarray | None] = [None] * (self._n_inputs + len(image.outputs))
         self._missing = set(range(len(self._held)))
         self._bases = np.zeros(len(self._held) + len(image.constants) + 1, np.int64)
-        self._words = memoryview(self._bases)
+        self._words = self._bases.data
         for i, constant in enumerate(image.constants):
             self._bases[len(self._held) + i] = constant.ctypes.data
         self._job = self._new_job()
-        self._job_words = memoryview(self._job)
+        self._job_words = self._job.data
         self._job_address = self._job.ctypes.data
         self._binding = threading.Lock()
 

@@ -65,7 +65,8 @@ class CallTable:
         """`addresses` are the kernels' entry points."""
         self.count = len(calls)
         self.widest = max((len(call.args) for call in calls), default=1)
-        rows, slots = [], []
+        rows: list[tuple[int, ...]] = []
+        slots: list[tuple[int, int]] = []
         for call, flags in zip(calls, call_flags(calls), strict=True):
             rows.append((addresses[call.kernel], call.tasks, len(slots), len(call.args), flags))
             slots.extend(call.args)

@@ -131,7 +131,8 @@ def _native() -> Target:
     for base in _TABLE.values():
         if base.arch == arch and base.required <= available:
             features = _explicit_features(available)
-            machine = replace(base.machine, name="native", **_cache_sizes())
+            l1, l2 = _cache_size(1, base.machine.l1_bytes), _cache_size(2, base.machine.l2_bytes)
+            machine = replace(base.machine, name="native", l1_bytes=l1, l2_bytes=l2)
             cpu = llvm.get_host_cpu_name()
             return replace(_hosted(base), name="native", cpu=cpu, features=features, machine=machine)
     wanted = " or ".join(name for name, base in _TABLE.items() if base.arch == arch) or ", ".join(_TABLE)
@@ -176,17 +177,16 @@ def _explicit_features(available: frozenset[str]) -> str:
     return ",".join(("+" if f in available else "-") + f for f in sorted(set(every) | available))
 
 
-def _cache_sizes() -> dict[str, int]:
-    """L1 data and L2 sizes of this machine, where the kernel tells."""
-    sizes = {}
+def _cache_size(level: int, default: int) -> int:
+    """Bytes of this machine's L1 data or L2 cache, where the kernel tells."""
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:
-            level, kind, size = ((index / n).read_text().strip() for n in ("level", "type", "size"))
+            found, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
         except OSError:
             continue
-        if kind != "Instruction" and level in "12" and size.endswith("K"):
-            sizes[f"l{level}_bytes"] = int(size[:-1]) << 10
-    return sizes
+        if kind != "Instruction" and found == str(level) and size.endswith("K"):
+            return int(size[:-1]) << 10
+    return default
 
 
 def check_runnable(target: Target) -> None:

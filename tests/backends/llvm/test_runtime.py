@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from plans import BYTES, SHAPE, chain_numpy, chain_plan, matmul_plan
 
 from graphc import threads
 from graphc.backends.llvm import Backend, walker
+from graphc.backends.llvm import runtime as runtime_module
 from graphc.backends.llvm.memory import HUGE_PAGE, Block, GrowingBlock
+from graphc.backends.llvm.objects import build_object
 from graphc.backends.llvm.runtime import get_runtime, pointer
 from graphc.backends.llvm.table import TableCall, call_flags
 from graphc.backends.llvm.target import get_target
@@ -272,3 +275,40 @@ def test_pointer_is_the_arrays_address():
     array = np.arange(100.0).reshape(10, 10)
     for view in (array, array[3:], array[::2, 1:]):
         assert pointer(view) == view.ctypes.data
+
+
+@pytest.mark.parametrize("spins", [1, 50])
+def test_no_wakeup_is_lost(x, spins, monkeypatch):
+    """Threads that hardly spin sleep at nearly every barrier and between runs."""
+    monkeypatch.setattr(runtime_module, "_SPINS", spins)
+    monkeypatch.setattr(runtime_module, "_SPINS_CROWDED", spins)
+    runtime = get_runtime(get_target())
+    runtime.stop_team()
+    executable = Backend().compile(None, chain_plan(8))
+    want = chain_numpy(x, 8)
+    for count in (2, 4):
+        threads.set_num_threads(count)
+        for _ in range(300):
+            status, out, _ = run(executable, x)
+            assert status == 0
+        np.testing.assert_allclose(out, want, rtol=1e-5)
+    runtime.stop_team()
+
+
+@pytest.mark.parametrize(
+    "arch,triple",
+    [
+        ("x86_64", "x86_64-unknown-linux-gnu"),
+        ("x86_64", "x86_64-pc-windows-msvc"),
+        ("aarch64", "aarch64-unknown-linux-gnu"),
+        ("aarch64", "arm64-apple-darwin"),
+    ],
+)
+def test_walker_compiles_for_every_system(arch, triple):
+    target = replace(get_target("x86-64-v3" if arch == "x86_64" else "aarch64"), triple=triple)
+    assert len(build_object(walker.emit_walker(target), target)) > 500
+
+
+def test_unknown_system_is_named():
+    with pytest.raises(RuntimeError, match="no sleep and wake calls are known for x86_64-unknown-haiku"):
+        walker.emit_walker(replace(get_target("x86-64-v3"), triple="x86_64-unknown-haiku"))
