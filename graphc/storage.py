@@ -114,13 +114,12 @@ class _Builder:
 
     def _place_constants(self) -> None:
         layout = self.layout
-        used = {value for work in layout.precedence.works for value in work.reads}
-        used.update(self.root(node) for node in self.graph.outputs)
-        used.update(self.flags)
-        for node in self.graph.nodes:
-            if node.kind is Kind.CONSTANT and node in used:
-                layout.place[node] = Slot("constant", len(layout.constants))
-                layout.constants.append(node)
+        used = [arg for work in layout.precedence.works for call in work.calls for arg in call.args]
+        used += [*(self.root(node) for node in self.graph.outputs), *self.flags]
+        for value in used:
+            if isinstance(value, Node) and value.kind is Kind.CONSTANT and value not in layout.place:
+                layout.place[value] = Slot("constant", len(layout.constants))
+                layout.constants.append(value)
 
     # ------------------------------------------------------------------ outputs
 
