@@ -71,6 +71,11 @@ def test_stop_gradient_and_integers_cut() -> None:
     np.testing.assert_allclose(value(g, x=np.arange(4.0)), np.arange(4.0))
 
 
+def test_with_gradient_takes_the_other_path() -> None:
+    (g,) = grad(ops.with_gradient(ops.mul(X, X), ops.mul(X, Y)), X)
+    assert g is Y or np.array_equal(value(g, y=np.arange(4.0)), np.arange(4.0))
+
+
 def test_only_nodes_that_reach_wrt_are_differentiated() -> None:
     """No gradient nodes appear for the branch that does not lead to X."""
     branch = ops.tanh(ops.tanh(Y))

@@ -8,7 +8,7 @@ import numpy as np
 
 from graphc.ir.node import Node
 from graphc.ops.compare import eq, lt, select
-from graphc.ops.elementwise import INF, NUMBERS, SPECIALS, Vjp, binary_op, unary_op
+from graphc.ops.elementwise import INF, NUMBERS, SPECIALS, Binary, Unary, Vjp, binary_op, unary_op
 from graphc.ops.sample import Arg
 from graphc.ops.spread import like
 
@@ -28,7 +28,7 @@ def flat(ct: Node, node: Node) -> tuple[Node]:
 
 # ------------------------------------------------------------- one operand
 
-neg = unary_op("neg", "-x.", evaluate=np.negative, vjp=lambda ct, node: (neg(ct),), dtypes=NUMBERS)
+neg: Unary = unary_op("neg", "-x.", evaluate=np.negative, vjp=lambda ct, node: (neg(ct),), dtypes=NUMBERS)
 sign = unary_op(
     "sign",
     "-1, 0 or 1 (NaN for NaN); its gradient is 0.",
@@ -63,7 +63,7 @@ trunc = unary_op(
 
 add = binary_op("add", "a + b.", evaluate=np.add, vjp=lambda ct, node: (ct, ct))
 sub = binary_op("sub", "a - b.", evaluate=np.subtract, vjp=lambda ct, node: (ct, neg(ct)))
-mul = binary_op(
+mul: Binary = binary_op(
     "mul",
     "a * b.",
     evaluate=np.multiply,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -27,7 +27,7 @@ class InputAttrs(Attrs):
     dtype: DType
 
 
-def _infer_input(types: list[TensorType], attrs: InputAttrs) -> TensorType:
+def _infer_input(types: Sequence[TensorType], attrs: InputAttrs) -> TensorType:
     if any(extent < 0 for extent in attrs.shape):
         raise fail("input", f"negative extent in shape {attrs.shape}")
     return TensorType(attrs.shape, attrs.dtype)
@@ -67,7 +67,7 @@ class ConstantAttrs(Attrs):
         return array
 
 
-def _infer_constant(types: list[TensorType], attrs: ConstantAttrs) -> TensorType:
+def _infer_constant(types: Sequence[TensorType], attrs: ConstantAttrs) -> TensorType:
     type_ = TensorType(attrs.shape, attrs.dtype)
     if isinstance(attrs.value, bytes) and len(attrs.value) != type_.nbytes:
         raise fail("constant", f"{len(attrs.value)} bytes cannot fill {type_}, which has {type_.nbytes}")
@@ -76,7 +76,7 @@ def _infer_constant(types: list[TensorType], attrs: ConstantAttrs) -> TensorType
     return type_
 
 
-def _lower_constant(node: Node, index: tuple[Expr, ...], reads: list) -> Expr:
+def _lower_constant(node: Node, index: tuple[Expr, ...], reads: Sequence) -> Expr:
     """Scalars only: an array constant is memory."""
     return Const(node.dtype, node.attrs.value)
 

@@ -85,6 +85,7 @@ def stop_gradient(x: Node) -> Node:
     """x, as a constant to autodiff."""
     return make(STOP, (x,))
 
+
 # --------------------------------------------------------------- with_gradient
 
 

@@ -102,7 +102,7 @@ log2 = _function(
 
 _ANGLES = (*SPECIALS[:6], 1e-30, 100.0, *SPECIALS[8:])
 sin = _function("sin", "The sine.", np.sin, _times(lambda x, y: cos(x)), edges=_ANGLES)
-cos = _function("cos", "The cosine.", np.cos, _times(lambda x, y: neg(sin(x))), edges=_ANGLES)
+cos: Unary = _function("cos", "The cosine.", np.cos, _times(lambda x, y: neg(sin(x))), edges=_ANGLES)
 tan = _function(
     "tan", "The tangent.", np.tan, _times(lambda x, y: _one_plus(_square(y))), _INSIDE, 20.0, _ANGLES
 )
@@ -136,7 +136,9 @@ atan2 = binary_op(
 # --------------------------------------------------------------- hyperbolic
 
 sinh = _function("sinh", "The hyperbolic sine.", np.sinh, _times(lambda x, y: cosh(x)), edges=_ANGLES)
-cosh = _function("cosh", "The hyperbolic cosine.", np.cosh, _times(lambda x, y: sinh(x)), edges=_ANGLES)
+cosh: Unary = _function(
+    "cosh", "The hyperbolic cosine.", np.cosh, _times(lambda x, y: sinh(x)), edges=_ANGLES
+)
 tanh = _function("tanh", "The hyperbolic tangent.", np.tanh, _times(lambda x, y: _one_minus(_square(y))))
 asinh = _function(
     "asinh",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def _reduction(
     doc: str,
     *,
     combine: str,
-    evaluate: Callable[..., np.ndarray],
+    evaluate: Callable[..., Any],
     vjp: Vjp | None,
     dtypes: frozenset[DType],
     needs_elements: bool = False,

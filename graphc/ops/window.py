@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,11 @@ class Geometry(Attrs):
             return x
         widths = [(0, 0)] * (x.ndim - self.rank) + list(zip(self.low, self.high, strict=True))
         return np.pad(x, widths, constant_values=np.array(fill).astype(x.dtype))
+
+
+def trailing(cuts: Sequence[Any]) -> tuple[Any, ...]:
+    """A NumPy index of the last dims."""
+    return (..., *cuts)
 
 
 def check_geometry(name: str, g: Geometry, spatial: Shape, types: Sequence[TensorType]) -> Shape:
@@ -212,9 +218,9 @@ def _evaluate_fold(arrays: Sequence[np.ndarray], attrs: FoldAttrs) -> np.ndarray
     dims = zip(attrs.spatial, g.low, g.high, strict=True)
     total = np.zeros((*y.shape[:lead], *[n + a + b for n, a, b in dims]), y.dtype)
     for tap, cuts in g.taps(y.shape[lead : lead + g.rank]):
-        total[(..., *cuts)] += y[(..., *tap)]
+        total[trailing(cuts)] += y[trailing(tap)]
     inner = [slice(a, a + n) for a, n in zip(g.low, attrs.spatial, strict=True)]
-    return total[(..., *inner)]
+    return total[trailing(inner)]
 
 
 def _vjp_fold(ct: Node, node: Node) -> Sequence[Node | None]:
