@@ -8,9 +8,12 @@ from graphc.frontend import (  # each enters its methods
     convert,
     creation,
     elementwise,
+    gather,
+    indexing,
     linalg,
     methods,
     operators,
+    printing,
     reduce,
     shape,
     unary,
@@ -41,7 +44,24 @@ from graphc.frontend.creation import (
 from graphc.frontend.errors import TracerError
 from graphc.frontend.lazy import set_backend, sync
 from graphc.frontend.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphc.frontend.printing import set_printoptions
 from graphc.frontend.promotion import can_cast, get_default_dtype, promote_types, set_default_dtype
+from graphc.frontend.random import (
+    Generator,
+    bernoulli,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    multinomial,
+    normal,
+    rand,
+    randint,
+    randn,
+    randperm,
+    seed,
+    set_rng_state,
+)
 from graphc.frontend.size import Size
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import DType as dtype
