@@ -83,11 +83,12 @@ def expm1(b: Builder, x: Operand) -> Operand:
 
 def tanh(b: Builder, x: Operand) -> Operand:
     single = format_of(x) is F32
+    size = fabs(b, x)
     square = x * x
-    small = b.fma(polynomial(b, square, TANH32 if single else TANH64), square * x, x)
-    y = at_most(b, 10.0 if single else 20.0, fabs(b, x))
+    small = b.fma(polynomial(b, square, TANH32 if single else TANH64), square * size, size)
+    y = at_most(b, 10.0 if single else 20.0, size)
     large = 1.0 - 2.0 / (_exp_finite(b, y + y) + 1.0)
-    return b.select(fabs(b, x) < (0.625 if single else 0.55), small, copysign(b, large, x))
+    return copysign(b, b.select(size < (0.625 if single else 0.55), small, large), x)
 
 
 def sigmoid(b: Builder, x: Operand) -> Operand:

@@ -303,8 +303,16 @@ def test_mask_that_is_the_same_in_all_lanes() -> None:
 @pytest.mark.parametrize("lanes", [1, 4, 16, 48])
 @pytest.mark.parametrize(
     "combine,dtype",
-    [("add", float32), ("mul", float64), ("max", float32), ("min", int64), ("add", int32), ("or", bool_), ("and", bool_)],
-)  # fmt: skip
+    [
+        ("add", float32),
+        ("mul", float64),
+        ("max", float32),
+        ("min", int64),
+        ("add", int32),
+        ("or", bool_),
+        ("and", bool_),
+    ],
+)
 def test_reductions(combine: str, dtype: DType, lanes: int) -> None:
     n = 75
     x, y = Buffer("x", dtype, (3, n)), Buffer("y", dtype, (3,))
