@@ -146,6 +146,16 @@ def test_site_provider_is_restored_when_a_rule_fails() -> None:
         set_site_provider(before)
 
 
+@pytest.mark.parametrize("contract", [((1,), (0,)), ((0,), (0,)), ((1,), (1,))])
+def test_gradients_of_matrix_products_need_few_transposes(contract: tuple) -> None:
+    """None for a @ b and a @ b.T: operands are swapped instead."""
+    a, b = ops.input_("a", TensorType((5, 5), float32)), ops.input_("b", TensorType((5, 5), float32))
+    y = ops.dot_general(a, b, contract)
+    ct = ops.input_("ct", y.type)
+    found = [g for g in gradients([y], [ct], [a, b]) if g is not None]
+    assert [g.op.name for g in found] == ["dot_general", "dot_general"]
+
+
 # ------------------------------------------------------------------------ jvp
 
 

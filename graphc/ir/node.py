@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,11 @@ class Kind(enum.Enum):
     BARRIER = "barrier"  # identity for autodiff only (stop_gradient)
 
 
+@cache
+def _field_names(attrs: type) -> tuple[str, ...]:
+    return tuple([f.name for f in fields(attrs)])
+
+
 def freeze(value: Any) -> Any:
     """A hashable key that tells apart what Python's == does not: 0.0 / -0.0, 1 / True / 1.0."""
     kind = type(value)
@@ -59,9 +64,15 @@ def freeze(value: Any) -> Any:
 class Attrs:
     """Base of the frozen dataclasses (``eq=False``) that hold an op's static parameters."""
 
-    @cached_property
+    @property
     def key(self) -> tuple:
-        return (type(self).__name__, *[freeze(getattr(self, f.name)) for f in fields(self)])  # type: ignore[arg-type]
+        """What tells these attributes from others, by bits; computed once (`make` asks every time)."""
+        state = self.__dict__
+        key = state.get("_key")
+        if key is None:
+            names = _field_names(type(self))  # type: ignore[arg-type]
+            key = state["_key"] = (type(self).__name__, *[freeze(state[n]) for n in names])
+        return key
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Attrs) and self.key == other.key

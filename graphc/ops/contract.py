@@ -87,10 +87,14 @@ def _pull(ct: Node, other: Node, attrs: DotAttrs, side: int, rank: int, summed: 
     theirs = 1 - side
     free = attrs.free(theirs, other.type.rank)
     batch = tuple(range(len(attrs.batch[0])))
-    out = dot_general(ct, other, (summed, free), (batch, attrs.batch[theirs]))
-    # dims of `out`: batch, this side's free dims, then its contracted dims in the other's order
     order = sorted(range(len(attrs.contract[side])), key=lambda i: attrs.contract[theirs][i])
-    dims = (*attrs.batch[side], *attrs.free(side, rank), *[attrs.contract[side][i] for i in order])
+    contracted = tuple([attrs.contract[side][i] for i in order])
+    # The dims of the result as dims of this operand. Take the order of operands that needs no transpose.
+    dims = (*attrs.batch[side], *contracted, *attrs.free(side, rank))
+    if dims == tuple(range(rank)):
+        return dot_general(other, ct, (free, summed), (attrs.batch[theirs], batch))
+    dims = (*attrs.batch[side], *attrs.free(side, rank), *contracted)
+    out = dot_general(ct, other, (summed, free), (batch, attrs.batch[theirs]))
     return transpose(out, inverse(dims))
 
 

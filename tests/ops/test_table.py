@@ -40,6 +40,7 @@ def test_every_differentiable_op_has_a_gradient_sample() -> None:
     checked = {c.op for c in SMOOTH}
     assert {name for name, op in REGISTRY.items() if op.vjp is not None} - checked == {
         "stop_gradient",
+        "with_gradient",
         "cast",
     }
 
