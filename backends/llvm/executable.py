@@ -117,6 +117,7 @@ class Executable:
                 crew = runtime.team()
                 workers = crew.workers
                 team = crew.address
+                job[10], job[11] = runtime.claims(self.table.count, workers)
             self._words[-1] = runtime.arena(image.arena_bytes)
             job[7], job[8] = runtime.scratch(image.scratch_bytes, workers)
             job[9] = workers

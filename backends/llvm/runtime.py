@@ -66,6 +66,7 @@ class Runtime:
         self._team: Team | None = None
         self._arena = GrowingBlock()
         self._scratch = GrowingBlock()
+        self._claims = GrowingBlock()
 
     def team(self) -> Team:
         """The team of as many workers as `get_num_threads` says now."""
@@ -99,6 +100,11 @@ class Runtime:
         """Address of worker 0's scratch of `size` bytes, and the distance to the next worker's."""
         stride = -(-size // 4096) * 4096 + _SCRATCH_GAP
         return self._scratch.at_least(stride * workers), stride
+
+    def claims(self, calls: int, workers: int) -> tuple[int, int]:
+        """Address of worker 0's claim words for so many calls, and the distance to the next worker's."""
+        stride = -(-8 * calls // walker.LINE) * walker.LINE
+        return self._claims.at_least(stride * workers), stride
 
     def forget_threads(self) -> None:
         """In a forked child: the threads are gone, and the lock may have been held by one of them."""

@@ -14,6 +14,7 @@ _FLOPS_PER_US = 10_000.0
 _BYTES_PER_US = 8_000.0
 _CALL_US = 0.05
 SERIAL_US = 2.0  # a call cheaper than this is not worth two barriers
+SHARED_US = 30.0  # a call dearer than this is shared out in chunks
 ALONE_US = 15.0  # a program cheaper than this is not worth waking the team
 
 
@@ -54,7 +55,8 @@ def call_flags(calls: Sequence[TableCall]) -> list[int]:
             parallel_open = serial_open = serial_owed = False
         serial_open |= serial
         parallel_open |= not serial
-        flags.append(walker.BARRIER * (meet and number > 0) + walker.SERIAL * serial)
+        shared = not serial and call.cost > SHARED_US
+        flags.append(walker.BARRIER * (meet and number > 0) + walker.SERIAL * serial + walker.SHARED * shared)
     return flags
 
 

@@ -1,14 +1,19 @@
 """The native half of the runtime, written as LLVM IR: the walker of call tables and its thread team.
 
-All workers walk the same table of kernel calls. Worker w of n runs tasks [T*w/n, T*(w+1)/n) of a call with
-T tasks, or none of a serial call unless it is worker 0. They meet at barriers only where the table says so.
+All workers walk the same table of kernel calls. Worker w of n has tasks [T*w/n, T*(w+1)/n) of a call with T
+tasks, or none of a serial call unless it is worker 0. In a shared call a worker claims its tasks in chunks,
+and when it has none left, claims those of others: one whose CPU is busy elsewhere does not hold up the rest.
+Workers meet at barriers only where the table says so.
 
 Memory shared with Python (words of 8 bytes)::
 
     job   0 calls   1 number of calls   2 gate   3 slots   4 bases   5 largest number of args   6 status
           7 scratch of worker 0   8 bytes from one worker's scratch to the next   9 workers
-    call  0 kernel  1 tasks  2 first slot (in slots)  3 number of args  4 flags (1 barrier before, 2 serial)
+          10 claims of worker 0   11 bytes from one worker's claims to the next
+    call  0 kernel  1 tasks  2 first slot (in slots)  3 number of args
+          4 flags: 1 barrier before, 2 serial, 4 shared
     slot  0 number of the base  1 bytes from it
+    claim of worker w in call i: how many of its tasks are taken
 
 The team's words lie 128 bytes apart, so that no two of them share a cache line or a prefetched pair of
 lines. A waiting thread spins for a while and then sleeps on the word's address (futex, or the system's
@@ -19,10 +24,10 @@ from __future__ import annotations
 
 from graphc.backends.llvm.target import Target
 
-JOB_WORDS = 10
+JOB_WORDS = 12
 CALL_WORDS = 5
 SLOT_WORDS = 2
-BARRIER, SERIAL = 1, 2
+BARRIER, SERIAL, SHARED = 1, 2, 4
 
 LINE = 128
 TEAM_WORDS = ("ticket", "ticket_sleepers", "job", "stop", "arrived", "epoch", "epoch_sleepers", "spins")
@@ -191,7 +196,10 @@ done:
 """
 
 # The status is read between two barriers, so that every worker takes the same way after the gate.
+# Claims need no ordering: what tasks read and write is ordered by barriers.
 _WALK = """
+declare i64 @llvm.umin.i64(i64, i64)
+declare i64 @llvm.umax.i64(i64, i64)
 define internal void @walk(ptr %job, ptr %team, i64 %worker) nounwind {
 entry:
   %calls = load ptr, ptr %job
@@ -212,6 +220,10 @@ entry:
   %stride = load i64, ptr %stride.at
   %workers.at = getelementptr i64, ptr %job, i64 9
   %workers = load i64, ptr %workers.at
+  %claims.at = getelementptr i64, ptr %job, i64 10
+  %claims = load ptr, ptr %claims.at
+  %claim.stride.at = getelementptr i64, ptr %job, i64 11
+  %claim.stride = load i64, ptr %claim.stride.at
   %skip = mul i64 %stride, %worker
   %scratch = getelementptr i8, ptr %scratch.all, i64 %skip
   %args = alloca ptr, i64 %widest, align 64
@@ -248,6 +260,8 @@ share:
   %tasks = load i64, ptr %tasks.at
   %serial.bit = and i64 %bits, 2
   %serial = icmp ne i64 %serial.bit, 0
+  %shared.bit = and i64 %bits, 4
+  %shared = icmp ne i64 %shared.bit, 0
   %whole = select i1 %first, i64 %tasks, i64 0
   %low = mul i64 %tasks, %worker
   %high = mul i64 %tasks, %next.worker
@@ -256,7 +270,11 @@ share:
   %begin = select i1 %serial, i64 0, i64 %low.share
   %end = select i1 %serial, i64 %whole, i64 %high.share
   %idle = icmp uge i64 %begin, %end
-  br i1 %idle, label %next, label %resolve
+  %alone = icmp ule i64 %workers, 1
+  %owned = xor i1 %shared, true
+  %fixed = or i1 %owned, %alone
+  %skips = and i1 %idle, %fixed
+  br i1 %skips, label %next, label %resolve
 resolve:
   %slot.at = getelementptr i64, ptr %call, i64 2
   %slot.first = load i64, ptr %slot.at
@@ -280,8 +298,46 @@ arg:
   br i1 %another, label %arg, label %work
 work:
   %kernel = load ptr, ptr %call
+  br i1 %fixed, label %own, label %victims
+own:
   call void %kernel(ptr %args, i64 %begin, i64 %end, ptr %scratch, ptr %status)
   br label %next
+victims:
+  %claim.at = getelementptr i64, ptr %claims, i64 %i
+  br label %victim
+victim:
+  %turn = phi i64 [ 0, %victims ], [ %turn1, %robbed ]
+  %turned = add i64 %worker, %turn
+  %owner = urem i64 %turned, %workers
+  %owner.next = add i64 %owner, 1
+  %from.all = mul i64 %tasks, %owner
+  %from = udiv i64 %from.all, %workers
+  %to.all = mul i64 %tasks, %owner.next
+  %to = udiv i64 %to.all, %workers
+  %size = sub i64 %to, %from
+  %eighth = lshr i64 %size, 3
+  %chunk = call i64 @llvm.umax.i64(i64 %eighth, i64 1)
+  %owner.claims = mul i64 %claim.stride, %owner
+  %claim = getelementptr i8, ptr %claim.at, i64 %owner.claims
+  br label %try
+try:
+  %taken = load atomic i64, ptr %claim monotonic, align 8
+  %left = icmp ult i64 %taken, %size
+  br i1 %left, label %take, label %robbed
+take:
+  %got = atomicrmw add ptr %claim, i64 %chunk monotonic
+  %won = icmp ult i64 %got, %size
+  br i1 %won, label %chunk.work, label %robbed
+chunk.work:
+  %b = add i64 %from, %got
+  %e.wide = add i64 %b, %chunk
+  %e = call i64 @llvm.umin.i64(i64 %e.wide, i64 %to)
+  call void %kernel(ptr %args, i64 %b, i64 %e, ptr %scratch, ptr %status)
+  br label %try
+robbed:
+  %turn1 = add i64 %turn, 1
+  %others = icmp ult i64 %turn1, %workers
+  br i1 %others, label %victim, label %next
 next:
   %i1 = add i64 %i, 1
   br label %head
@@ -292,6 +348,7 @@ join:
 """
 
 _ENTRY = """
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 define i64 @graphc_run(ptr %job, ptr %team) nounwind {
 entry:
   %status = getelementptr i64, ptr %job, i64 6
@@ -301,6 +358,12 @@ entry:
   %together = icmp ugt i64 %workers, 1
   br i1 %together, label %call.team, label %go
 call.team:
+  %claims.at = getelementptr i64, ptr %job, i64 10
+  %claims = load ptr, ptr %claims.at
+  %claim.stride.at = getelementptr i64, ptr %job, i64 11
+  %claim.stride = load i64, ptr %claim.stride.at
+  %claim.bytes = mul i64 %claim.stride, %workers
+  call void @llvm.memset.p0.i64(ptr align 64 %claims, i8 0, i64 %claim.bytes, i1 false)
   %job.at = getelementptr i8, ptr %team, i64 @job@
   store ptr %job, ptr %job.at
   %ticket = getelementptr i8, ptr %team, i64 @ticket@

@@ -238,9 +238,10 @@ def call(tasks=8, barrier=True, cost=1e6):
 
 
 def test_flags_keep_needed_barriers_only():
-    meet, serial = walker.BARRIER, walker.SERIAL
-    cheap, dear = call(cost=0.1), call()
-    free = call(barrier=False)
+    meet, serial, shared = walker.BARRIER, walker.SERIAL, walker.SHARED
+    cheap, dear = call(cost=0.1), call(cost=10.0)
+    free = call(barrier=False, cost=10.0)
+    assert call_flags([call(cost=1e3), dear, call(cost=1e3)]) == [shared, meet, meet | shared]
     assert call_flags([dear, dear]) == [0, meet]
     assert call_flags([dear, free, dear]) == [0, 0, meet]
     assert call_flags([cheap, cheap, cheap]) == [serial] * 3
