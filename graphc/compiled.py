@@ -11,26 +11,61 @@ import numpy as np
 from graphc.ir.graph import Graph
 from graphc.program import Executable, Plan
 
+Explain = Callable[[Sequence[np.ndarray], int], Exception]
+
 
 class Code:
-    """What programs of equal structure share: the executable and how to feed it."""
+    """What programs of equal structure share: the executable, and which arrays it is bound to.
+
+    `executable` is None for a program that computes nothing (every output keeps its input).
+    """
 
     def __init__(self, executable: Executable | None, graph: Graph, donated: Mapping[int, int]) -> None:
-        """`executable` is None for a program that computes nothing (every output keeps its input)."""
-        self.executable = executable
+        self.executable: Any = executable
         self.lock = threading.Lock()
         self.donated = dict(donated)
-        self.n_inputs = len(graph.inputs)
-        self.kept = tuple(self.donated.items())
-        self.fresh = tuple(
-            (o, node.shape, node.dtype.numpy) for o, node in enumerate(graph.outputs) if o not in self.donated
-        )
-        state = set(self.donated.values())
-        self.loose = tuple(i for i in range(self.n_inputs) if i not in state)
-        self.state = tuple(sorted(state))
+        self.n_inputs, self.n_outputs = len(graph.inputs), len(graph.outputs)
+        state = sorted((i, o) for o, i in self.donated.items())
+        self.state = tuple(state)  # (input, output) pairs in one memory
+        self.loose = tuple(sorted(set(range(self.n_inputs)) - set(self.donated.values())))
+        outputs = [(o, node.shape, node.dtype.numpy) for o, node in enumerate(graph.outputs)]
+        self.fresh = tuple([output for output in outputs if output[0] not in self.donated])
+        self.fresh_positions = tuple([o for o, _, _ in self.fresh])
         self.bound: list[np.ndarray | None] = [None] * self.n_inputs
-        self.output_of = {i: o for o, i in self.kept}
-        self.binds = hasattr(executable, "bind_input")
+        self.can_bind = hasattr(executable, "bind_input")
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
+        """Run on these arrays; the status word. Only one thread at a time is inside."""
+        with self.lock:
+            if not self.can_bind:
+                return self.executable(inputs, outputs)
+            return self._run_bound(inputs, outputs)
+
+    def _run_bound(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
+        """State stays bound from call to call; other arrays are let go of after the run."""
+        executable, bound = self.executable, self.bound
+        for i, o in self.state:
+            array = inputs[i]
+            if array is not bound[i]:
+                bound[i] = None
+                executable.bind_input(i, array)
+                executable.bind_output(o, array)
+                bound[i] = array
+        for i in self.loose:
+            executable.bind_input(i, inputs[i])
+        for o in self.fresh_positions:
+            executable.bind_output(o, outputs[o])
+        try:
+            return executable.run()
+        finally:
+            executable.release(self.loose, self.fresh_positions)
+
+    def forget_state(self) -> None:
+        """Let go of the state arrays of the last call."""
+        if self.can_bind:
+            with self.lock:
+                self.bound = [None] * self.n_inputs
+                self.executable.release([i for i, _ in self.state], [o for _, o in self.state])
 
 
 class Program:
@@ -38,57 +73,43 @@ class Program:
 
     `outputs = program(inputs)`: inputs are C-contiguous arrays of the graph's input types, in order.
     A donated input is overwritten, and is itself the output. Other outputs are new arrays.
-    Raises IndexError (what a failed check says) before any donated array has changed.
+    Raises IndexError (what a failed check says) before any donated array has changed, ValueError or
+    TypeError for arrays that do not fit.
+
+    origin  "compiled", "memory" or "disk": where the code came from
+    plan    the plan, if it was made by this compilation
     """
 
     def __init__(
-        self,
-        code: Code,
-        graph: Graph,
-        explain: Callable[[Sequence[np.ndarray], int], Exception],
-        plan: Plan | None = None,
-        origin: str = "compiled",
+        self, code: Code, graph: Graph, explain: Explain, plan: Plan | None = None, origin: str = "compiled"
     ) -> None:
         self.code = code
         self.graph = graph
         self.plan = plan
-        self.origin = origin  # "compiled", "memory" or "disk"
+        self.origin = origin
         self._explain = explain
-        self._n_outputs = len(graph.outputs)
 
     @property
     def donated(self) -> dict[int, int]:
+        """Output position -> position of the input whose memory it takes."""
         return self.code.donated
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         code = self.code
-        outputs: list[Any] = [None] * self._n_outputs
-        for o, i in code.kept:
+        if len(inputs) != code.n_inputs:
+            raise ValueError(f"program takes {code.n_inputs} inputs (given {len(inputs)})")
+        outputs: list[Any] = [None] * code.n_outputs
+        for i, o in code.state:
             outputs[o] = inputs[i]
         for o, shape, dtype in code.fresh:
             outputs[o] = np.empty(shape, dtype)
-        if code.executable is None:
-            return outputs
-        with code.lock:
-            status = self._run(code, inputs, outputs) if code.binds else code.executable(inputs, outputs)
-        if status:
-            raise self._explain(inputs, status)
+        if code.executable is not None:
+            status = code.run(inputs, outputs)
+            if status:
+                raise self._explain(inputs, status)
         return outputs
 
-    def _run(self, code: Code, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
-        """Bind what changed since the last call, and run. State stays bound between calls."""
-        executable: Any = code.executable
-        if len(inputs) != code.n_inputs:
-            raise ValueError(f"program takes {code.n_inputs} inputs (given {len(inputs)})")
-        bound = code.bound
-        for i in code.state:
-            if inputs[i] is not bound[i]:
-                bound[i] = None
-                executable.bind_input(i, inputs[i])
-                executable.bind_output(code.output_of[i], inputs[i])
-                bound[i] = inputs[i]
-        for i in code.loose:
-            executable.bind_input(i, inputs[i])
-        for o, _, _ in code.fresh:
-            executable.bind_output(o, outputs[o])
-        return executable.run()
+    def __del__(self) -> None:
+        code = getattr(self, "code", None)
+        if code is not None:
+            code.forget_state()

@@ -6,15 +6,25 @@ Graph --PASSES--> Graph --checks--> Graph + flags --partition--> groups --lower-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from graphc import backend as backends
+from graphc import plan, program_cache, report
 from graphc.compiled import Code, Program
+from graphc.debug import Observer, Record, Stage, Validate, observers_from_environment
 from graphc.ir.graph import Graph
-from graphc.passes import checks
+from graphc.ir.node import no_sites
+from graphc.ir.partition import Group
+from graphc.ir.printer import print_graph
+from graphc.loop.lower import lower_group
+from graphc.loop.lowered import KernelCall
+from graphc.passes import checks, fold, fuse, simplify
+from graphc.program import Machine
+from graphc.storage import is_alias
 
 
 @dataclass(frozen=True)
@@ -25,27 +35,159 @@ class Pass:
     run: Callable[[Graph], Graph]
 
 
-PASSES: tuple[Pass, ...] = ()
+PASSES: tuple[Pass, ...] = (
+    Pass("simplify", simplify.run),
+    Pass("fold", fold.run),
+    Pass("cleanup", simplify.run),
+)
 
 
-def compile(graph: Graph, donate: Mapping[int, int] | None = None, backend: str = "llvm") -> Program:
-    """Compile a graph.
+def compile(
+    graph: Graph,
+    donate: Mapping[int, int] | None = None,
+    backend: str = "llvm",
+    observers: Sequence[Observer] = (),
+) -> Program:
+    """Compile a graph, or find the code of an equal one in memory or on disk.
 
-    donate   output position -> input position whose array the output overwrites
-    backend  a name from the entry-point group ``graphc.backends``
+    donate     output position -> input position whose array the output overwrites
+    backend    a name from the entry-point group ``graphc.backends``
+    observers  see every stage (then nothing is taken from a cache)
 
     Raises ValueError for an unknown backend or an impossible donation.
     """
     donated = dict(donate or {})
+    plan.check_donations(graph, donated)
     target: Any = backends.load(backend)
     explain = partial(checks.failure, graph)
     if target.wants_graph:
         return Program(Code(target.compile(graph, None), graph, donated), graph, explain)
-    raise ValueError(f"backend {backend!r} needs lowering, which is not connected yet")
+    watchers = (*observers, *observers_from_environment())
+    key = program_cache.program_key(graph, donated, target)
+    found = None if watchers else program_cache.find(key, graph, donated, target)
+    if found is not None:
+        return Program(found[0], graph, explain, origin=found[1])
+    stages = Stages(watchers)
+    planned = lower(graph, donated, target.machine, stages)
+    code = Code(stages.run("backend", lambda: _executable(target, graph, planned.plan)), graph, donated)
+    program_cache.remember(key, code)
+    program_cache.save(key, code, target)
+    program = Program(code, graph, explain, planned.plan)
+    for watcher in watchers:
+        if isinstance(watcher, Validate):
+            watcher.check("backend", program)
+    return program
 
 
-def optimise(graph: Graph) -> Graph:
+def _executable(target: Any, graph: Graph, plan_: plan.Plan) -> Any:
+    return target.compile(graph, plan_) if plan_.calls else None
+
+
+def inspect(graph: Graph, donate: Mapping[int, int] | None = None, backend: str = "llvm") -> Report:
+    """Compile as far as the plan and keep every stage, for people to read."""
+    record = Record()
+    target: Any = backends.load(backend)
+    donated = dict(donate or {})
+    plan.check_donations(graph, donated)
+    stages = Stages((record,))
+    if target.wants_graph:
+        stages.note("trace", 0.0, partial(print_graph, graph), graph=graph)
+        return Report(record.stages, None)
+    return Report(record.stages, lower(graph, donated, target.machine, stages))
+
+
+@dataclass(frozen=True)
+class Report:
+    """The stages of a compilation, in order, and the plan they led to."""
+
+    stages: list[Stage]
+    planned: plan.Planned | None
+
+    def __getitem__(self, name: str) -> Stage:
+        """The stage of this name. Raises KeyError that lists the names."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(f"no stage {name!r} (stages: {', '.join([s.name for s in self.stages])})")
+
+    @property
+    def kernels(self) -> tuple[Any, ...]:
+        """The distinct kernels, in order of first call."""
+        return self.planned.plan.kernels if self.planned else ()
+
+
+Result = TypeVar("Result")
+
+
+class Stages:
+    """Tells the observers about each stage; costs nothing when there are none."""
+
+    def __init__(self, observers: Sequence[Observer] = ()) -> None:
+        self.observers = observers
+        self.started = time.perf_counter()
+
+    def run(self, name: str, work: Callable[[], Result]) -> Result:
+        """Do the work of a stage that has no text."""
+        result = work()
+        self.note(name, self.lap(), str)
+        return result
+
+    def lap(self) -> float:
+        """Seconds since the last stage ended."""
+        now = time.perf_counter()
+        seconds, self.started = now - self.started, now
+        return seconds
+
+    def note(
+        self,
+        name: str,
+        seconds: float,
+        render: Callable[[], str],
+        graph: Graph | None = None,
+        before: Graph | None = None,
+    ) -> None:
+        if self.observers:
+            stage = Stage(name, seconds, render, graph, before)
+            for observer in self.observers:
+                observer(stage)
+            self.started = time.perf_counter()
+
+    def graph(self, name: str, before: Graph | None, after: Graph) -> Graph:
+        self.note(name, self.lap(), partial(print_graph, after), after, before)
+        return after
+
+
+def optimise(graph: Graph, stages: Stages | None = None) -> Graph:
     """Run the list of passes."""
+    stages = stages or Stages()
     for step in PASSES:
-        graph = step.run(graph)
+        graph = stages.graph(step.name, graph, step.run(graph))
     return graph
+
+
+def lower(
+    graph: Graph, donated: Mapping[int, int], machine: Machine, stages: Stages | None = None
+) -> plan.Planned:
+    """Everything between the traced graph and the backend."""
+    stages = stages or Stages()
+    with no_sites():
+        stages.graph("trace", None, graph)
+        checked = checks.run(optimise(graph, stages))
+        whole = checked.graph.with_outputs((*checked.graph.outputs, *checked.flags))
+        stages.graph("checks", graph, whole)
+        partition = fuse.partition(whole, machine)
+        stages.note("partition", stages.lap(), partial(report.partition_text, partition))
+        calls: dict[Group, tuple[KernelCall, ...]] = {
+            group: lower_group(group, machine) for group in partition.groups if not is_alias(group)
+        }
+        stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, calls))
+        planned = plan.make(
+            checked.graph,
+            partition.groups,
+            calls,
+            donated=donated,
+            flags=checked.flags,
+            checks=checked.messages,
+        )
+        stages.note("plan", stages.lap(), partial(report.plan_text, planned, whole))
+    return planned

@@ -60,7 +60,7 @@ def make(
     flags    bool scalars that must all be true; checks[i] says what it means if flags[i] is not
     """
     donated = dict(donated or {})
-    _check_donations(graph, donated)
+    check_donations(graph, donated)
     layout = lay_out(graph, groups, calls, flags, donated)
     precedence = layout.precedence
     sequence = order(precedence, layout.arena_size())
@@ -90,7 +90,8 @@ def make(
     return Planned(plan, tuple(steps), buffers)
 
 
-def _check_donations(graph: Graph, donated: Mapping[int, int]) -> None:
+def check_donations(graph: Graph, donated: Mapping[int, int]) -> None:
+    """Raise ValueError unless each donated input has its output's type and is donated once."""
     for output, input_ in donated.items():
         old, new = graph.inputs[input_].type, graph.outputs[output].type
         if old != new:

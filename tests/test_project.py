@@ -25,6 +25,8 @@ LAYERS = [
         "graphc.schedule",
         "graphc.storage",
         "graphc.compiled",
+        "graphc.program_cache",
+        "graphc.report",
         "graphc.backend",
         "graphc.debug",
         "graphc.pipeline",

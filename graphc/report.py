@@ -1,0 +1,94 @@
+"""Texts of the stages behind the graph: partition, loop IR, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.partition import Group, Partition
+from graphc.ir.printer import node_line
+from graphc.loop.lowered import KernelCall, Temp
+from graphc.loop.printer import print_kernel
+from graphc.plan import Planned
+from graphc.program import Plan, Slot
+
+
+def numbering(graph: Graph) -> dict[Node, int]:
+    """The number of each value in the printed graph."""
+    return {node: i for i, node in enumerate(dict.fromkeys((*graph.inputs, *graph.nodes)))}
+
+
+def partition_text(partition: Partition) -> str:
+    """The groups in order: what they read, their members, what they write."""
+    number = numbering(partition.graph)
+    lines = [f"partition of {partition.graph.name}: {len(partition.groups)} groups"]
+    for i, group in enumerate(partition.groups):
+        reads = ", ".join([f"%{number[n]}" for n in group.inputs])
+        writes = ", ".join([f"%{number[n]}" for n in group.outputs])
+        lines.append(f"\ngroup {i}: ({reads}) -> ({writes})")
+        lines += [f"  {node_line(node, number)}" for node in group.nodes]
+    return "\n".join(lines) + "\n"
+
+
+def loops_text(groups: Sequence[Group], calls: Mapping[Group, Sequence[KernelCall]]) -> str:
+    """The loop IR of every distinct kernel, in order of first use, with the groups that use it."""
+    users: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        for call in calls.get(group, ()):
+            users.setdefault(print_kernel(call.kernel), []).append(i)
+    parts = []
+    for text, used in users.items():
+        parts.append(
+            f"# group{'s' if len(used) > 1 else ''} {', '.join(map(str, dict.fromkeys(used)))}\n{text}"
+        )
+    return "\n".join(parts)
+
+
+def plan_text(planned: Planned, graph: Graph) -> str:
+    """Memory and calls: the table of arena buffers, and every call with where its arguments live."""
+    plan = planned.plan
+    number = numbering(graph)
+    lines = [
+        f"plan of {graph.name}: {len(plan.calls)} calls of {len(plan.kernels)} kernels, "
+        f"{sum(call.barrier for call in plan.calls)} barriers",
+        arena_line(plan),
+    ]
+    if plan.gate:
+        lines.append(f"gate after call {plan.gate - 1}; checks: {'; '.join(plan.checks)}")
+    lines += [f"output {o} takes the memory of input {i}" for o, i in sorted(plan.donated.items())]
+    lines += ["", "arena buffers (offset, bytes, calls, values)"]
+    for buffer in sorted(planned.buffers, key=lambda b: (b.offset, b.interval.start)):
+        span = f"{buffer.interval.start}..{buffer.interval.end}"
+        values = " -> ".join([value_name(v, number) for v in buffer.values])
+        lines.append(f"  {buffer.offset:>10} {buffer.interval.size:>10} {span:>9}  {values}")
+    lines += ["", "calls (| waits for all threads)"]
+    for i, (call, step) in enumerate(zip(plan.calls, planned.steps, strict=True)):
+        args = ", ".join(
+            [
+                f"{'&' if k in step.writes else ''}{value_name(v, number)} @ {slot_text(slot)}"
+                for k, (v, slot) in enumerate(zip(step.args, call.args, strict=True))
+            ]
+        )
+        mark = "|" if call.barrier else " "
+        lines.append(f"  {mark}{i:>4} {step.kernel.name} x{step.kernel.tasks}({args})")
+    return "\n".join(lines) + "\n"
+
+
+def arena_line(plan: Plan) -> str:
+    """`arena 1064960 bytes, lower bound 1048576 (ratio 1.016), scratch 8192 bytes a thread`."""
+    ratio = plan.arena_bytes / plan.arena_lower_bound if plan.arena_lower_bound else 1.0
+    return (
+        f"arena {plan.arena_bytes} bytes, lower bound {plan.arena_lower_bound} (ratio {ratio:.3f}), "
+        f"scratch {plan.scratch_bytes} bytes a thread"
+    )
+
+
+def value_name(value: Node | Temp, number: Mapping[Node, int]) -> str:
+    if isinstance(value, Temp):
+        return value.name
+    return f"%{number[value]}" if value in number else value.op.name
+
+
+def slot_text(slot: Slot) -> str:
+    return f"arena+{slot.offset}" if slot.space == "arena" else f"{slot.space} {slot.index}"
