@@ -13,22 +13,26 @@ from graphc.loop import ir
 from graphc.loop.scratch import scratch_layout
 from graphc.program import Machine
 
+from .emit_analysis import written
 from .emit_builder import Builder, Operand
-from .emit_loops import Statements, written
+from .emit_loops import Statements
 from .emit_state import Scope, State, Storage
 
 
 class Target(Protocol):
-    """What the emitter asks of a target."""
+    """What the emitter asks of a target: facts for lowering, and LLVM's names of its CPU features."""
 
     @property
     def machine(self) -> Machine: ...
+
+    @property
+    def required(self) -> frozenset[str]: ...
 
 
 def emit_kernel(kernel: ir.Kernel, target: Target) -> str:
     """LLVM IR text of a module that defines the kernel. ValueError for a kernel that breaks the grammar."""
     machine = target.machine
-    builder = Builder()
+    builder = Builder(scales="avx512f" in target.required)
     state = State(builder)
     state.scopes[0] = Scope(builder.flow, True, written(kernel.body))
     offsets, _ = scratch_layout(kernel)
@@ -36,7 +40,7 @@ def emit_kernel(kernel: ir.Kernel, target: Target) -> str:
     scratch = {buffer: builder.offset(base, "i8", offset) for buffer, offset in offsets.items()}
     for number, param in enumerate(kernel.params):
         state.storage[param] = Storage(Operand(builder, "ptr", 0, f"%p{number}"))
-    statements = Statements(state, machine.masked, scratch)
+    statements = Statements(state, machine.masked, machine.lanes(4), scratch)
     begin, end = Operand(builder, "i64", 0, "%begin"), Operand(builder, "i64", 0, "%end")
     statements.counted_loop(kernel.task.name, begin, end, 1, kernel.body)
     builder.line("ret void")

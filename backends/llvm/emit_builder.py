@@ -146,9 +146,13 @@ class Operand:
 
 
 class Builder:
-    """The text of one function under construction, plus the declarations it needs."""
+    """The text of one function under construction, plus the declarations it needs.
 
-    def __init__(self) -> None:
+    `scales`: the target multiplies by powers of two in one instruction (AVX-512), so `llvm.ldexp` is quick.
+    """
+
+    def __init__(self, scales: bool = False) -> None:
+        self.scales = scales
         self.blocks: list[Block] = []
         self.declarations: dict[str, str] = {}
         self.helpers: dict[str, str] = {}

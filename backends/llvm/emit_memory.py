@@ -143,7 +143,7 @@ def _lane_pointers(values: Values, at: Location, count: int) -> list[Operand]:
     return result
 
 
-def _prefix_mask(state: State) -> Operand | None:
+def active_lanes(state: State) -> Operand | None:
     """The active lanes of the current group as a mask (None: all of them)."""
     vector = state.vector
     assert vector is not None
@@ -252,7 +252,7 @@ def _vector_load(values: Values, e: ir.Load, at: Location) -> Operand:
     b, lanes = state.builder, state.vector.lanes
     own = None if e.mask is None else b.splat(values.value(e.mask).operand, lanes)
     if at.varying is None and at.stride == 1:
-        mask = own if at.storage.lanes else _both(_prefix_mask(state), own)
+        mask = own if at.storage.lanes else _both(active_lanes(state), own)
         address = pointer(values, at)
         if mask is None:
             return b.load(address, memory_element(e.dtype), lanes, e.dtype.itemsize)
@@ -342,7 +342,7 @@ def store(values: Values, buffer: ir.Buffer, index: tuple[ir.Expr, ...], value: 
     lanes = state.vector.lanes
     value = b.splat(value, lanes)
     if at.varying is None and at.stride == 1:
-        address, mask = pointer(values, at), _prefix_mask(state)
+        address, mask = pointer(values, at), active_lanes(state)
         if at.storage.lanes:  # a vector of its own: all lanes exist, so a blend does for a mask
             if state.mask is not None:
                 old = b.load(address, value.elem, lanes, buffer.dtype.itemsize)
@@ -378,7 +378,7 @@ def _scatter(values: Values, at: Location, value: Operand, lanes: int) -> None:
         for lane, address in enumerate(_lane_pointers(values, at, count)):
             b.store(b.extract(value, lane), address, at.buffer.dtype.itemsize)
         return
-    mask = _prefix_mask(state)
+    mask = active_lanes(state)
     assert mask is not None
     elem = memory_element(at.buffer.dtype)
     offsets = _offsets(values, at, lanes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from graphc.ir.types import bool_, int64
+from graphc.ir.types import int64
 from graphc.loop import ir
 
 from . import emit_memory
+from .emit_analysis import children
 from .emit_builder import Operand
 from .emit_index import bounds
 from .emit_scalar import binary_op, cast_op, compare_op, unary_op
@@ -165,32 +166,3 @@ class Values:
             return False
         resolve = self.state.resolve
         return bounds(e.a, resolve)[0] >= 0 and bounds(e.b, resolve)[0] > 0
-
-
-def children(e: ir.Expr) -> tuple[ir.Expr, ...]:
-    """The operands whose values an expression needs (a Load's index is an address: not among them)."""
-    if isinstance(e, ir.Unary | ir.Cast):
-        return (e.x,)
-    if isinstance(e, ir.Binary):
-        return (e.a, e.b)
-    if isinstance(e, ir.Select):
-        return (e.condition, e.a, e.b)
-    if isinstance(e, ir.Load):
-        return tuple(c for c in (e.mask, e.other) if c is not None)
-    return ()
-
-
-def is_pure_index(expr: ir.Expr) -> bool:
-    """Whether an int64 expression is arithmetic only, so that addresses may look through its name."""
-    if expr.dtype is not int64:
-        return False
-    stack, seen = [expr], set()
-    while stack:
-        e = stack.pop()
-        if id(e) in seen:
-            continue
-        seen.add(id(e))
-        if isinstance(e, ir.Load) or (isinstance(e, ir.Cast) and e.x.dtype is not bool_):
-            return False
-        stack.extend(children(e))
-    return True
