@@ -18,6 +18,7 @@ import llvmlite.binding as llvm
 
 from graphc.backends.llvm import tile, walker
 from graphc.backends.llvm.emit import emit_kernel
+from graphc.backends.llvm.parallel import build_all
 from graphc.backends.llvm.passes import optimise
 from graphc.backends.llvm.target import Target, target_machine
 from graphc.cache import digest, get_store
@@ -88,19 +89,24 @@ _lock = threading.Lock()
 
 def compile_sources(sources: Iterable[Source], target: Target) -> dict[str, bytes]:
     """Object code by symbol."""
-    return {source.symbol: _compile(source, target) for source in sources}
-
-
-def _compile(source: Source, target: Target) -> bytes:
+    by_key = {source.key: source for source in sources}
     with _lock:
-        code = _memory.get(source.key)
-        if code is None:
-            code = get_store().get(_KIND, source.key)
-            if code is None:
-                code = build_object(source.emit(), target)
-                get_store().put(_KIND, source.key, code)
+        missing = [source for key, source in by_key.items() if not _find(key)]
+        codes = build_all([source.emit for source in missing], target, build_object)
+        for source, code in zip(missing, codes, strict=True):
             _memory[source.key] = code
-        return code
+            get_store().put(_KIND, source.key, code)
+        return {source.symbol: _memory[key] for key, source in by_key.items()}
+
+
+def _find(key: str) -> bool:
+    """Whether the object is in memory now, from disk if need be."""
+    if key not in _memory:
+        code = get_store().get(_KIND, key)
+        if code is None:
+            return False
+        _memory[key] = code
+    return True
 
 
 def build_object(text: str, target: Target) -> bytes:

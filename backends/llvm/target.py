@@ -11,6 +11,7 @@ import platform
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -210,6 +211,18 @@ def new_target_machine(target: Target) -> llvm.TargetMachine:
     """A code generator for `target`: position-independent code, small code model."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=CODEGEN_LEVEL, reloc="pic", codemodel="small", jit=True
-    )
+    options = machine_options(target)
+    return llvm.Target.from_triple(options.pop("triple")).create_target_machine(**options)
+
+
+def machine_options(target: Target) -> dict[str, Any]:
+    """The triple, and the arguments of LLVM's `create_target_machine`."""
+    return {
+        "triple": target.triple,
+        "cpu": target.cpu,
+        "features": target.features,
+        "opt": CODEGEN_LEVEL,
+        "reloc": "pic",
+        "codemodel": "small",
+        "jit": True,
+    }

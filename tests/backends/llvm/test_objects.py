@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from plans import SHAPE, affine_kernel, chain_numpy, chain_plan, matmul_plan
 
 from graphc import cache
-from graphc.backends.llvm import Backend, objects
+from graphc.backends.llvm import Backend, objects, parallel
 from graphc.backends.llvm.image import dump_image, parse_image
 from graphc.backends.llvm.objects import kernel_source, tiles_of
 from graphc.backends.llvm.target import get_target
@@ -186,3 +187,53 @@ def test_cross_target_is_not_run():
 def test_store_is_the_environments(cold):
     objects.compile_kernels([affine_kernel(2.0, 1.0)], get_target())
     assert cache.get_store().info().entries == 1
+
+
+def modules(count: int):
+    target = get_target()
+    return [kernel_source(affine_kernel(float(n), 1.0), target).emit for n in range(count)]
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    monkeypatch.setattr(parallel, "get_num_threads", lambda: 2)
+
+
+def test_helpers_give_the_same_code(two_threads):
+    """However the modules are shared out, and also if this process compiles none itself."""
+    target = get_target()
+    emit = modules(2 * parallel.FEWEST)
+    here = [objects.build_object(text(), target) for text in emit]
+    mine = []
+
+    def slow_build(text, target):
+        time.sleep(0.05)
+        mine.append(text)
+        return objects.build_object(text, target)
+
+    assert parallel.build_all(emit, target, slow_build) == here
+    assert len(mine) < len(emit)
+
+
+@pytest.mark.parametrize("program", ["/bin/false", "/nonexistent/python", "/bin/cat"])
+def test_useless_helpers_do_no_harm(two_threads, monkeypatch, program):
+    monkeypatch.setattr(sys, "executable", program)
+    emit = modules(2 * parallel.FEWEST)
+    codes = parallel.build_all(emit, get_target(), objects.build_object)
+    assert len(codes) == len(emit)
+    assert all(codes)
+
+
+def test_error_in_a_helper_is_raised_here(two_threads):
+    emit = modules(2 * parallel.FEWEST)
+    emit[5] = lambda: "this is not LLVM IR"
+    with pytest.raises(RuntimeError, match="expected top-level entity"):
+        parallel.build_all(emit, get_target(), objects.build_object)
+
+
+def test_error_while_emitting_is_raised(two_threads):
+    def broken():
+        raise ValueError("no such kernel")
+
+    with pytest.raises(ValueError, match="no such kernel"):
+        parallel.build_all([*modules(2 * parallel.FEWEST), broken], get_target(), objects.build_object)
