@@ -18,6 +18,7 @@ from graphc.frontend import (  # each enters its methods
     shape,
     unary,
 )
+from graphc.frontend.compile import TensorSpec, compile
 from graphc.frontend.convert import device
 from graphc.frontend.creation import (
     BoolTensor,
@@ -64,6 +65,8 @@ from graphc.frontend.random import (
 )
 from graphc.frontend.size import Size
 from graphc.frontend.tensor import Tensor
+from graphc.functional import grad, jvp, value_and_grad, vjp
+from graphc.functional import trace as _trace
 from graphc.ir.types import DType as dtype
 from graphc.ir.types import bool_, float32, float64, int32, int64, uint8
 
@@ -77,3 +80,4 @@ bool = bool_
 
 methods.install()
 globals().update(methods.FUNCTIONS)
+trace = _trace

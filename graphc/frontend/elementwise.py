@@ -14,7 +14,7 @@ from graphc.frontend.nodes import broadcast_shapes, cast, expand, number
 from graphc.frontend.promotion import Promotion, get_default_dtype, number_dtype
 from graphc.frontend.tensor import Tensor, apply, from_array, needs_grad, operand, result
 from graphc.ir.node import Node
-from graphc.ir.types import DType, Shape, bool_, from_numpy_dtype, uint8
+from graphc.ir.types import DType, Shape, bool_, float64, from_numpy_dtype, uint8
 
 Number = int | float | bool
 Operand = Tensor | Number
@@ -80,6 +80,11 @@ def pointwise(label: str, build: Build, values: tuple[Operand, ...], dtype: DTyp
     return result(build(*nodes), label, tensors, tracked)
 
 
+def _is_number(value: Operand) -> bool:
+    """A Python number, or a tensor that stands for one (a float argument, a learning rate)."""
+    return not isinstance(value, Tensor) or (value._weak and value._cell.node.type.dtype.is_float)
+
+
 def binary(label: str, build: Build, a: Operand, b: Operand, floating: bool = False) -> Tensor:
     """An operation on two operands, in their common dtype (the default float dtype if `floating`)."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
@@ -89,6 +94,10 @@ def binary(label: str, build: Build, a: Operand, b: Operand, floating: bool = Fa
             return result(build(operand(a, tracked), operand(b, tracked)), label, (a, b), tracked)
     elif not isinstance(a, Tensor) and not isinstance(b, Tensor):
         a = from_array(np.asarray(a, number_dtype(a).numpy))
+    if _is_number(a) and _is_number(b):
+        found = pointwise(label, build, (a, b), float64)
+        found._weak = True
+        return found
     dtype = result_dtype(a, b)
     if floating and not dtype.is_float:
         dtype = get_default_dtype()

@@ -16,10 +16,10 @@ import numpy as np
 from graphc import pipeline
 from graphc.frontend.errors import TracerError, here
 from graphc.frontend.modes import MODE
-from graphc.frontend.tensor import Cell, Tensor, fresh_input, refresh
+from graphc.frontend.tensor import Cell, Tensor, fresh_input, refresh, share
 from graphc.ir.graph import Graph
-from graphc.ir.node import Kind, Node, make, set_site, set_site_provider, site_of
-from graphc.ops.constant import CONSTANT, INPUT, input_
+from graphc.ir.node import Kind, Node, make, no_sites, set_site, site_of
+from graphc.ops.constant import CONSTANT, INPUT, constant, input_
 
 
 @dataclass
@@ -75,10 +75,14 @@ class Pending:
     scalar_at: list[int] = field(default_factory=list)
 
 
-def canonical(targets: Iterable[Node]) -> Pending:
-    """Number everything that `targets` need, stopping at nodes whose value is known."""
+def canonical(targets: Iterable[Node], given: Sequence[Node] = ()) -> Pending:
+    """Number everything that `targets` need, stopping at `given` nodes and those whose value is known."""
     found = Pending()
     index, order, key = found.index, found.order, found.key
+    for node in given:
+        index[node] = len(order)
+        order.append(node)
+        key.append(node.type)
     slots: dict[int, int] = {}
     stack = list(targets)[::-1]
     while stack:
@@ -155,15 +159,19 @@ def _no_value(node: Node, bound: Any) -> Exception:
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
             f"{node.type}{place}"
         )
-    if isinstance(bound, Unbound) and bound.active:
+    if bound is not None and getattr(bound, "active", False):
         return TracerError(
-            f"the value of a traced tensor ({bound.what}, {node.type}) is not known while tracing"
+            f"the value of a traced tensor ({node.type}{place}, from {bound.what}) is not known while "
+            f"tracing: "
+            "Python's if, while, bool(), int(), float(), .item(), .numpy() and print need it. Write "
+            "graphc.where(condition, a, b) for a choice, graphc.scan for a loop, or return the tensor and "
+            "look "
+            f"at it outside\n  at {here()}"
         )
-    what = bound.what if isinstance(bound, Unbound) else "a tensor"
+    what = getattr(bound, "what", "a tensor")
     return TracerError(
         f"leaked tracer: a tensor made inside a trace from {what}{place} is used after the trace has "
-        f"ended; return it "
-        f"from the traced function instead of keeping it\n  at {here()}"
+        f"ended; return it from the traced function instead of keeping it\n  at {here()}"
     )
 
 
@@ -193,17 +201,27 @@ def clear_programs() -> None:
     _programs.clear()
 
 
-def build_graph(found: Pending, outputs: Sequence[int], lifted: Sequence[int] = ()) -> Graph:
-    """The pending graph over inputs of its own: leaves in order, then the lifted scalars."""
+def build_graph(
+    found: Pending, outputs: Sequence[int], lifted: Sequence[int] = (), given: Sequence[str] | None = None
+) -> Graph:
+    """The pending graph over inputs of its own.
+
+    Leaves become inputs, in order, followed by the lifted scalars. With `given` (names of the given
+    nodes), these are the inputs and leaves become constants.
+    """
     new: list[Node] = []
     inputs: list[Node] = []
     as_input = {found.scalar_at[i]: i for i in lifted}
-    leaf_positions = set(found.leaf_at)
+    arrays = dict(zip(found.leaf_at, found.arrays, strict=True))
     extra: dict[int, Node] = {}
-    previous = set_site_provider(None)
-    try:
+    with no_sites():
         for at, node in enumerate(found.order):
-            if at in leaf_positions:
+            if given is not None and at < len(given):
+                fresh = input_(given[at], node.type)
+                inputs.append(fresh)
+            elif at in arrays and given is not None:
+                fresh = constant(arrays[at], node.type.dtype)
+            elif at in arrays:
                 fresh = input_(f"x{len(inputs)}", node.type)
                 inputs.append(fresh)
             elif at in as_input:
@@ -212,8 +230,6 @@ def build_graph(found: Pending, outputs: Sequence[int], lifted: Sequence[int] = 
                 fresh = make(node.op, [new[found.index[n]] for n in node.inputs], node.attrs)
             set_site(fresh, site_of(node))
             new.append(fresh)
-    finally:
-        set_site_provider(previous)
     inputs += [extra[i] for i in lifted]
     return Graph(tuple(inputs), tuple(new[at] for at in outputs), tuple(n.attrs.name for n in inputs))
 
@@ -259,10 +275,11 @@ def run(
 def _settle(cell: Cell, array: np.ndarray) -> None:
     """Give a cell its value. Without history that can still be used, it becomes a leaf."""
     node = cell.node
-    node.bound = array
     if cell.fn is None or cell.fn.freed:
         cell.node = fresh_input(node.type, array)
         cell.tracks = False
+    else:
+        node.bound = array
     cell.old = None
 
 
@@ -281,7 +298,7 @@ def _resolve(cell: Cell) -> bool:
         seen, bound = bound, bound.bound
     if type(bound) is np.ndarray:
         if seen is not node:
-            node.bound = bound
+            node.bound = share(bound)
         return True
     if seen.op is CONSTANT:
         _settle(cell, np.ascontiguousarray(seen.attrs.array).reshape(seen.type.shape))
@@ -296,14 +313,12 @@ def realise(tensors: Sequence[Tensor]) -> None:
         cell = t._cell
         if cell.view is not None:
             refresh(cell)
-        if cell.node.bound is None or type(cell.node.bound) is not np.ndarray:
-            if not _resolve(cell):
-                cells[cell] = None
-            _forget(t)
+        if not _resolve(cell):
+            cells[cell] = None
     if cells:
         compute(list(cells))
-        for t in tensors:
-            _forget(t)
+    for t in tensors:
+        _forget(t)
 
 
 def compute(cells: list[Cell], donating: bool = False) -> None:
@@ -312,31 +327,55 @@ def compute(cells: list[Cell], donating: bool = False) -> None:
     outputs = tuple([found.index[c.node] for c in cells])
     donate = _donations(cells, outputs, found) if donating else ()
     values = run(found, outputs, donate)
-    for _, i in donate:
-        for node in found.leaves[i]:
+    for o, i in donate:
+        _overwrite(cells[o], found.leaves[i])
+    settled = sorted(zip(outputs, [c.node for c in cells], values, strict=True), key=lambda item: item[0])
+    del found
+    taken: set[int] = set()
+    for cell, array in zip(cells, values, strict=True):
+        if id(array) in taken:  # two cells with one node: each has an array of its own
+            array = array.copy()
+        taken.add(id(array))
+        _settle(cell, array)
+    # Nodes that somebody still holds (histories, other tensors) keep the value too, last ones first,
+    # since a node that goes lets go of its operands.
+    while settled:
+        _, node, array = settled.pop()
+        if node.bound is None and sys.getrefcount(node) > 2:
+            node.bound = share(array)
+        del node
+
+
+def _overwrite(cell: Cell, leaves: Sequence[Node]) -> None:
+    """The buffer of a replaced value has been taken over: nobody may read it any more."""
+    old = cell.old
+    assert old is not None
+    array = old.bound
+    for ref in cell.vars or ():
+        node = ref()
+        if node is not None and node.bound is array:
             node.bound = OVERWRITTEN
-    for cell, value in zip(cells, values, strict=True):
-        _settle(cell, value)
+    for node in (old, *leaves):
+        node.bound = OVERWRITTEN
+    cell.vars = None
 
 
 def _donations(cells: list[Cell], outputs: tuple[int, ...], found: Pending) -> tuple[tuple[int, int], ...]:
-    """(output, leaf) pairs: the buffer of a replaced value that nobody else can still read."""
+    """(output, leaf) pairs: the buffer of a replaced value that is no other cell's value too."""
     slot_of = {id(a): i for i, a in enumerate(found.arrays)}
+    leaf_at = set(found.leaf_at)
     pairs = []
-    taken = set()
+    taken: set[int] = set()
     seen: set[int] = set()
     for o, cell in enumerate(cells):
         old, at = cell.old, outputs[o]
-        if old is None or at in seen or at in found.leaf_at or type(old.bound) is not np.ndarray:
+        if old is None or at in seen or at in leaf_at or type(old.bound) is not np.ndarray:
             continue
         seen.add(at)
         slot = slot_of.get(id(old.bound))
         if slot is None or slot in taken or old.type != cell.node.type:
             continue
-        holders = len(found.leaves[slot]) + (old not in found.leaves[slot])
-        if sys.getrefcount(found.arrays[slot]) > holders + 2:  # + our list, + the call's argument
-            continue
-        if old.bound.flags.writeable and old.bound.flags.owndata:
+        if old.bound.flags.writeable:
             taken.add(slot)
             pairs.append((o, slot))
     return tuple(pairs)
@@ -372,6 +411,9 @@ def _simplify_view(cell: Cell) -> None:
 def value(tensor: Tensor) -> np.ndarray:
     """The computed array of a tensor: C-contiguous, not to be written to by the caller."""
     cell = tensor._cell
+    trace = MODE.trace
+    if trace is not None and cell.trace is not trace:
+        raise trace.needs_value("the value of a tensor from outside is needed inside a traced function")
     if cell.view is not None:
         refresh(cell)
     bound = cell.node.bound

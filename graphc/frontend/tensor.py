@@ -68,9 +68,10 @@ class Cell:
     tracks  the node depends on differentiable leaves although the value does not require grad
     trace   the trace during which the cell was made
     old     the input node of the last value computed, whose buffer the next value may take over
+    vars    the nodes that stand for leaves on this cell, bound to `old` or to the present value
     """
 
-    __slots__ = ("__weakref__", "fn", "node", "old", "trace", "tracks", "version", "view")
+    __slots__ = ("__weakref__", "fn", "node", "old", "trace", "tracks", "vars", "version", "view")
 
     def __init__(self, node: Node, fn: GradFn | None = None, tracks: bool = False) -> None:
         self.node = node
@@ -79,6 +80,7 @@ class Cell:
         self.version = 0
         self.view: View | None = None
         self.old: Node | None = None
+        self.vars: list[weakref.ref[Node]] | None = None
         self.trace = MODE.trace
 
 
@@ -155,9 +157,8 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The accumulated gradient of a leaf; None before any backward()."""
-        trace = MODE.trace
-        if trace is not None:
-            return trace.read_grad(self)
+        if MODE.trace is not None:
+            MODE.trace.read_grad(self)
         return self._grad
 
     @grad.setter
@@ -272,6 +273,25 @@ def leaf_node(array: np.ndarray) -> Node:
     return fresh_input(TensorType(array.shape, from_numpy_dtype(array.dtype)), array)
 
 
+class Sharing:
+    """`count` goes up whenever an array becomes the value of a second cell."""
+
+    count = 0
+
+
+def share(array: np.ndarray) -> np.ndarray:
+    """`array`, marked as one that several cells read: nobody may take over its buffer."""
+    Sharing.count += 1
+    array.flags.writeable = False
+    return array
+
+
+def alias(node: Node) -> Node:
+    """Another input node with the value of an input node: each cell has an input node of its own."""
+    bound = node.bound
+    return fresh_input(node.type, share(bound) if type(bound) is np.ndarray else node)
+
+
 def wrap_cell(cell: Cell) -> Tensor:
     tensor = object.__new__(Tensor)
     tensor._cell = cell
@@ -335,14 +355,17 @@ def variable(tensor: Tensor) -> Node:
     cell, var = tensor._cell, tensor._var
     if var is not None and var[1] == cell.version:
         node = var[0]
-        if node.bound is not cell.node.bound and cell.node.bound is not None:
+        if type(node.bound) is Node and type(cell.node.bound) is np.ndarray:
             node.bound = cell.node.bound  # computed meanwhile
         return node
     if MODE.trace is not None:
         MODE.trace.save_handle(tensor)
     value = cell.node.bound
-    node = fresh_input(cell.node.type, cell.node if value is None or isinstance(value, Node) else value)
+    node = fresh_input(cell.node.type, value if type(value) is np.ndarray else cell.node)
     tensor._var = (node, cell.version)
+    if cell.vars is None:
+        cell.vars = []
+    cell.vars.append(weakref.ref(node))
     if MODE.trace is not None:
         MODE.trace.note_variable(node, tensor)
     return node
@@ -372,8 +395,8 @@ def result(node: Node, label: str, inputs: tuple[Tensor, ...], tracked: bool) ->
             if other.tracks or other.fn is not None:
                 tracks = True
                 break
-        if node.op is INPUT and node.bound is not None:
-            node = fresh_input(node.type, node.bound)
+        if node.op is INPUT:
+            node = alias(node)
         cell = Cell(node, None, tracks)
     tensor = object.__new__(Tensor)
     tensor._cell = cell
@@ -505,7 +528,7 @@ def inplace(tensor: Tensor, new: Tensor, operation: str = "in-place operation") 
 def rebind(cell: Cell, node: Node, fn: GradFn | None, tracks: bool) -> None:
     """Store another node in a cell. Arrays stay with one cell each, so that buffers can be donated."""
     if node.op is INPUT and fn is None:
-        node = fresh_input(node.type, node if node.bound is None else node.bound)
+        node = alias(node)
     if cell.node.op is INPUT and isinstance(cell.node.bound, np.ndarray):
         cell.old = cell.node
     if isinstance(fn, AccumulateGrad):
@@ -550,7 +573,9 @@ def _title(dtype: DType) -> str:
 def is_concrete(tensor: Tensor) -> bool:
     """Whether the value is known now, without computing anything."""
     cell = tensor._cell
+    if MODE.trace is not None and cell.trace is not MODE.trace:
+        return False  # state: another value at each call
     if cell.view is not None:
         refresh(cell)
     node = cell.node
-    return isinstance(node.bound, np.ndarray) or node.kind is Kind.CONSTANT
+    return type(node.bound) is np.ndarray or node.kind is Kind.CONSTANT

@@ -130,11 +130,7 @@ def _sign(n: Node) -> Node:
 def _relu(n: Node) -> Node:
     """Zero for negative elements; the gradient at 0 is 0, as in PyTorch."""
     zero = ops.zeros(n.type)
-    return (
-        ops.select(ops.gt(n, zero), n, ops.select(ops.isnan(n), n, zero))
-        if n.dtype.is_float
-        else ops.maximum(n, zero)
-    )
+    return ops.select(ops.le(n, zero), zero, n)
 
 
 for _names, _build, _doc in (

@@ -1,0 +1,117 @@
+"""Calls of a compiled function whose result is still to be differentiated: its graph, built again.
+
+The nodes recorded by the trace are rebuilt on the present leaves, without running the Python
+function. The results are lazy tensors with history; the program is compiled (or found) when they
+are read, together with backward and update if these come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.frontend import tree
+from graphc.frontend.history import GradFn
+from graphc.frontend.record import Inputs, Output, Record, graph_of
+from graphc.frontend.tensor import (
+    Cell,
+    Tensor,
+    from_node,
+    gradient_fn,
+    leaf_node,
+    needs_grad,
+    operand,
+    rebind,
+    register,
+    variable,
+    wrap_cell,
+)
+from graphc.ir.node import Node, make, no_sites
+
+
+class Replay:
+    """A recorded function as nodes to build again."""
+
+    def __init__(self, record: Record, inputs: Inputs) -> None:
+        trace = record.trace
+        self.inputs = inputs
+        self.outputs = record.outputs
+        self.draws = [(g, count) for g, (_, count) in trace.keys.items()]
+        own = record.argument_variables
+        self.leaves = [(n, t) for n, t in trace.variables.items() if n not in own]
+        self.argument_leaves = list(own.items())
+        self.writes = [captured.tensor for captured, _ in record.writes]
+        self.argument_writes = list(record.argument_writes)
+        targets = [o.node for o in record.outputs if o.node is not None]
+        self.n_values = len(targets)
+        targets += [node for _, node in record.writes]
+        targets += [record.argument_writes[i] for i in self.argument_writes]
+        given = [*inputs.nodes, *[n for n, _ in self.leaves], *[n for n, _ in self.argument_leaves]]
+        names = [*inputs.names, *[f"leaf{i}" for i in range(len(given) - len(inputs.nodes))]]
+        self.graph = graph_of(targets, given, names, trace.name)
+        index = self.graph.index
+        self.steps = [(n.op, tuple([index[i] for i in n.inputs]), n.attrs, n) for n in self.graph.nodes]
+        self.input_at = [index.get(n, -1) for n in self.graph.inputs]
+        self.target_at = [index[n] for n in self.graph.outputs]
+
+    def call(self, leaves: Sequence[Any], result: Any) -> Any:
+        """Build the graph on argument leaves and present state."""
+        present, fns = self._present(leaves)
+        nodes: list[Node] = [None] * len(self.steps)  # type: ignore[list-item]
+        for at, node in zip(self.input_at, present, strict=True):
+            if at >= 0:
+                nodes[at] = node
+        with no_sites():
+            for at, (op, operands, attrs, original) in enumerate(self.steps):
+                if nodes[at] is None:
+                    nodes[at] = make(op, [nodes[i] for i in operands], attrs) if operands else original
+        targets = [nodes[at] for at in self.target_at]
+        self._write(leaves, targets)
+        for generator, count in self.draws:
+            generator.offset += count
+        fn = GradFn("CompiledFunctionBackward", tuple(fns))
+        return self._results(leaves, targets, result, fn)
+
+    def _present(self, leaves: Sequence[Any]) -> tuple[list[Node], list[GradFn]]:
+        """What the inputs are now, and where gradients go."""
+        inputs = self.inputs
+        present = [operand(leaves[i], True) for i in inputs.arguments]
+        present += [operand(c.tensor.detach(), False) for c in inputs.captured]
+        for t in inputs.grads:
+            assert t._grad is not None
+            present.append(operand(t._grad, False))
+        present += [leaf_node(g.key()) for g in inputs.keys]
+        present += [leaf_node(np.array(leaves[i])) for i in inputs.scalars]
+        present += [leaf_node(np.array(getter(), np.float64)) for getter in inputs.dynamics]
+        present += [variable(t) for _, t in self.leaves]
+        present += [operand(leaves[i], True) for _, i in self.argument_leaves]
+        sources = [t for _, t in self.leaves] + [leaves[i] for i in inputs.arguments]
+        fns = {fn: None for t in sources if needs_grad(t) and (fn := gradient_fn(t)) is not None}
+        return present, list(fns)
+
+    def _write(self, leaves: Sequence[Any], targets: Sequence[Node]) -> None:
+        changed = targets[self.n_values :]
+        owners = [*self.writes, *[leaves[i] for i in self.argument_writes]]
+        for tensor, node in zip(owners, changed, strict=True):
+            rebind(tensor._cell, node, None, True)
+            register(tensor)
+
+    def _results(self, leaves: Sequence[Any], targets: Sequence[Node], result: Any, fn: GradFn) -> Any:
+        outputs, found = iter(self.outputs), iter(targets)
+
+        def make_output(_: Any) -> Any:
+            output: Output = next(outputs)
+            if output.kind == "argument":
+                return leaves[output.keep]
+            if output.kind != "value":
+                return output.keep
+            node = next(found)
+            if not output.differentiable:
+                return from_node(node, True)
+            tensor: Tensor = wrap_cell(Cell(node, fn))
+            register(tensor)
+            return tensor
+
+        return tree.rebuild(result, make_output)
