@@ -1,26 +1,41 @@
-"""How a contraction is cut: register tile, cache blocks, tasks. Decided by shapes and the machine alone,
-never by the number of threads, so results do not depend on it."""
+"""How a contraction is cut: register tile, cache blocks, tasks.
+
+Decided by shapes and the machine alone, never by the number of threads, so results do not depend on it. The
+candidates are few, so all are tried against one cost model; its unit is a cycle of one core.
+"""
 
 from __future__ import annotations
 
+import enum
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.program import Machine
 
-SMALL = 1 << 16  # below this many flops one task does it all
-TASKS = 16  # tasks wanted of a big problem
+SMALL = 1 << 16  # flops worth a task of their own
+THREADS = (1, 2, 2, 4, 8)  # numbers of threads that tasks should divide among evenly
 LATENCY = 5  # cycles a multiply-add takes: fewer accumulators than this leave the pipe idle
-CALL = 40  # cycles of a tile call besides its multiply-adds, roughly
+CALL = 30  # cycles of a tile call besides its multiply-adds
 TASK = 300  # cycles to start a task
+KERNEL = 3000  # cycles to start a kernel: a barrier
 MIN_DEPTH = 64  # least K of a partial sum
+FAR = 0.4  # cycles more to copy an element to memory outside the second-level cache, and fetch it again
+
+
+class Source(enum.Enum):
+    """Where tiles read A: where it is, from a copy made by each task, or from one made by a kernel of
+    its own."""
+
+    PLACE = "place"
+    TASK = "task"
+    KERNEL = "kernel"
 
 
 @dataclass(frozen=True)
 class Sizes:
     """A flattened problem; `depth` are the axes of K. Costs are cycles per element: to copy one of A or
-    of B (None where it can be read in place), to store one of C."""
+    of B, to store one of C. `a_in_place`: A can be read where it is."""
 
     batch: int
     rows: int
@@ -42,8 +57,9 @@ class Blocking:
     """rows x lanes  the register tile
     row_tiles, col_panels  tiles of a task along each side
     axis, depth      a panel runs over part of this axis of K and all axes after it: so many k in all
+    blocks           number of panels along K
     split            number of partial sums
-    pack_a           A is copied (else read in place)
+    source           where tiles read A
     """
 
     rows: int
@@ -52,8 +68,9 @@ class Blocking:
     col_panels: int
     axis: int
     depth: int
+    blocks: int
     split: int
-    pack_a: bool
+    source: Source
 
 
 def choose_tile(rows: int, cols: int, depth: int, machine: Machine, itemsize: int) -> tuple[int, int]:
@@ -72,25 +89,24 @@ def choose_tile(rows: int, cols: int, depth: int, machine: Machine, itemsize: in
 
 
 def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
-    """Cut the problem so that packed panels stay in the second-level cache, packing is shared as widely
-    as balance allows, and a big problem has enough tasks. Returns the blocking and its cost in cycles."""
+    """Cut the problem so that packed panels stay in the second-level cache, packing is shared as widely as
+    balance allows, and a big problem has enough tasks. Returns the blocking and its cost."""
     rows, lanes = choose_tile(sizes.rows, sizes.cols, sizes.k, machine, sizes.itemsize)
     row_tiles, col_panels = -(-sizes.rows // rows), -(-sizes.cols // lanes)
-    flops = 2.0 * sizes.batch * sizes.rows * sizes.cols * sizes.k
-    wanted = 1.0 if flops < SMALL else min(float(TASKS), max(2.0, flops / SMALL))
-    best, best_cost = None, math.inf
-    ways = (False, True) if sizes.a_in_place else (True,)
+    sources = (Source.PLACE, Source.TASK) if sizes.a_in_place else (Source.TASK, Source.KERNEL)
     splits = [s for s in (1, 2, 4, 8, 16) if s == 1 or s * MIN_DEPTH <= sizes.k]
-    panels = {split: _panel(sizes, lanes, split, machine) for split in splits}
-    for tiles, columns, split, pack_a in itertools.product(_cuts(row_tiles), _cuts(col_panels), splits, ways):
-        axis, depth, blocks = panels[split]
+    best, best_cost = None, math.inf
+    for split in splits:
+        axis, depth, blocks = _panel(sizes, lanes, split, machine)
         parts = -(-blocks // -(-blocks // split))
-        candidate = Blocking(rows, lanes, tiles, columns, axis, depth, parts, pack_a)
-        if best is not None and not _fits(candidate, sizes, blocks, machine):
-            continue
-        cost = _cost(candidate, sizes, wanted, machine)
-        if cost < best_cost:
-            best, best_cost = candidate, cost
+        start = Blocking(rows, lanes, row_tiles, col_panels, axis, depth, blocks, parts, Source.TASK)
+        for tiles, panels, source in itertools.product(_cuts(row_tiles), _cuts(col_panels), sources):
+            candidate = replace(start, row_tiles=tiles, col_panels=panels, source=source)
+            if tiles * panels > 1 and not _fits(candidate, sizes, machine):
+                continue
+            cost = _cost(candidate, sizes, machine)
+            if cost < best_cost:
+                best, best_cost = candidate, cost
     assert best is not None
     return best, best_cost
 
@@ -100,13 +116,14 @@ def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int,
     and there is at least one for each of `split` partial sums if the axes allow it."""
     most = max(1, machine.l2_bytes // 4 // (lanes * sizes.itemsize))
     most = max(1, min(most, -(-sizes.k // split)))
-    axis, unit = 0, sizes.k // max(1, sizes.depth[0]) if sizes.depth else 1
+    if not sizes.depth:
+        return 0, 1, 1
+    axis, unit = 0, sizes.k // sizes.depth[0]
     while axis < len(sizes.depth) - 1 and unit > most:
         axis += 1
-        unit //= max(1, sizes.depth[axis])
-    extent = sizes.depth[axis] if sizes.depth else 1
-    parts = -(-extent * unit // most)
-    units = -(-extent // parts)
+        unit //= sizes.depth[axis]
+    extent = sizes.depth[axis]
+    units = -(-extent // -(-extent * unit // most))
     return axis, units * unit, -(-extent // units) * math.prod(sizes.depth[:axis])
 
 
@@ -115,26 +132,41 @@ def _cuts(count: int) -> list[int]:
     return list(dict.fromkeys(-(-count // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)))
 
 
-def _fits(b: Blocking, sizes: Sizes, blocks: int, machine: Machine) -> bool:
+def _fits(b: Blocking, sizes: Sizes, machine: Machine) -> bool:
     """Whether the scratch of a task stays within the second-level cache."""
-    packed = b.row_tiles * b.rows * b.depth if b.pack_a and b.col_panels > 1 else 0
-    sums = b.row_tiles * b.rows * b.col_panels * b.lanes if blocks > 1 else 0
+    packed = b.row_tiles * b.rows * b.depth if b.source is Source.TASK and b.col_panels > 1 else 0
+    sums = b.row_tiles * b.rows * b.col_panels * b.lanes if b.blocks > 1 else 0
     return max(packed, sums) * sizes.itemsize <= machine.l2_bytes // 2
 
 
-def _cost(b: Blocking, sizes: Sizes, wanted: float, machine: Machine) -> float:
+def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     """Cycles of the whole problem on one core, plus what too few or uneven tasks would lose."""
     width = machine.lanes(sizes.itemsize)
     row_tiles, panels = -(-sizes.rows // b.rows), -(-sizes.cols // b.lanes)
     row_blocks, col_blocks = -(-row_tiles // b.row_tiles), -(-panels // b.col_panels)
-    blocks = -(-sizes.k // b.depth)
     vectors = b.lanes // width
-    cycles = sizes.k * max(b.rows * vectors, LATENCY) + blocks * (CALL + 2 * b.rows * vectors)
-    products = sizes.batch * row_tiles * panels * cycles
-    pack_a = sizes.batch * sizes.rows * sizes.k * sizes.a_cost * col_blocks if b.pack_a else 0.0
-    pack_b = sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
-    stores = sizes.batch * sizes.rows * sizes.cols * (sizes.c_cost + (0.3 * b.split if b.split > 1 else 0.0))
+    cycles = sizes.k * max(b.rows * vectors, LATENCY) + b.blocks * (CALL + 2 * b.rows * vectors)
+    work = sizes.batch * row_tiles * panels * cycles
+    work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
+    elements = sizes.batch * sizes.rows * sizes.k
+    before = 0.0
+    if b.source is Source.TASK:
+        work += elements * sizes.a_cost * col_blocks
+    elif b.source is Source.KERNEL:
+        before = KERNEL + elements * (
+            sizes.a_cost + (FAR if elements * sizes.itemsize > machine.l2_bytes else 0.0)
+        )
+    results = sizes.batch * sizes.rows * sizes.cols
+    work += results * sizes.c_cost
+    after = KERNEL + 0.5 * results * b.split if b.split > 1 else 0.0
     tasks = sizes.batch * row_blocks * col_blocks * b.split
     even = row_blocks * b.row_tiles * col_blocks * b.col_panels / (row_tiles * panels)
-    few = max(1.0, wanted / tasks) ** 0.5
-    return (products + pack_a + pack_b + stores) * even * few + TASK * tasks
+    return work * (1 + (even - 1) / 4) * _idle(tasks, sizes) + before + after + TASK * tasks
+
+
+def _idle(tasks: int, sizes: Sizes) -> float:
+    """How much longer equal tasks take than if they could be cut at will, over the usual numbers of
+    threads."""
+    worth = max(1, int(2.0 * sizes.batch * sizes.rows * sizes.cols * sizes.k / SMALL))
+    threads = [min(t, worth) for t in THREADS]
+    return sum(-(-tasks // t) * t / tasks for t in threads) / len(threads)

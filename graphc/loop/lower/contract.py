@@ -9,22 +9,22 @@ from functools import partial
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
-from graphc.loop.lower.blocking import Blocking, Sizes, choose_blocks
+from graphc.loop.lower.blocking import Blocking, Sizes, Source, choose_blocks
 from graphc.loop.lower.conv import conv_problems
 from graphc.loop.lower.direct import choose_form, direct_call
 from graphc.loop.lower.fused import Fused, flat_buffer, place
+from graphc.loop.lower.merge import merged
 from graphc.loop.lower.operand import Layout, Strides, flat_stride, probe, symbols
+from graphc.loop.lower.pack import run_cost
 from graphc.loop.lower.problem import Contraction, dot_problem
 from graphc.loop.lower.split import combine_call
+from graphc.loop.lower.stage import stage_call
 from graphc.loop.lower.tiled import Tiled
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
-COPY = 0.3  # cycles to copy an element along a contiguous axis
-GATHER = 1.5  # cycles to copy one across
-STORE = 0.25  # cycles to store a result along a contiguous axis
-SCATTER = 3.0  # cycles to store one elsewhere
-THIN = 4  # with fewer rows or columns, vectors of plain loops do better than tiles
+SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
+THIN = 2  # with fewer rows or columns there is nothing to tile
 
 
 def lower_contraction(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
@@ -58,12 +58,13 @@ def _lower(problem: Contraction, group: Group, machine: Machine) -> list[KernelC
     if not problem.anchor.type.size or not math.prod((*problem.batch, *problem.rows, *problem.cols)):
         return []
     name = problem.anchor.op.name
+    problem = merged(problem, partial(place, group, flat_buffer))
     ways = [_way(problem, group), _way(problem.swapped(), group)]
     form = choose_form(problem, ways[0].a, ways[0].b, _last(ways[0].c), machine)
     _, m, n, k = problem.sizes
     tileable = problem.anchor.dtype.is_float and k > 0
     if tileable and min(m, n) >= THIN:
-        chosen = [(way, *choose_blocks(_sizes(way), machine)) for way in ways]
+        chosen = [(way, *choose_blocks(_sizes(way, machine), machine)) for way in ways]
         way, blocking, cost = min(chosen, key=lambda c: c[2])
         if cost < form.cost * math.prod(problem.sizes):
             return _tiled(way, blocking, group, machine, name)
@@ -90,7 +91,7 @@ def _last(c: tuple[Strides, Strides]) -> tuple[int | None, int | None]:
     return rows[-1] if rows else None, cols[-1] if cols else None
 
 
-def _sizes(way: _Way) -> Sizes:
+def _sizes(way: _Way, machine: Machine) -> Sizes:
     p = way.problem
     batch, m, n, _ = p.sizes
     in_place = (
@@ -98,24 +99,33 @@ def _sizes(way: _Way) -> Sizes:
         and flat_stride(way.a.side, p.rows) is not None
         and flat_stride(way.a.depth, p.depth) is not None
     )
+    width = machine.lanes(p.anchor.dtype.itemsize)
+    a_runs = [p.depth[-1]] if way.a.along_depth else []
+    a_runs += p.rows[-1:] if way.a.along_side and len(p.rows) == 1 else ()
+    b_runs = p.cols[-1:] if way.b.along_side else ()
     return Sizes(
         batch,
         m,
         n,
         p.depth,
         p.anchor.dtype.itemsize,
-        COPY if way.a.along_depth or (way.a.along_side and len(p.rows) == 1) else GATHER,
+        run_cost(a_runs, width),
         in_place,
-        COPY if way.b.along_side else GATHER,
-        STORE if _last(way.c)[1] == 1 else SCATTER,
+        run_cost(b_runs, width),
+        run_cost(p.cols[-1:] if _last(way.c)[1] == 1 else (), width, SCATTER),
     )
 
 
 def _tiled(way: _Way, blocking: Blocking, group: Group, machine: Machine, name: str) -> list[KernelCall]:
     problem = way.problem
     width = machine.lanes(problem.anchor.dtype.itemsize)
-    tiled = Tiled(problem, blocking, way.a, way.b, Fused(group, problem.anchor), width)
-    calls = [tiled.call(name)]
+    calls = []
+    staged = None
+    if blocking.source is Source.KERNEL:
+        staged, call = stage_call(problem, Fused(group, problem.anchor), width, f"{name}_rows")
+        calls.append(call)
+    tiled = Tiled(problem, blocking, way.a, way.b, Fused(group, problem.anchor), width, staged)
+    calls.append(tiled.call(name))
     if tiled.partial is not None:
         fused = Fused(group, problem.anchor)
         calls.append(combine_call(problem, tiled.partial, fused, width, f"{name}_combine"))

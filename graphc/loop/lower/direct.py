@@ -20,6 +20,7 @@ from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
 TASK_FLOPS = 1 << 16
+RESULT_FLOPS = 8  # what storing a result costs, in flops
 MOST_TASKS = 64
 LATENCY = 4.0  # cycles of a multiply-add that waits for the one before
 UNROLLED = 8  # vectors along K from which a dot product keeps several sums
@@ -73,7 +74,9 @@ def direct_call(problem: Contraction, form: Form, fused: Fused, machine: Machine
     cols = problem.cols if form.inner else problem.cols[:-1]
     box = (*problem.batch, *problem.rows, *cols)
     count = math.prod(box)
-    tasks = min(count, MOST_TASKS, max(1, int(problem.flops // TASK_FLOPS)))
+    batch, m, n, _ = problem.sizes
+    work = problem.flops + RESULT_FLOPS * batch * m * n
+    tasks = max(1, min(count, MOST_TASKS, int(work // TASK_FLOPS)))
     chunk = -(-count // tasks)
     tasks = -(-count // chunk)
     task = Var(int64, "task", tasks)

@@ -3,13 +3,18 @@ and the zero padding of convolutions clipped out of the loops instead of masked 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Const, Expr, Var, cast
 from graphc.loop.lower.problem import Access
 from graphc.loop.lower.writer import Writer
+
+COPY = 1.5  # cycles to load and store a vector
+RUN = 5.0  # cycles to start a run of vectors: loop control, addresses, clipping
+GATHER = 1.5  # cycles to copy an element of a run that is not contiguous on one side
+PAD = 16  # elements added to a row whose length would make rows compete for cache sets
 
 At = Callable[[Expr], Access]
 Put = Callable[[Expr, Expr | None], None]  # position, value (None: zero)
@@ -43,12 +48,14 @@ def clip(line: Line) -> tuple[Expr, Expr]:
     for (moving, extent), (start, _) in zip(line.access(probe).bounds, line.access(ZERO).bounds, strict=True):
         step = ix.linear(moving, probe)
         assert step is not None, "a padded axis must be linear along a panel"
-        assert step >= 0, "a padded axis must ascend along a panel"
         if step == 0:
             inside = ix.inside(start, extent)
             if ix.is_true(inside):
                 continue
             high = ix.mul(high, cast(inside, ZERO.dtype))
+        elif step < 0:
+            low = maximum(low, ix.add(ix.floordiv(ix.sub(start, extent), -step), 1))
+            high = ix.minimum(high, ix.add(ix.floordiv(start, -step), 1))
         else:
             # start + step*j >= 0  and  start + step*j < extent
             low = maximum(low, ix.mul(ix.floordiv(start, step), -1))
@@ -80,3 +87,14 @@ def copy_line(w: Writer, line: Line, span: tuple[Expr, Expr], read: Read, put: P
         with w.when(ix.compare("lt", low, high)):
             elements()
     zeros(high, ix.sub(line.length, high))
+
+
+def run_cost(runs: Sequence[int], width: int, otherwise: float = GATHER) -> float:
+    """Cycles per element to copy runs of some length (the best of several ways), or without any."""
+    return min([otherwise, *((RUN + COPY * -(-r // width)) / r for r in runs)])
+
+
+def padded(length: int, itemsize: int) -> int:
+    """A row length such that neighbouring rows do not fall into the same cache sets."""
+    length = -(-length // PAD) * PAD
+    return length + PAD if length * itemsize % 1024 == 0 else length

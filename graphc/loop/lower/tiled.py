@@ -17,15 +17,13 @@ from dataclasses import dataclass, replace
 from graphc.ir.types import Shape, TensorType, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Address, Buffer, Const, Expr, Tile, Var, address, identity_of, load
-from graphc.loop.lower.blocking import Blocking
+from graphc.loop.lower.blocking import Blocking, Source
 from graphc.loop.lower.columns import Segment, segments
 from graphc.loop.lower.fused import Fused, place
 from graphc.loop.lower.operand import Layout, flat_stride, symbols
-from graphc.loop.lower.pack import Line, clip, copy_line
+from graphc.loop.lower.pack import GATHER, Line, clip, copy_line, padded, run_cost
 from graphc.loop.lower.problem import Access, Contraction, Index
 from graphc.loop.lowered import KernelCall, Temp
-
-PAD = 16  # elements added to a row of packed A whose length would make rows compete for cache sets
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +66,17 @@ class Tiled:
     split."""
 
     def __init__(
-        self, problem: Contraction, blocking: Blocking, a: Layout, b: Layout, fused: Fused, width: int
+        self,
+        problem: Contraction,
+        blocking: Blocking,
+        a: Layout,
+        b: Layout,
+        fused: Fused,
+        width: int,
+        staged: Temp | None,
     ) -> None:
         self.p, self.cut, self.a, self.b, self.fused, self.width = problem, blocking, a, b, fused, width
+        self.staged = staged
         self.dtype = problem.anchor.dtype
         self.batch, self.m, self.n, self.k = problem.sizes
         self.rows, self.lanes = blocking.rows, blocking.lanes
@@ -177,7 +183,11 @@ class Tiled:
 
     def _rows_of_a(self, block: DepthBlock) -> PackedA:
         """A in place if its rows and its k lie at constant strides, else copied."""
-        if not self.cut.pack_a:
+        if self.staged is not None:
+            buffer = self.fused.buffer(self.staged)
+            first = ix.flatten(block.first(), self.p.depth)
+            return PackedA(lambda r: address(buffer, (self.flat_batch, r, first)), buffer.shape[-1], 1)
+        if self.cut.source is Source.PLACE:
             row = flat_stride(self.a.side, self.p.rows)
             step = flat_stride(self.a.depth, self.p.depth)
             assert row is not None
@@ -244,7 +254,8 @@ class Tiled:
         """panel[k, column]; vectors along the columns if these are contiguous, else along k."""
         w = self.w
         bounded = bool(self.p.b(*self._symbols()).bounds)
-        if self.b.along_depth and not self.b.along_side:
+        runs = self.p.cols[-1:] if self.b.along_side else ()
+        if self.b.along_depth and run_cost(runs, self.width) >= GATHER:
             if bounded:
                 self._pack_columns_one_by_one(panel, block, start)
             else:
@@ -377,9 +388,3 @@ class Tiled:
             with w.loop("j", segment.length, segment.most, "vector", self.width) as j:
                 index = self.p.c(self.batch_index, self._row_index(ix.add(row, r)), segment.at(j))
                 self.fused.finish(index, tile(r, ix.add(segment.offset, j)))
-
-
-def padded(length: int, itemsize: int) -> int:
-    """A row length for packed A such that neighbouring rows do not fall into the same cache sets."""
-    length = -(-length // PAD) * PAD
-    return length + PAD if length * itemsize % 1024 == 0 else length
