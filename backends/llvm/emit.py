@@ -13,7 +13,7 @@ from graphc.loop import ir
 from graphc.loop.scratch import scratch_layout
 from graphc.program import Machine
 
-from .emit_analysis import written
+from .emit_analysis import element_count, written
 from .emit_builder import Builder, Operand
 from .emit_loops import Statements
 from .emit_state import Scope, State, Storage
@@ -38,8 +38,11 @@ def emit_kernel(kernel: ir.Kernel, target: Target) -> str:
     offsets, _ = scratch_layout(kernel)
     base = Operand(builder, "ptr", 0, "%scratch")
     scratch = {buffer: builder.offset(base, "i8", offset) for buffer, offset in offsets.items()}
+    constant = constant_params(kernel)
     for number, param in enumerate(kernel.params):
-        state.storage[param] = Storage(Operand(builder, "ptr", 0, f"%p{number}"))
+        slot = builder.offset(Operand(builder, "ptr", 0, "%args"), "ptr", number)
+        pointer = builder.load(slot, "ptr", 0, 8, True)
+        state.storage[param] = Storage(pointer, constant=param in constant)
     statements = Statements(state, machine.masked, machine.lanes(4), scratch)
     begin, end = Operand(builder, "i64", 0, "%begin"), Operand(builder, "i64", 0, "%end")
     statements.counted_loop(kernel.task.name, begin, end, 1, kernel.body)
@@ -49,56 +52,34 @@ def emit_kernel(kernel: ir.Kernel, target: Target) -> str:
 
 
 def _module(kernel: ir.Kernel, machine: Machine, builder: Builder) -> str:
-    """The kernel's function (loads the params) and the body it calls (knows which of them do not overlap)."""
-    count = len(kernel.params)
-    loads = []
-    for i in range(count):
-        loads.append(f"  %a{i} = getelementptr ptr, ptr %args, i64 {i}")
-        loads.append(f"  %p{i} = load ptr, ptr %a{i}, align 8")
-    passed = "".join(f"ptr %p{i}, " for i in range(count))
-    alone = params_without_overlap(kernel)
-    params = "".join(
-        f"ptr {'noalias ' if param in alone else ''}%p{i}, " for i, param in enumerate(kernel.params)
-    )
-    rest = "i64 %begin, i64 %end, ptr noalias %scratch, ptr noalias %status"
-    name = f'"{kernel.name}"'
-    inner = f'"{kernel.name}.body"'
+    """The function, its helpers and declarations."""
     bits = 8 * machine.vector_bytes
+    arguments = "ptr %args, i64 %begin, i64 %end, ptr %scratch, ptr %status"
     return "\n".join(
         [
-            f"define void @{name}(ptr %args, i64 %begin, i64 %end, ptr %scratch, ptr %status) #0 {{",
-            *loads,
-            f"  call void @{inner}({passed}i64 %begin, i64 %end, ptr %scratch, ptr %status)",
-            "  ret void",
-            "}",
-            f"define internal void @{inner}({params}{rest}) #0 {{",
+            f'define void @"{kernel.name}"({arguments}) #0 {{',
             builder.body(),
             "}",
             *builder.helpers.values(),
             *builder.declarations.values(),
-            f'attributes #0 = {{ nounwind noinline "prefer-vector-width"="{bits}" '
-            f'"min-legal-vector-width"="{bits}" "no-trapping-math"="true" "frame-pointer"="none" }}',
+            f'attributes #0 = {{ nounwind "prefer-vector-width"="{bits}" "min-legal-vector-width"="{bits}" '
+            '"no-trapping-math"="true" "frame-pointer"="none" }',
+            "!0 = !{}",
             "",
         ]
     )
 
 
-def params_without_overlap(kernel: ir.Kernel) -> frozenset[ir.Buffer]:
-    """Params that no other param can share memory with in a way that matters.
+def constant_params(kernel: ir.Kernel) -> frozenset[ir.Buffer]:
+    """Params whose memory nobody writes while the kernel runs.
 
-    The planner may give an elementwise kernel the same memory for a param it reads and one it writes; that
-    takes two params of equal size of which one is written. All others are `noalias` for LLVM.
+    The planner may give a kernel the same memory for a param it reads and one it writes, element by element;
+    that takes two params of equal size. A param that is only read, with no written one of its size, is safe.
     """
     writes = written(kernel.body)
-    sizes: dict[int, list[ir.Buffer]] = {}
-    for param in kernel.params:
-        total = param.dtype.itemsize
-        for extent in param.shape:
-            total *= extent
-        sizes.setdefault(total, []).append(param)
-    alone = set()
-    for group in sizes.values():
-        shared = len(group) > 1 and any(p in writes for p in group)
-        if not shared:
-            alone.update(group)
-    return frozenset(alone)
+    sizes = {_nbytes(param) for param in kernel.params if param in writes}
+    return frozenset(p for p in kernel.params if p not in writes and _nbytes(p) not in sizes)
+
+
+def _nbytes(buffer: ir.Buffer) -> int:
+    return element_count(buffer) * buffer.dtype.itemsize

@@ -343,10 +343,11 @@ class Builder:
         self.line(f"call void @{name}({args}, i64 {max(lanes, 1)})")
         return [self.load(slot, elem, lanes, 64) for slot, elem in zip(results, outputs, strict=True)]
 
-    def load(self, pointer: Operand, elem: str, lanes: int, align: int) -> Operand:
-        return self.instruction(
-            elem, lanes, f"load {vector_type(elem, lanes)}, {pointer.typed}, align {align}"
-        )
+    def load(self, pointer: Operand, elem: str, lanes: int, align: int, constant: bool = False) -> Operand:
+        """A load; `constant` promises that nothing in this function writes the memory."""
+        promise = ", !invariant.load !0" if constant else ""
+        kind = vector_type(elem, lanes)
+        return self.instruction(elem, lanes, f"load {kind}, {pointer.typed}, align {align}{promise}")
 
     def store(self, value: Operand, pointer: Operand, align: int) -> None:
         self.line(f"store {value.typed}, {pointer.typed}, align {align}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from graphc.ir.types import DType, row_major_strides
 from graphc.loop import ir
 
-from .emit_builder import Operand
+from .emit_builder import Builder, Operand
 from .emit_index import affine
 from .emit_state import Entry, State, Storage, element
 
@@ -160,6 +160,12 @@ def _both(a: Operand | None, b: Operand | None) -> Operand | None:
 # --------------------------------------------------------------------- loads
 
 
+def read(b: Builder, at: Location, address: Operand, lanes: int = 0) -> Operand:
+    """An ordinary load of an element, or of several in a row."""
+    dtype = at.buffer.dtype
+    return b.load(address, memory_element(dtype), lanes, dtype.itemsize, at.storage.constant)
+
+
 def load(values: Values, e: ir.Load) -> Entry:
     """buffer[index] under the load's own mask and the current scope's."""
     state = values.state
@@ -212,36 +218,34 @@ def _other(values: Values, e: ir.Load, lanes: int) -> Operand:
 
 def _scalar_load(values: Values, e: ir.Load, at: Location, address: Operand) -> Operand:
     b = values.state.builder
-    elem = memory_element(e.dtype)
     if e.mask is None:
-        return b.load(address, elem, 0, e.dtype.itemsize)
+        return read(b, at, address)
     mask = values.value(e.mask).operand
     # a masked-off load reads the buffer's first element instead: no branch
     safe = b.select(mask, address, at.storage.pointer)
-    return b.select(mask, b.load(safe, elem, 0, e.dtype.itemsize), _other(values, e, 0))
+    return b.select(mask, read(b, at, safe), _other(values, e, 0))
 
 
 def _uniform_load(values: Values, e: ir.Load, at: Location, address: Operand) -> Operand:
     """The same element in all lanes: a scalar unless the mask differs between lanes."""
     b = values.state.builder
-    elem, align = memory_element(e.dtype), e.dtype.itemsize
     own = None if e.mask is None else values.value(e.mask).operand
     state_mask = None if e.buffer.shape == () else values.state.mask
     if own is not None and not own.lanes and state_mask is None:
         safe = b.select(own, address, at.storage.pointer)
-        got = b.load(safe, elem, 0, align)
+        got = read(b, at, safe)
         other = values.value(e.other).operand if e.other is not None else None
         if other is not None and other.lanes:
             wide = values.state.vector.lanes  # type: ignore[union-attr]
             return b.select(own, b.splat(got, wide), _other(values, e, wide))
         return b.select(own, got, _other(values, e, 0))
     if own is None and state_mask is None:
-        return b.load(address, elem, 0, align)
+        return read(b, at, address)
     lanes = values.state.vector.lanes  # type: ignore[union-attr]
     mask = _both(state_mask, None if own is None else b.splat(own, lanes))
     assert mask is not None
     some = b.call(f"llvm.vector.reduce.or.v{lanes}i1", "i1", 0, [mask])
-    got = b.splat(b.load(b.select(some, address, at.storage.pointer), elem, 0, align), lanes)
+    got = b.splat(read(b, at, b.select(some, address, at.storage.pointer)), lanes)
     return got if own is None else b.select(b.splat(own, lanes), got, _other(values, e, lanes))
 
 
@@ -255,7 +259,7 @@ def _vector_load(values: Values, e: ir.Load, at: Location) -> Operand:
         mask = own if at.storage.lanes else _both(active_lanes(state), own)
         address = pointer(values, at)
         if mask is None:
-            return b.load(address, memory_element(e.dtype), lanes, e.dtype.itemsize)
+            return read(b, at, address, lanes)
         other = _other(values, e, lanes) if own is not None else None
         return masked_load(values, address, e.dtype, mask, other)
     mask = _both(state.mask, own)
@@ -264,7 +268,7 @@ def _vector_load(values: Values, e: ir.Load, at: Location) -> Operand:
     if state.vector.prefix is None and at.varying is None and 1 < at.stride <= MAX_SHUFFLE_STRIDE:
         return _strided_load(values, e, at, lanes)
     count = lanes if state.vector.prefix is None else state.vector.prefix
-    return _gather(values, e.dtype, _lane_pointers(values, at, count), lanes)
+    return _gather(values, at, _lane_pointers(values, at, count), lanes)
 
 
 def masked_load(
@@ -280,13 +284,12 @@ def masked_load(
     return b.call(name, elem, lanes, [address, Operand(b, "i32", 0, align.text), mask, other])
 
 
-def _gather(values: Values, dtype: DType, addresses: list[Operand], lanes: int) -> Operand:
+def _gather(values: Values, at: Location, addresses: list[Operand], lanes: int) -> Operand:
     """Lane by lane: quicker on most processors than a hardware gather."""
     b = values.state.builder
-    elem = memory_element(dtype)
-    result = b.poison(elem, lanes)
+    result = b.poison(memory_element(at.buffer.dtype), lanes)
     for lane, address in enumerate(addresses):
-        result = b.insert(result, b.load(address, elem, 0, dtype.itemsize), lane)
+        result = b.insert(result, read(b, at, address), lane)
     return result
 
 
@@ -299,7 +302,7 @@ def _guarded_gather(values: Values, e: ir.Load, at: Location, mask: Operand, lan
     offsets = b.select(mask, _offsets(values, at, lanes), 0)
     elem = memory_element(e.dtype)
     addresses = [b.offset(at.storage.pointer, elem, b.extract(offsets, lane)) for lane in range(count)]
-    return b.select(mask, _gather(values, e.dtype, addresses, lanes), _other(values, e, lanes))
+    return b.select(mask, _gather(values, at, addresses, lanes), _other(values, e, lanes))
 
 
 def _strided_load(values: Values, e: ir.Load, at: Location, lanes: int) -> Operand:
@@ -308,7 +311,7 @@ def _strided_load(values: Values, e: ir.Load, at: Location, lanes: int) -> Opera
     elem, base, stride = memory_element(e.dtype), pointer(values, at), at.stride
     span = (lanes - 1) * stride + 1
     starts = [min(k * lanes, span - lanes) for k in range(stride)]
-    parts = [b.load(b.offset(base, elem, start), elem, lanes, e.dtype.itemsize) for start in starts]
+    parts = [read(b, at, b.offset(base, elem, start), lanes) for start in starts]
     result = None
     for k, part in enumerate(parts):
         mine = {i: i * stride - starts[k] for i in range(lanes) if min(i * stride // lanes, stride - 1) == k}

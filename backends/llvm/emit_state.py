@@ -74,11 +74,12 @@ class Vector:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
-    """Memory of a buffer. With lanes > 0 there is one element for each lane of the vector loop."""
+    """Memory of a buffer. With lanes > 0 there is one element for each lane of the vector loop; `constant`
+    memory is written by nobody while the kernel runs."""
 
     pointer: Operand
     lanes: int = 0
-    align: int = 0
+    constant: bool = False
 
 
 class State:
