@@ -81,3 +81,5 @@ bool = bool_
 methods.install()
 globals().update(methods.FUNCTIONS)
 trace = _trace
+
+from graphc import nn, optim  # noqa: E402  (they use the methods installed above)
