@@ -26,7 +26,7 @@ from graphc.ops.constant import CONSTANT, INPUT, constant, input_
 class Settings:
     """What the front end hands to the compiler; see `graphc.set_backend`."""
 
-    backend: str = "reference"
+    backend: str = "llvm"
 
 
 @dataclass
