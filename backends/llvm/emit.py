@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from graphc.backends.llvm.emit_analysis import element_count, written
+from graphc.backends.llvm.emit_builder import Builder, Operand
+from graphc.backends.llvm.emit_loops import Statements
+from graphc.backends.llvm.emit_state import Scope, State, Storage
 from graphc.loop import ir
 from graphc.loop.scratch import scratch_layout
 from graphc.program import Machine
-
-from .emit_analysis import element_count, written
-from .emit_builder import Builder, Operand
-from .emit_loops import Statements
-from .emit_state import Scope, State, Storage
 
 
 class Target(Protocol):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graphc.backends.llvm import emit_memory, emit_vector
+from graphc.backends.llvm.emit_analysis import element_count, is_pure_index, written
+from graphc.backends.llvm.emit_builder import Operand
+from graphc.backends.llvm.emit_memory import memory_element
+from graphc.backends.llvm.emit_state import Entry, Flow, Scope, State, Storage, Vector
+from graphc.backends.llvm.emit_values import Values
 from graphc.loop import ir
-
-from . import emit_memory, emit_vector
-from .emit_analysis import element_count, is_pure_index, written
-from .emit_builder import Operand
-from .emit_memory import memory_element
-from .emit_state import Entry, Flow, Scope, State, Storage, Vector
-from .emit_values import Values
 
 ALIGN = 64
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from graphc.backends.llvm.emit_builder import Builder, Operand
+from graphc.backends.llvm.emit_index import affine
+from graphc.backends.llvm.emit_state import Entry, State, Storage, element
 from graphc.ir.types import DType, row_major_strides
 from graphc.loop import ir
 
-from .emit_builder import Builder, Operand
-from .emit_index import affine
-from .emit_state import Entry, State, Storage, element
-
 if TYPE_CHECKING:
-    from .emit_values import Values
+    from graphc.backends.llvm.emit_values import Values
 
 MAX_SHUFFLE_STRIDE = 4
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from graphc.backends.llvm import math
+from graphc.backends.llvm.emit_builder import BITS, Builder, Operand
+from graphc.backends.llvm.emit_state import element
 from graphc.ir.types import DType
-
-from . import math
-from .emit_builder import BITS, Builder, Operand
-from .emit_state import element
 
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}

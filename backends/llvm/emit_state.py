@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphc.backends.llvm.emit_builder import Builder, Flow, Operand
 from graphc.ir.types import DType
 from graphc.loop import ir
-
-from .emit_builder import Builder, Flow, Operand
 
 ELEMENT = {
     "float32": "float",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from graphc.backends.llvm import emit_memory
+from graphc.backends.llvm.emit_analysis import children
+from graphc.backends.llvm.emit_builder import Operand
+from graphc.backends.llvm.emit_index import bounds
+from graphc.backends.llvm.emit_scalar import binary_op, cast_op, compare_op, unary_op
+from graphc.backends.llvm.emit_state import Entry, State, element
 from graphc.ir.types import int64
 from graphc.loop import ir
-
-from . import emit_memory
-from .emit_analysis import children
-from .emit_builder import Operand
-from .emit_index import bounds
-from .emit_scalar import binary_op, cast_op, compare_op, unary_op
-from .emit_state import Entry, State, element
 
 
 class Values:

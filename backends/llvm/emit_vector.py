@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from graphc.backends.llvm import emit_memory
+from graphc.backends.llvm.emit_analysis import element_count, reductions, written
+from graphc.backends.llvm.emit_builder import Operand
+from graphc.backends.llvm.emit_memory import active_lanes, memory_element
+from graphc.backends.llvm.emit_scalar import binary_op
+from graphc.backends.llvm.emit_state import Entry, Scope, Storage, Vector
 from graphc.ir.types import DType
 from graphc.loop import ir
 
-from . import emit_memory
-from .emit_analysis import element_count, reductions, written
-from .emit_builder import Operand
-from .emit_memory import active_lanes, memory_element
-from .emit_scalar import binary_op
-from .emit_state import Entry, Scope, Storage, Vector
-
 if TYPE_CHECKING:
-    from .emit_loops import Statements
+    from graphc.backends.llvm.emit_loops import Statements
 
 ALIGN = 64
 Partial = dict[ir.Buffer, tuple[Storage, str]]

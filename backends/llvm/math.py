@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import math_erf, math_exp, math_log, math_pow, math_trig
-from .emit_builder import Builder, Operand
-from .math_pow import integer_power
+from graphc.backends.llvm import math_erf, math_exp, math_log, math_pow, math_trig
+from graphc.backends.llvm.emit_builder import Builder, Operand
+from graphc.backends.llvm.math_pow import integer_power
 
 
 def rsqrt(b: Builder, x: Operand) -> Operand:

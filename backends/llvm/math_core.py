@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .emit_builder import Builder, Operand
+from graphc.backends.llvm.emit_builder import Builder, Operand
 
 
 @dataclass(frozen=True)

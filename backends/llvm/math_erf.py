@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .emit_builder import Builder, Operand
-from .math_core import F32, at_most, copysign, fabs, format_of, polynomial
-from .math_exp import exp
+from graphc.backends.llvm.emit_builder import Builder, Operand
+from graphc.backends.llvm.math_core import F32, at_most, copysign, fabs, format_of, polynomial
+from graphc.backends.llvm.math_exp import exp
 
 # float32: erf(x)/x - 1 in x^2 below 475/512, log(erfc(x)) + x in x above
 SMALL32 = (1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .emit_builder import Builder, Operand
-from .math_core import (
+from graphc.backends.llvm.emit_builder import Builder, Operand
+from graphc.backends.llvm.math_core import (
     F32,
     bits_of,
     copysign,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .emit_builder import Builder, Operand
-from .math_core import (
+from graphc.backends.llvm.emit_builder import Builder, Operand
+from graphc.backends.llvm.math_core import (
     F32,
     at_least,
     at_most,
@@ -17,7 +17,7 @@ from .math_core import (
     round_to_integer,
     split_exponent,
 )
-from .math_exp import exp_sum
+from graphc.backends.llvm.math_exp import exp_sum
 
 INFINITY = float("inf")
 
