@@ -1,0 +1,88 @@
+"""Clipping gradients, by their common norm or by value."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from graphc.frontend.creation import zeros
+from graphc.frontend.modes import no_grad
+from graphc.frontend.shape import stack
+from graphc.frontend.tensor import Tensor
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Any]:
+    found = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    return [p.grad for p in found if p.grad is not None]
+
+
+def get_total_norm(
+    tensors: Tensor | Iterable[Tensor],
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """The norm of all tensors taken as one vector. `foreach` is a hint without effect.
+
+    RuntimeError for a NaN or infinite norm if `error_if_nonfinite` (which reads the value).
+    """
+    parts: list[Any] = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    norm_type = float(norm_type)
+    if not parts:
+        return zeros(())
+    each = [_norm(t, norm_type) for t in parts]
+    total = each[0] if len(each) == 1 else _norm(stack(each), norm_type)
+    if error_if_nonfinite and not math.isfinite(total.item()):
+        raise RuntimeError(
+            f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so "
+            "it cannot "
+            "be clipped. To disable this error and scale the gradients by the non-finite norm anyway, set "
+            "`error_if_nonfinite=False`"
+        )
+    return total
+
+
+def _norm(tensor: Any, norm_type: float) -> Any:
+    if norm_type == 2.0:
+        return (tensor * tensor).sum().sqrt()
+    if norm_type == math.inf:
+        return tensor.abs().max()
+    return (tensor.abs() ** norm_type).sum() ** (1.0 / norm_type)
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scale all gradients in place so that their common norm is at most `max_norm`; returns the old norm."""
+    gradients = _gradients(parameters)
+    with no_grad():
+        total = get_total_norm(gradients, norm_type, error_if_nonfinite, foreach)
+        scale: Any = (float(max_norm) / (total + 1e-6)).clamp(max=1.0)  # type: ignore[operator]
+        for gradient in gradients:
+            gradient.mul_(scale)
+    return total
+
+
+def clip_grad_norm(*args: Any, **kwargs: Any) -> Tensor:
+    """The old name of `clip_grad_norm_`."""
+    warnings.warn(
+        "`nn.utils.clip_grad_norm` is now deprecated in favor of `nn.utils.clip_grad_norm_`.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return clip_grad_norm_(*args, **kwargs)
+
+
+def clip_grad_value_(
+    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
+) -> None:
+    """Clamp all gradients in place to [-clip_value, clip_value]."""
+    with no_grad():
+        for gradient in _gradients(parameters):
+            gradient.clamp_(-float(clip_value), float(clip_value))

@@ -1,0 +1,149 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from graphc import ops
+from graphc.frontend.creation import zeros_like
+from graphc.frontend.tensor import Tensor
+from graphc.nn.arith import Num
+from graphc.optim.checks import check_betas, check_hints, check_lr, check_number
+from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+
+
+def lerp(start: Num, end: Num, weight: Num, high: bool) -> Num:
+    """`start + weight * (end - start)`, from the other end if the weight is at least a half (`high`)."""
+    if high:
+        return end - (end - start) * (1 - weight)
+    return start + weight * (end - start)
+
+
+class Adam(Optimizer):
+    """Adam, with optional L2 (`weight_decay`) or decoupled weight decay and AMSGrad.
+
+    `foreach`, `fused` and `capturable` are hints without effect: every step is one fused program. Bias
+    corrections are computed in float64 inside it. ValueError for numbers out of range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        check_lr(lr)
+        check_number("epsilon value", eps)
+        check_betas(betas)
+        check_number("weight_decay value", weight_decay)
+        if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
+            raise ValueError("betas must be either both floats or both Tensors")
+        check_hints(foreach, fused, differentiable)
+        defaults = {
+            "lr": lr,
+            "betas": tuple(b.item() if isinstance(b, Tensor) else b for b in betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in _SINCE_SAVED.items():
+                group.setdefault(name, value)
+
+    def _structure(self, index: int) -> tuple:
+        betas = self.param_groups[index]["betas"]
+        return (*super()._structure(index), betas[0] <= 0.5)
+
+    def _init_state(self, group: Group, p: Tensor) -> State:
+        names = ["exp_avg", "exp_avg_sq"] + (["max_exp_avg_sq"] if group["amsgrad"] else [])
+        return {name: zeros_like(p) for name in names}
+
+    def _update(
+        self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
+    ) -> tuple[Num, dict[str, Num]]:
+        beta1, beta2, step = hyper.item("betas", 0), hyper.item("betas", 1), state["step"]
+        if group["weight_decay"] != 0:
+            if group["decoupled_weight_decay"]:
+                p = p * (1 - hyper.lr * hyper.weight_decay)
+            else:
+                grad = grad + hyper.weight_decay * p
+        mean = lerp(state["exp_avg"], grad, 1 - beta1, group["betas"][0] <= 0.5)
+        square = state["exp_avg_sq"] * beta2 + grad * grad * (1 - beta2)
+        changed = {"exp_avg": mean, "exp_avg_sq": square}
+        if group["amsgrad"]:
+            square = changed["max_exp_avg_sq"] = state["max_exp_avg_sq"].maximum(square)
+        correction = (1 - beta2**step).map(ops.sqrt)
+        denominator = square.map(ops.sqrt) / correction + hyper.eps
+        rate = hyper.lr / (1 - beta1**step)
+        return p - rate * mean / denominator, changed
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay. Arguments as for `Adam`; `weight_decay` is 0.01 unless given."""
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=True,
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True
+
+
+_SINCE_SAVED = {
+    "amsgrad": False,
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "fused": None,
+    "decoupled_weight_decay": False,
+}

@@ -1,0 +1,458 @@
+"""Optimizer: parameter groups, state, and the frame of a step.
+
+A subclass says how one parameter changes (`_update`), as arithmetic on nodes; so a step joins the
+program of the backward pass, lazily as well as compiled, and each parameter is updated in one pass over
+memory. Numbers in the groups are read through `Hyper`: they enter the program as inputs, so that a new
+learning rate compiles nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from graphc import ops
+from graphc.frontend import lazy, trace
+from graphc.frontend.creation import full, zeros
+from graphc.frontend.modes import enable_grad, no_grad, set_grad_enabled
+from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result
+from graphc.ir.types import float32
+from graphc.nn import hooks
+from graphc.nn.arith import Num, scalar
+from graphc.nn.hooks import HookTable, RemovableHandle
+
+Group = dict[str, Any]
+State = dict[str, Any]
+
+
+class _Required:
+    """The default of an option that every group must give."""
+
+    def __repr__(self) -> str:
+        return "<required parameter>"
+
+
+required = _Required()
+
+
+def _with_hooks(step: Callable) -> Callable:
+    """`step` between its hooks, ending with one program that computes everything pending."""
+
+    @functools.wraps(step)
+    def wrapper(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        if self._stepping:  # super().step() inside a step: the outer call has the hooks
+            return step(self, *args, **kwargs)
+        self._stepping = True
+        try:
+            for hook in self._optimizer_step_pre_hooks.values():
+                changed = hook(self, args, kwargs)
+                if changed is not None:
+                    if not (isinstance(changed, tuple) and len(changed) == 2):
+                        raise RuntimeError(
+                            "step pre-hook must return None or a tuple of (new_args, new_kwargs), "
+                            f"but got {changed}."
+                        )
+                    args, kwargs = changed
+            result = step(self, *args, **kwargs)
+            for post in self._optimizer_step_post_hooks.values():
+                post(self, args, kwargs)
+            lazy.sync()
+            return result
+        finally:
+            self._stepping = False
+
+    wrapper.hooked = True  # type: ignore[attr-defined]
+    return wrapper
+
+
+class Hyper:
+    """The numbers of one parameter group as scalars of the program: `hyper.lr`, or `hyper.item("betas", 0)`.
+
+    They are inputs, read again at every step, so that a changed number does not recompile. Which of them
+    are zero is fixed while tracing (`Optimizer._structure` watches that).
+    """
+
+    def __init__(self, optimizer: Optimizer, index: int) -> None:
+        self._optimizer, self._index = optimizer, index
+        self._scalars: dict[tuple[str, int], Num] = {}
+
+    def __getattr__(self, name: str) -> Num:
+        return self.item(name, -1)
+
+    def item(self, name: str, position: int) -> Num:
+        """The number `group[name][position]` (`group[name]` itself for position -1)."""
+        key = (name, position)
+        if key not in self._scalars:
+            self._scalars[key] = self._read(name, position)
+        return self._scalars[key]
+
+    def _read(self, name: str, position: int) -> Num:
+        optimizer, index = self._optimizer, self._index
+
+        def current() -> Any:
+            value = optimizer.param_groups[index][name]
+            return value if position < 0 else value[position]
+
+        value = current()
+        if not isinstance(value, Tensor):
+            value = trace.dynamic(lambda: float(current()))
+        return scalar(ops.reshape(operand(value, False), ()))
+
+
+class Optimizer:
+    """Base class of all optimizers, with PyTorch's interface.
+
+    params: parameters, (name, parameter) pairs, or dicts with a "params" key and options of their own.
+    defaults: the options a group does not give.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        self.defaults = defaults
+        self._stepping = False
+        for table in _HOOK_TABLES:
+            setattr(self, table, HookTable())
+        if isinstance(params, Tensor):
+            raise TypeError(
+                "params argument given to the optimizer should be an iterable of Tensors or dicts, "
+                f"but got {type(params).__name__}"
+            )
+        self.state: defaultdict[Any, State] = defaultdict(dict)
+        self.param_groups: list[Group] = []
+        groups = list(params)
+        if not groups:
+            raise ValueError("optimizer got an empty parameter list")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        step = cls.__dict__.get("step")
+        if callable(step) and not hasattr(step, "hooked"):
+            cls.step = _with_hooks(step)  # type: ignore[method-assign]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._stepping = False
+        for table in _HOOK_TABLES:
+            self.__dict__.setdefault(table, HookTable())
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return "\n".join(lines) + "\n)"
+
+    # ------------------------------------------------------------------ stepping
+
+    @_with_hooks
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; returns what `closure` returned, if given."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for index, group in enumerate(self.param_groups):
+            with set_grad_enabled(bool(group.get("differentiable"))):
+                self._step_group(index, group)
+        return loss
+
+    def _step_group(self, index: int, group: Group) -> None:
+        live = [p for p in group["params"] if p.grad is not None]
+        self._begin(group, live)
+        trace.guard(lambda: self._structure(index))
+        counts = self._advance(live)
+        hyper = Hyper(self, index)
+        for p in live:
+            state = self.state.get(p, {})
+            count = counts.get(id(state.get("step")))
+            self._step_one(group, hyper, p, state, count)
+        trace.consume_grads(live)
+
+    def _structure(self, index: int) -> tuple:
+        """What the program of a step depends on besides numbers: a change means another program."""
+        group = self.param_groups[index]
+        options = tuple([bool(v) for k, v in group.items() if k not in ("params", "param_names", "lr")])
+        return (len(self.param_groups), len(group["params"]), len(self.state), options)
+
+    def _begin(self, group: Group, live: list[Tensor]) -> None:
+        """Make the state of parameters met for the first time.
+
+        They share one step count, so that its bias corrections are computed once (`_advance`).
+        """
+        new = [p for p in live if not self.state.get(p)]
+        if not new:
+            return
+        with trace.paused():  # state made during a trace belongs to the program, not to the trace
+            count = zeros((), dtype=float32)
+            for p in new:
+                state = self._init_state(group, p)
+                if self._counts:
+                    state = {"step": count, **state}
+                if state:
+                    self.state[p] = state
+
+    def _advance(self, live: list[Tensor]) -> dict[int, Num]:
+        """Add one to the step counts of the live parameters; gives the new counts by id of their tensor.
+
+        A count shared with parameters that do not move now is split off first.
+        """
+        moving: dict[int, list[State]] = {}
+        for p in live:
+            state = self.state.get(p, {})
+            if "step" in state:
+                moving.setdefault(id(state["step"]), []).append(state)
+        owners = Counter(id(s["step"]) for s in self.state.values() if "step" in s) if moving else {}
+        counts = {}
+        for key, states in moving.items():
+            count = states[0]["step"]
+            if owners[key] > len(states):
+                with trace.paused():
+                    count = count.clone()
+                for state in states:
+                    state["step"] = count
+            count.add_(1)
+            counts[id(count)] = scalar(operand(count, False))
+        return counts
+
+    def _step_one(self, group: Group, hyper: Hyper, p: Tensor, state: State, count: Num | None) -> None:
+        """Run `_update` on nodes and store what it returns."""
+        tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and k != "step"}
+        inputs = (p, p.grad, *tensors.values())
+        tracked = bool(group.get("differentiable")) and needs_grad(*inputs)
+        grad = Num(operand(p.grad, tracked))
+        values = {name: Num(operand(t, tracked)) for name, t in tensors.items()}
+        if count is not None:
+            values["step"] = count
+        new, changed = self._update(
+            group, hyper, Num(operand(p, tracked)), -grad if group.get("maximize") else grad, values
+        )
+        label = f"{type(self).__name__}Backward0"
+        for target, value in ((p, new), *((tensors[name], v) for name, v in changed.items())):
+            inplace(target, result(value.to(target.dtype), label, inputs, tracked))
+
+    _counts = True  # whether states have a "step"
+
+    def _init_state(self, group: Group, p: Tensor) -> State:
+        """The state (but for "step") of a parameter seen for the first time."""
+        return {}
+
+    def _update(
+        self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
+    ) -> tuple[Num, dict[str, Num]]:
+        """The new value of one parameter, and of the state entries that change.
+
+        `state["step"]` is the count after this step, a scalar. Python's `if` may look at `group` only to
+        see whether a number is zero or an option is set.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines neither step nor _update")
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of all parameters (the default), or fill them with zeros."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if set_to_none:
+                    p.grad = None
+                else:
+                    p.grad = p.grad.detach().zero_()
+
+    # -------------------------------------------------------------------- groups
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group: a dict with "params" and the options in which it differs from the defaults."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        params = param_group["params"]
+        if isinstance(params, set):
+            raise TypeError(
+                "optimizer parameters need to be organized in ordered collections, but the ordering "
+                "of tensors "
+                "in sets will change between runs. Please use a list instead."
+            )
+        entries = [params] if isinstance(params, Tensor) else list(params)
+        names = [e[0] for e in entries if isinstance(e, tuple)]
+        param_group["params"] = [e[1] if isinstance(e, tuple) else e for e in entries]
+        if names:
+            if len(names) != len(entries):
+                raise ValueError(
+                    "all optimizer params should be with/without names. Some param names are missing"
+                )
+            param_group["param_names"] = names
+        self._check_params(param_group)
+        for name, default in self.defaults.items():
+            if default is required and name not in param_group:
+                raise ValueError(
+                    f"parameter group didn't specify a value of required optimization parameter {name}"
+                )
+            param_group.setdefault(name, default)
+        self._check_groups(param_group)
+        self.param_groups.append(param_group)
+
+    def _check_params(self, param_group: Group) -> None:
+        for p in param_group["params"]:
+            if not isinstance(p, Tensor):
+                raise TypeError(
+                    f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}"
+                )
+            if not self.defaults.get("differentiable") and not p.is_leaf:
+                raise ValueError("can't optimize a non-leaf Tensor")
+
+    def _check_groups(self, param_group: Group) -> None:
+        mine = {id(p) for p in param_group["params"]}
+        if len(mine) != len(param_group["params"]):
+            warnings.warn(
+                "optimizer contains a parameter group with duplicate parameters; in future, this will cause "
+                "an error; see github.com/pytorch/pytorch/issues/40967 for more information",
+                stacklevel=4,
+            )
+        named = "param_names" in param_group
+        for group in self.param_groups:
+            if named != ("param_names" in group):
+                raise ValueError(
+                    "all optimizer param groups should be with/without names. cannot add param group "
+                    f"{'with names' if named else 'without names'} to the optimizer"
+                )
+            if any(id(p) in mine for p in group["params"]):
+                raise ValueError("some parameters appear in more than one parameter group")
+
+    # --------------------------------------------------------------- state dicts
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"state": {index: state}, "param_groups": [...]}; parameters are numbered in order.
+
+        State entries whose name starts with an underscore are private and stay out.
+        """
+        for pre in self._optimizer_state_dict_pre_hooks.values():
+            pre(self)
+        number: dict[int, int] = {}
+        groups = []
+        for group in self.param_groups:
+            start = len(number)
+            for i, p in enumerate(group["params"], start):
+                number.setdefault(id(p), i)
+            packed = {k: v for k, v in group.items() if k != "params"}
+            packed["params"] = [number[id(p)] for p in group["params"]]
+            groups.append(packed)
+        state = {}
+        for key, value in self.state.items():
+            if isinstance(key, Tensor):
+                key, value = number[id(key)], {k: v for k, v in value.items() if not str(k).startswith("_")}
+            state[key] = value
+        result: dict[str, Any] = {"state": state, "param_groups": groups}
+        for post in self._optimizer_state_dict_post_hooks.values():
+            changed = post(self, result)
+            result = result if changed is None else changed
+        return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state made by `state_dict`; ValueError if its groups do not fit (nothing changes).
+
+        Tensors are copied, into the tensors that are there already where possible, so that programs
+        compiled with this optimizer go on with the loaded values.
+        """
+        state_dict = dict(state_dict)
+        for pre in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = pre(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        saved = copy.deepcopy(state_dict["param_groups"])
+        if len(saved) != len(self.param_groups):
+            raise ValueError("loaded state dict has a different number of parameter groups")
+        if any(len(a["params"]) != len(b["params"]) for a, b in zip(self.param_groups, saved, strict=True)):
+            raise ValueError(
+                "loaded state dict contains a parameter group that doesn't match the size of "
+                "optimizer's group"
+            )
+        mine = itertools.chain.from_iterable(g["params"] for g in self.param_groups)
+        theirs = itertools.chain.from_iterable(g["params"] for g in saved)
+        by_number = dict(zip(theirs, mine, strict=True))
+        with no_grad():
+            self._take_state(state_dict["state"], by_number)
+        for group, new in zip(self.param_groups, saved, strict=True):
+            new["params"] = group["params"]
+            if "param_names" in group:
+                new.setdefault("param_names", group["param_names"])
+            group.clear()
+            group.update(new)
+        self.__setstate__({"state": self.state, "param_groups": self.param_groups})
+        for post in self._optimizer_load_state_dict_post_hooks.values():
+            post(self)
+
+    def _take_state(self, saved: dict[Any, Any], by_number: dict[int, Tensor]) -> None:
+        state: defaultdict[Any, State] = defaultdict(dict)
+        counts: dict[tuple[int, float], Tensor] = {}
+        for key, value in saved.items():
+            if key not in by_number:
+                state[key] = value
+                continue
+            p = by_number[key]
+            old = self.state.get(p, {})
+            state[p] = {name: _taken(p, name, item, old.get(name), counts) for name, item in value.items()}
+        self.state = state
+
+    # --------------------------------------------------------------------- hooks
+
+    def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """`hook(optimizer, args, kwargs)` runs before `step` and may replace its arguments."""
+        return hooks.add(self._optimizer_step_pre_hooks, hook)
+
+    def register_step_post_hook(self, hook: Callable) -> RemovableHandle:
+        """`hook(optimizer, args, kwargs)` runs after `step`."""
+        return hooks.add(self._optimizer_step_post_hooks, hook)
+
+    def register_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """`hook(optimizer)` runs before `state_dict`."""
+        return hooks.add(self._optimizer_state_dict_pre_hooks, hook, prepend)
+
+    def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """`hook(optimizer, state_dict)` runs after `state_dict` and may return another."""
+        return hooks.add(self._optimizer_state_dict_post_hooks, hook, prepend)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """`hook(optimizer, state_dict)` runs before loading and may return another."""
+        return hooks.add(self._optimizer_load_state_dict_pre_hooks, hook, prepend)
+
+    def register_load_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """`hook(optimizer)` runs after loading."""
+        return hooks.add(self._optimizer_load_state_dict_post_hooks, hook, prepend)
+
+
+_HOOK_TABLES = (
+    "_optimizer_step_pre_hooks",
+    "_optimizer_step_post_hooks",
+    "_optimizer_state_dict_pre_hooks",
+    "_optimizer_state_dict_post_hooks",
+    "_optimizer_load_state_dict_pre_hooks",
+    "_optimizer_load_state_dict_post_hooks",
+)
+
+
+def _taken(p: Tensor, name: str, item: Any, old: Any, counts: dict[tuple[int, float], Tensor]) -> Any:
+    """A state entry as loaded: a copy, in the dtype of the parameter; step counts stay float32.
+
+    Equal step counts become one tensor again (see `Optimizer._advance`).
+    """
+    if name == "step":
+        number = float(item)
+        key = (id(old), number)
+        if key not in counts:
+            fits = isinstance(old, Tensor) and not any(k[0] == id(old) for k in counts)
+            counts[key] = old.fill_(number) if fits else full((), number, dtype=float32)
+        return counts[key]
+    if isinstance(item, Tensor):
+        wanted = p.dtype if p.dtype.is_float else item.dtype
+        if isinstance(old, Tensor) and old.shape == item.shape and old.dtype is wanted:
+            return old.copy_(item)
+        return item.detach().to(wanted).clone()
+    return copy.deepcopy(item)

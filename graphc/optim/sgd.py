@@ -1,0 +1,90 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from graphc.frontend.creation import ones, zeros_like
+from graphc.frontend.tensor import Tensor
+from graphc.nn.arith import Num, scalar
+from graphc.optim.checks import check_hints, check_lr, check_number
+from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum (optionally Nesterov's), weight decay and dampening.
+
+    `foreach` and `fused` are hints without effect: every step is one fused program. ValueError for
+    numbers out of range.
+    """
+
+    _counts = False
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        check_lr(lr)
+        check_number("momentum value", momentum)
+        check_number("weight_decay value", weight_decay)
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        check_hints(foreach, fused, differentiable)
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in _SINCE_SAVED.items():
+                group.setdefault(name, value)
+
+    def _init_state(self, group: Group, p: Tensor) -> State:
+        # PyTorch's first buffer is the first gradient, undamped. Starting from zeros gives that, if the
+        # dampening waits one step: `_first` is 1 at the first step and 0 ever after.
+        if group["momentum"] == 0:
+            return {}
+        first = {"_first": ones(())} if group["dampening"] != 0 else {}
+        return {"momentum_buffer": zeros_like(p), **first}
+
+    def _update(
+        self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
+    ) -> tuple[Num, dict[str, Num]]:
+        if group["weight_decay"] != 0:
+            grad = grad + hyper.weight_decay * p
+        changed: dict[str, Num] = {}
+        if group["momentum"] != 0:
+            new = grad
+            if group["dampening"] != 0:
+                damped = hyper.dampening
+                if "_first" in state:
+                    damped = damped * (1 - scalar(state["_first"].node))
+                    changed["_first"] = state["_first"] * 0
+                new = grad * (1 - damped)
+            buffer = changed["momentum_buffer"] = state["momentum_buffer"] * hyper.momentum + new
+            grad = grad + hyper.momentum * buffer if group["nesterov"] else buffer
+        return p - hyper.lr * grad, changed
+
+
+_SINCE_SAVED = {"nesterov": False, "maximize": False, "foreach": None, "differentiable": False, "fused": None}

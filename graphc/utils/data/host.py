@@ -1,0 +1,47 @@
+"""Work on the host: random orders, and rows of tensors without compiling a program.
+
+The loaders run beside the compiled step, so they use NumPy on arrays that exist already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.frontend.random import Generator, default_generator
+from graphc.frontend.tensor import Tensor, from_array
+
+
+def draw_seed(generator: Generator | None = None) -> int:
+    """A 63-bit seed drawn from a graphc Generator, or from the global one."""
+    source = generator or default_generator
+    words = np.random.SeedSequence(source.key().tolist()).generate_state(1, np.uint64)
+    source.offset += 1
+    return int(words[0] >> np.uint64(1))
+
+
+def rng(generator: Generator | None = None) -> np.random.Generator:
+    """A NumPy generator seeded by (and advancing) a graphc Generator, or the global one."""
+    return np.random.Generator(np.random.Philox(draw_seed(generator)))
+
+
+def permutation(n: int, generator: Generator | None = None) -> np.ndarray:
+    """A random order of 0..n-1."""
+    return rng(generator).permutation(n)
+
+
+def host_array(tensor: Tensor) -> np.ndarray:
+    """The tensor's values, without a copy where possible. Not to be written to."""
+    return tensor.detach().numpy()
+
+
+def host_rows(tensor: Tensor, index: Any) -> Tensor:
+    """`tensor[index]` along the first axis, copied on the host; with history if the tensor has any."""
+    if tensor.requires_grad:
+        return tensor[index]
+    array = host_array(tensor)
+    if isinstance(index, Tensor):
+        index = host_array(index)
+    rows = np.array(array[index])
+    return from_array(rows)
