@@ -473,15 +473,17 @@ def variables(expr: Expr) -> frozenset[Expr]:
 
 def _find_variables(expr: Expr) -> frozenset[Expr]:
     found: set[Expr] = set()
+    seen: set[Expr] = set()
     stack = [expr]
     while stack:
         e = stack.pop()
+        if e in seen:
+            continue
+        seen.add(e)
         known = e.__dict__.get("_variables")
         if known is not None:
             found |= known
-            continue
-        parts = operands(e)
-        if parts:
+        elif parts := operands(e):
             stack.extend(parts)
         elif not isinstance(e, Const):
             found.add(e)

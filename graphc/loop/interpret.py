@@ -90,6 +90,13 @@ def _div(a: Any, b: Any) -> Any:
     return np.divide(a, b) if np.issubdtype(type(a), np.floating) else np.floor_divide(a, b)
 
 
+def _pow(a: Any, b: Any) -> Any:
+    """A negative power of an integer is truncated to an integer: 0 unless `a` is 1 or -1."""
+    if np.issubdtype(type(b), np.signedinteger) and b < 0:
+        return type(a)(0 if abs(a) != 1 else 1 if b % 2 == 0 else a)
+    return np.power(a, b)
+
+
 def _mulhi(a: Any, b: Any) -> Any:
     return np.uint32((int(a) * int(b)) >> 32)
 
@@ -100,7 +107,7 @@ BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "mul": np.multiply,
     "div": _div,
     "rem": np.remainder,
-    "pow": np.power,
+    "pow": _pow,
     "max": np.maximum,
     "min": np.minimum,
     "and": np.bitwise_and,
@@ -123,7 +130,7 @@ def run(kernel: Kernel, arrays: Sequence[np.ndarray], tasks: Sequence[int] | Non
     """Run `kernel` on `arrays` (one per param, C-contiguous, of the param's dtype and size), in place.
 
     `tasks` gives the task indices to run (default: all, in order). Returns the status: 0, or the code of the
-    first failed Check. Raises ValueError for arrays that do not fit and IndexError for accesses out of bounds.
+    first failed Check. Raises ValueError for arrays that do not fit, IndexError for bad accesses.
     """
     if len(arrays) != len(kernel.params):
         raise ValueError(f"kernel {kernel.name} has {len(kernel.params)} params, got {len(arrays)} arrays")

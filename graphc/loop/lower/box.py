@@ -1,0 +1,86 @@
+"""Writing the loops over a box: which of them are cut into tasks, which one runs as vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+
+from graphc.ir.types import Shape
+from graphc.loop import index as ix
+from graphc.loop.ir import ZERO, Expr
+from graphc.loop.lower.nest import Grid, cut
+from graphc.loop.lower.scope import Scope
+
+
+@dataclass(frozen=True)
+class Box:
+    """Loops over `dims`. Of those other than `vector`, the first `lead` are one flat range cut by `outer`;
+    the vector loop is cut by `inner`."""
+
+    dims: Shape
+    vector: int | None = None
+    lanes: int = 1
+    lead: int = 0
+    outer: Grid = Grid(1, 1)
+    inner: Grid = Grid(1, 1)
+
+    @property
+    def tasks(self) -> int:
+        return self.outer.tasks * self.inner.tasks
+
+    @property
+    def serial(self) -> list[int]:
+        """Positions of the loops that are not the vector one."""
+        return [d for d in range(len(self.dims)) if d != self.vector]
+
+
+def make_box(dims: Shape, vector: int | None, lanes: int, wanted: int = 1) -> Box:
+    """A box cut into about `wanted` tasks: outermost loops first, the vector loop if they are not enough."""
+    if vector is not None and dims[vector] == 1:
+        vector = None
+    box = Box(dims, vector, lanes)
+    extents = [dims[d] for d in box.serial]
+    inner = Grid(1, 1) if vector is None else Grid(dims[vector], dims[vector])
+    if wanted <= 1:
+        return Box(dims, vector, lanes, inner=inner)
+    lead = next((j for j in range(1, len(extents) + 1) if prod(extents[:j]) >= wanted), len(extents))
+    flat = prod(extents[:lead])
+    outer = cut(flat, wanted, extents[lead - 1]) if lead else Grid(1, 1)
+    if vector is not None and outer.tasks * 2 <= wanted:
+        inner = cut(dims[vector], wanted // outer.tasks, 1, lanes)
+    return Box(dims, vector, lanes, lead, outer, inner)
+
+
+@contextmanager
+def enter(scope: Scope, box: Box, task: Expr = ZERO, vector_first: bool = False) -> Iterator[Expr]:
+    """Open the loops of one task; gives the flat point inside them."""
+    digits: list[Expr] = [ZERO] * len(box.dims)
+    share = ix.floordiv(task, box.inner.tasks)
+    serial = box.serial
+    with ExitStack() as stack:
+        if vector_first:
+            _enter_vector(stack, scope, box, task, digits)
+        if box.lead:
+            start = ix.mul(share, box.outer.block)
+            var = stack.enter_context(scope.loop("i", box.outer.extent(share), box.outer.block))
+            lead = serial[: box.lead]
+            flat = ix.unflatten(ix.add(start, var), [box.dims[d] for d in lead])
+            for d, digit in zip(lead, flat, strict=True):
+                digits[d] = digit
+        for d in serial[box.lead :]:
+            digits[d] = stack.enter_context(scope.loop("i", box.dims[d]))
+        if not vector_first:
+            _enter_vector(stack, scope, box, task, digits)
+        yield ix.flatten(digits, box.dims)
+
+
+def _enter_vector(stack: ExitStack, scope: Scope, box: Box, task: Expr, digits: list[Expr]) -> None:
+    if box.vector is None:
+        return
+    part = ix.mod(task, box.inner.tasks)
+    var = stack.enter_context(
+        scope.loop("v", box.inner.extent(part), box.inner.block, mode="vector", lanes=box.lanes)
+    )
+    digits[box.vector] = ix.add(ix.mul(part, box.inner.block), var)
