@@ -21,7 +21,7 @@ import numpy as np
 
 from graphc.backends.llvm import walker
 from graphc.backends.llvm.image import Image
-from graphc.backends.llvm.runtime import Runtime, pointer
+from graphc.backends.llvm.runtime import Runtime, Team, pointer
 from graphc.backends.llvm.table import CallTable
 from graphc.ir.types import TensorType
 
@@ -33,7 +33,7 @@ class Executable:
         self.image = image
         self._runtime = runtime
         runtime.engine.load(image.objects)
-        self.table = CallTable(image.calls, [runtime.engine.address(s) for s in image.symbols])
+        self.table = CallTable(image.calls, image.gate, [runtime.engine.address(s) for s in image.symbols])
         self._n_inputs = len(image.inputs)
         self._held: list[np.ndarray | None] = [None] * (self._n_inputs + len(image.outputs))
         self._missing = set(range(len(self._held)))
@@ -45,6 +45,8 @@ class Executable:
         self._job_words = self._job.data
         self._job_address = self._job.ctypes.data
         self._binding = threading.Lock()
+        self._team: Team | None = None
+        self._native: tuple[object, ...] = ()
 
     def _new_job(self) -> np.ndarray:
         table = self.table
@@ -57,6 +59,7 @@ class Executable:
             self._bases.ctypes.data,
             table.widest,
         )
+        job[11] = table.tasks
         return job
 
     def __call__(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
@@ -109,19 +112,29 @@ class Executable:
         if self._missing:
             raise RuntimeError(f"{self._describe(min(self._missing))} is not bound")
         runtime = self._runtime
-        job = self._job_words
         image = self.image
         with runtime.lock:
-            workers, team = 1, None
-            if self.table.parallel:
-                crew = runtime.team()
-                workers = crew.workers
-                team = crew.address
-                job[10], job[11] = runtime.claims(self.table.count, workers)
+            team = runtime.team() if self.table.parallel else None
+            workers = team.workers if team else 1
+            job = self._job_words
             self._words[-1] = runtime.arena(image.arena_bytes)
-            job[7], job[8] = runtime.scratch(image.scratch_bytes, workers)
-            job[9] = workers
-            return runtime.native_run(self._job_address, team)
+            job[6], job[7] = runtime.scratch(image.scratch_bytes, workers)
+            job[8] = workers
+            if team is None or workers == 1:
+                return runtime.native_run(self._job_address, None)
+            if team is not self._team:
+                self._join(team)
+            status = runtime.native_run(self._job_address, team.address)
+            team.keep[job[walker.JOB_ROUND]] = self._native
+            return status
+
+    def _join(self, team: Team) -> None:
+        """Prepare memory for the claims of a team's workers."""
+        words = self.table.count * team.workers
+        claims = np.zeros(words * team.rounds, np.int64)
+        self._job[9:11] = claims.ctypes.data, 8 * words
+        self._native = (self.table, self._bases, claims)
+        self._team = team
 
     def _describe(self, at: int) -> str:
         return f"input {at}" if at < self._n_inputs else f"output {at - self._n_inputs}"

@@ -28,22 +28,35 @@ _SCRATCH_GAP = 4096 + 192  # keeps two workers' scratch out of each other's cach
 
 
 class Team:
-    """`workers - 1` native threads beside the calling one."""
+    """`workers - 1` native threads beside the calling one.
+
+    `keep[r]` holds what native code may still read in round r: a straggler can be inside a round after its
+    run.
+    """
 
     def __init__(self, engine: Engine, workers: int) -> None:
         self.workers = workers
-        self._memory = Block(walker.TEAM_BYTES)
+        self.rounds = workers + 1  # more than can have stragglers, so one is always free
+        self.keep: list[object] = [None] * self.rounds
+        self._memory = Block(walker.team_bytes(self.rounds))
         self.address = self._memory.address
-        spins = _SPINS if workers <= available_cpus() else _SPINS_CROWDED
-        ctypes.c_int64.from_address(self.address + walker.team_offset("spins")).value = spins
-        self._stop = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.address("graphc_stop"))
-        enter = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(engine.address(walker.WORKER))
+        self._set("rounds", self.rounds)
+        self._set("spins", _SPINS if workers <= available_cpus() else _SPINS_CROWDED)
+        self._stop = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.address(walker.STOP))
+        self._enter = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(engine.address(walker.WORKER))
         self.threads = [
-            threading.Thread(target=enter, args=(self.address, w), name=f"graphc-worker-{w}", daemon=True)
+            threading.Thread(target=self._work, args=(w,), name=f"graphc-worker-{w}", daemon=True)
             for w in range(1, workers)
         ]
         for thread in self.threads:
             thread.start()
+
+    def _set(self, word: str, value: int) -> None:
+        ctypes.c_int64.from_address(self.address + walker.team_offset(word)).value = value
+
+    def _work(self, index: int) -> None:
+        """A worker's life; it holds on to the team, and so to the team's memory."""
+        self._enter(self.address, index)
 
     def stop(self) -> None:
         """End the threads. No program may be running."""
@@ -66,7 +79,6 @@ class Runtime:
         self._team: Team | None = None
         self._arena = GrowingBlock()
         self._scratch = GrowingBlock()
-        self._claims = GrowingBlock()
 
     def team(self) -> Team:
         """The team of as many workers as `get_num_threads` says now."""
@@ -100,11 +112,6 @@ class Runtime:
         """Address of worker 0's scratch of `size` bytes, and the distance to the next worker's."""
         stride = -(-size // 4096) * 4096 + _SCRATCH_GAP
         return self._scratch.at_least(stride * workers), stride
-
-    def claims(self, calls: int, workers: int) -> tuple[int, int]:
-        """Address of worker 0's claim words for so many calls, and the distance to the next worker's."""
-        stride = -(-8 * calls // walker.LINE) * walker.LINE
-        return self._claims.at_least(stride * workers), stride
 
     def forget_threads(self) -> None:
         """In a forked child: the threads are gone, and the lock may have been held by one of them."""

@@ -1,4 +1,4 @@
-"""The call table that native code walks, with barriers only where threads must meet."""
+"""The call table that native code walks: plain words, with each call's dependencies as one number."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from graphc.backends.llvm import walker
 
 # Estimates of one thread, only good enough to tell microseconds from milliseconds.
 _FLOPS_PER_US = 10_000.0
-_BYTES_PER_US = 8_000.0
+_BYTES_PER_US = 12_000.0
 _CALL_US = 0.05
-SERIAL_US = 2.0  # a call cheaper than this is not worth two barriers
+_MOST_TASKS = 1 << 30  # they are counted in 32 bits
+SERIAL_US = 2.0  # a call cheaper than this is not worth sharing
 SHARED_US = 30.0  # a call dearer than this is shared out in chunks
 ALONE_US = 15.0  # a program cheaper than this is not worth waking the team
 
@@ -35,50 +36,47 @@ def estimate(flops: float, size: float) -> float:
 
 
 def call_flags(calls: Sequence[TableCall]) -> list[int]:
-    """The walker's flags of each call.
-
-    Cheap calls and calls of one task are serial: worker 0 runs them alone, and between two of them its own
-    order is barrier enough. A barrier the plan asks for is kept when work of another thread may be
-    unfinished: a serial call waits for parallel calls, a parallel call also for serial ones, even if the
-    plan's barrier between them was one that was dropped.
-    """
+    """The walker's flags of each call: cheap calls and calls of one task are serial, dear ones shared."""
     flags = []
-    parallel_open = serial_open = serial_owed = False
-    for number, call in enumerate(calls):
+    for call in calls:
         serial = call.tasks == 1 or call.cost < SERIAL_US
-        if serial:
-            meet = call.barrier and parallel_open
-            serial_owed |= call.barrier and serial_open
-        else:
-            meet = serial_owed or (call.barrier and (parallel_open or serial_open))
-        if meet:
-            parallel_open = serial_open = serial_owed = False
-        serial_open |= serial
-        parallel_open |= not serial
-        shared = not serial and call.cost > SHARED_US
-        flags.append(walker.BARRIER * (meet and number > 0) + walker.SERIAL * serial + walker.SHARED * shared)
+        flags.append(walker.SERIAL if serial else walker.SHARED * (call.cost > SHARED_US))
     return flags
+
+
+def call_needs(calls: Sequence[TableCall], gate: int) -> list[int]:
+    """How many of the program's tasks must be completed before each call may start.
+
+    A call waits for everything before the last barrier at or before it (the gate is one too). Since nothing
+    behind that barrier can start earlier either, the number of tasks before it tells that they are all
+    completed.
+    """
+    needs = []
+    before = need = 0
+    for number, call in enumerate(calls):
+        if call.barrier or number == gate:
+            need = before
+        needs.append(need)
+        before += call.tasks
+    return needs
 
 
 class CallTable:
     """The words of a table and of its slots, kept alive for native code."""
 
-    def __init__(self, calls: Sequence[TableCall], addresses: Sequence[int]) -> None:
+    def __init__(self, calls: Sequence[TableCall], gate: int, addresses: Sequence[int]) -> None:
         """`addresses` are the kernels' entry points."""
         self.count = len(calls)
+        self.tasks = sum(call.tasks for call in calls)
         self.widest = max((len(call.args) for call in calls), default=1)
         rows: list[tuple[int, ...]] = []
         slots: list[tuple[int, int]] = []
-        for call, flags in zip(calls, call_flags(calls), strict=True):
-            rows.append((addresses[call.kernel], call.tasks, len(slots), len(call.args), flags))
+        words = zip(calls, call_flags(calls), call_needs(calls, gate), strict=True)
+        for call, flags, need in words:
+            rows.append((addresses[call.kernel], call.tasks, len(slots), len(call.args), flags, need))
             slots.extend(call.args)
         self.rows = np.array(rows, np.int64).reshape(-1, walker.CALL_WORDS)
         self.slots = np.array(slots, np.int64).reshape(-1, walker.SLOT_WORDS)
-        self.parallel = sum(call.cost for call in calls) > ALONE_US and any(
-            not row[4] & walker.SERIAL for row in rows
-        )
-
-    @property
-    def barriers(self) -> int:
-        """How many barriers the table holds."""
-        return int((self.rows[:, 4] & walker.BARRIER).sum())
+        helped = any(not flags & walker.SERIAL for flags in self.rows[:, 4])
+        dear = sum(call.cost for call in calls) > ALONE_US
+        self.parallel = helped and dear and self.tasks < _MOST_TASKS

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from plans import BYTES, SHAPE, chain_numpy, chain_plan, matmul_plan
+from plans import BYTES, SHAPE, affine_kernel, chain_numpy, chain_plan, matmul_plan
 
 from graphc import threads
 from graphc.backends.llvm import Backend, walker
@@ -22,8 +22,10 @@ from graphc.backends.llvm import runtime as runtime_module
 from graphc.backends.llvm.memory import HUGE_PAGE, Block, GrowingBlock
 from graphc.backends.llvm.objects import build_object
 from graphc.backends.llvm.runtime import get_runtime, pointer
-from graphc.backends.llvm.table import TableCall, call_flags
+from graphc.backends.llvm.table import TableCall, call_flags, call_needs
 from graphc.backends.llvm.target import get_target
+from graphc.ir.types import TensorType, float32
+from graphc.program import Call, Plan, Slot
 
 
 @pytest.fixture(autouse=True)
@@ -237,19 +239,55 @@ def call(tasks=8, barrier=True, cost=1e6):
     return TableCall(0, tasks, ((0, 0),), barrier, cost)
 
 
-def test_flags_keep_needed_barriers_only():
-    meet, serial, shared = walker.BARRIER, walker.SERIAL, walker.SHARED
-    cheap, dear = call(cost=0.1), call(cost=10.0)
-    free = call(barrier=False, cost=10.0)
-    assert call_flags([call(cost=1e3), dear, call(cost=1e3)]) == [shared, meet, meet | shared]
-    assert call_flags([dear, dear]) == [0, meet]
-    assert call_flags([dear, free, dear]) == [0, 0, meet]
-    assert call_flags([cheap, cheap, cheap]) == [serial] * 3
-    assert call_flags([dear, cheap, cheap, dear]) == [0, meet | serial, serial, meet]
-    # the barrier before the second cheap call was dropped; the parallel call may depend on what was before it
-    assert call_flags([cheap, cheap, free]) == [serial, serial, meet]
-    assert call_flags([cheap, free]) == [serial, 0]
-    assert call_flags([call(tasks=1), dear]) == [serial, meet]
+def test_flags_follow_the_cost():
+    calls = [call(cost=0.1), call(cost=10.0), call(cost=1e3), call(tasks=1)]
+    assert call_flags(calls) == [walker.SERIAL, 0, walker.SHARED, walker.SERIAL]
+
+
+def test_needs_count_the_tasks_before_the_last_barrier():
+    meet, free = call(tasks=8), call(tasks=5, barrier=False)
+    assert call_needs([meet, meet, meet], 0) == [0, 8, 16]
+    assert call_needs([meet, free, free, meet], 0) == [0, 0, 0, 18]
+    assert call_needs([free, meet, free], 0) == [0, 5, 5]
+    assert call_needs([free, free, free, free], 2) == [0, 0, 10, 10]  # the gate is a barrier
+
+
+def random_plan(seed):
+    """A random dependency graph of cheap and dear calls with as few barriers as it needs, and its result."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(3, 30))
+    kernels, calls, sources = [], [], []
+    written_since: set[int] = set()
+    for step in range(count):
+        source = int(rng.integers(-1, step)) if step else -1
+        cost = float(rng.choice([1.0, 1e5, 1e9]))
+        kernels.append(affine_kernel(0.5, float(step), name=f"k{step}", cost=cost))
+        barrier = source in written_since
+        if barrier:
+            written_since.clear()
+        written_since.add(step)
+        place = Slot("input", 0) if source < 0 else Slot("arena", 0, BYTES * source)
+        calls.append(Call(step, (place, Slot("arena", 0, BYTES * step)), barrier))
+        sources.append(source)
+    kernels.append(affine_kernel(1.0, 0.0))
+    calls.append(Call(count, (Slot("arena", 0, BYTES * (count - 1)), Slot("output", 0))))
+    kind = TensorType(SHAPE, float32)
+    return Plan(tuple(kernels), tuple(calls), (kind,), (kind,), arena_bytes=BYTES * count), sources
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_dependencies_hold_in_random_programs(x, seed):
+    plan, sources = random_plan(seed)
+    values = []
+    for step, source in enumerate(sources):
+        values.append((x if source < 0 else values[source]) * np.float32(0.5) + np.float32(step))
+    executable = Backend().compile(None, plan)
+    for count in (1, 2, 3, 4):
+        threads.set_num_threads(count)
+        for _ in range(15):
+            out = np.zeros(SHAPE, np.float32)
+            assert executable([x], [out]) == 0
+            np.testing.assert_allclose(out, values[-1], rtol=1e-5, atol=1e-5)
 
 
 def test_blocks_are_aligned():
