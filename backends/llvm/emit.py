@@ -31,7 +31,7 @@ class Target(Protocol):
 def emit_kernel(kernel: ir.Kernel, target: Target) -> str:
     """LLVM IR text of a module that defines the kernel. ValueError for a kernel that breaks the grammar."""
     machine = target.machine
-    builder = Builder(scales="avx512f" in target.required)
+    builder = Builder(avx512="avx512f" in target.required)
     state = State(builder)
     state.scopes[0] = Scope(builder.flow, True, written(kernel.body))
     offsets, _ = scratch_layout(kernel)

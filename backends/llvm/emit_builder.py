@@ -148,11 +148,11 @@ class Operand:
 class Builder:
     """The text of one function under construction, plus the declarations it needs.
 
-    `scales`: the target multiplies by powers of two in one instruction (AVX-512), so `llvm.ldexp` is quick.
+    `avx512`: the target has that, so multiplying by powers of two (`llvm.ldexp`) and gathers are quick.
     """
 
-    def __init__(self, scales: bool = False) -> None:
-        self.scales = scales
+    def __init__(self, avx512: bool = False) -> None:
+        self.avx512 = avx512
         self.blocks: list[Block] = []
         self.declarations: dict[str, str] = {}
         self.helpers: dict[str, str] = {}

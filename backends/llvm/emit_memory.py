@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphc.backends.llvm.emit_builder import Builder, Operand
-from graphc.backends.llvm.emit_index import affine
+from graphc.backends.llvm.emit_index import affine, bounds
+from graphc.backends.llvm.emit_narrow import LIMIT, is_varying, narrow
 from graphc.backends.llvm.emit_state import Entry, State, Storage, element
 from graphc.ir.types import DType, row_major_strides
 from graphc.loop import ir
@@ -46,6 +47,17 @@ class Location:
     def is_uniform(self) -> bool:
         return self.stride == 0 and self.varying is None
 
+    def depend(self, entry: Entry) -> None:
+        """Note that the address is computed from `entry`."""
+        self.bind = max(self.bind, entry.bind)
+        self.place = max(self.place, entry.place)
+        self.stable = self.stable and entry.stable
+
+    def add(self, key: object, entry: Entry, scale: int) -> None:
+        """Add scale * entry, a scalar; `key` names it in the cache."""
+        self.depend(entry)
+        self.uniform.append((key, entry, scale))
+
 
 def locate(values: Values, buffer: ir.Buffer, index: tuple[ir.Expr, ...]) -> Location:
     """Analyse buffer[index] in the current scope."""
@@ -56,30 +68,37 @@ def locate(values: Values, buffer: ir.Buffer, index: tuple[ir.Expr, ...]) -> Loc
     spread = storage.lanes or 1
     form = affine(index, tuple(s * spread for s in row_major_strides(buffer.shape)), state.resolve)
     here = Location(buffer, storage, form.constant, [], 1 if storage.lanes else 0, None, 0, 0, True)
+    varying: list[tuple[ir.Expr, int]] = []
     vector = state.vector
-    varying: list[tuple[Entry, int]] = []
     for key, (atom, scale) in form.terms.items():
         if vector is not None and vector.lanes and isinstance(atom, ir.Var) and atom.name == vector.name:
             here.stride += scale
-            entry = vector.base
+            here.add(key, vector.base, scale)
+        elif is_varying(values, atom):
+            varying.append((atom, scale))
         else:
-            entry = values.value(atom)
-        here.bind = max(here.bind, entry.bind)
-        here.stable = here.stable and entry.stable
-        here.place = max(here.place, entry.place)
-        if entry.operand.lanes:
-            varying.append((entry, scale))
-        else:
-            here.uniform.append((key, entry, scale))
+            here.add(key, values.value(atom), scale)
     here.uniform.sort(key=lambda term: term[1].place)
     if varying:
-        state.at(here.place)
-        total = varying[0][0].operand * varying[0][1]
-        for entry, scale in varying[1:]:
-            total = total + entry.operand * scale
-        here.varying = total
-        state.here()
+        _add_varying(values, here, varying)
     return here
+
+
+def _add_varying(values: Values, here: Location, terms: list[tuple[ir.Expr, int]]) -> None:
+    """Sum the terms that differ between lanes, in 32 bits if they fit."""
+    state = values.state
+    parts: list[tuple[Entry | None, int]] = [(narrow(values, atom), scale) for atom, scale in terms]
+    reach = sum(abs(scale) * max(map(abs, bounds(atom, state.resolve))) for atom, scale in terms)
+    if reach > LIMIT or any(entry is None for entry, _ in parts):
+        parts = [(values.spread(values.value(atom)), scale) for atom, scale in terms]
+    entries = [(entry, scale) for entry, scale in parts if entry is not None]
+    for entry, _ in entries:
+        here.depend(entry)
+    state.at(here.place)
+    here.varying = entries[0][0].operand * entries[0][1]
+    for entry, scale in entries[1:]:
+        here.varying = here.varying + entry.operand * scale
+    state.here()
 
 
 def pointer(values: Values, at: Location) -> Operand:
@@ -125,7 +144,9 @@ def _offsets(values: Values, at: Location, lanes: int) -> Operand:
     wide = b.splat(total, lanes)
     if at.stride:
         wide = wide + b.iota("i64", lanes, at.stride)
-    return wide if at.varying is None else wide + at.varying
+    if at.varying is None:
+        return wide
+    return wide + (b.cast("sext", at.varying, "i64") if at.varying.elem == "i32" else at.varying)
 
 
 def _lane_pointers(values: Values, at: Location, count: int) -> list[Operand]:
@@ -262,6 +283,9 @@ def _vector_load(values: Values, e: ir.Load, at: Location) -> Operand:
         other = _other(values, e, lanes) if own is not None else None
         return masked_load(values, address, e.dtype, mask, other)
     mask = _both(state.mask, own)
+    if b.avx512 and e.dtype.itemsize >= 4 and (at.varying is not None or mask is not None):
+        mask = _both(active_lanes(state), own)
+        return _hardware_gather(values, e, at, mask, None if own is None else _other(values, e, lanes), lanes)
     if mask is not None:
         return _guarded_gather(values, e, at, mask, lanes)
     if state.vector.prefix is None and at.varying is None and 1 < at.stride <= MAX_SHUFFLE_STRIDE:
@@ -290,6 +314,27 @@ def _gather(values: Values, at: Location, addresses: list[Operand], lanes: int) 
     for lane, address in enumerate(addresses):
         result = b.insert(result, read(b, at, address), lane)
     return result
+
+
+def _hardware_gather(
+    values: Values, e: ir.Load, at: Location, mask: Operand | None, other: Operand | None, lanes: int
+) -> Operand:
+    """A gather instruction: no quicker than loads lane by lane, but the addresses stay in vectors."""
+    b = values.state.builder
+    elem = memory_element(e.dtype)
+    index = at.varying
+    if index is None or at.stride:
+        steps = b.iota(index.elem if index is not None else "i64", lanes, at.stride)
+        index = steps if index is None else index + steps
+    base = pointer(values, at)
+    addresses = b.instruction("ptr", lanes, f"getelementptr {elem}, {base.typed}, {index.typed}")
+    mask = mask if mask is not None else b.constant("i1", True, lanes)
+    other = other if other is not None else b.constant(elem, 0, lanes)
+    suffix = {"float": "f32", "double": "f64"}.get(elem, elem)
+    align = Operand(b, "i32", 0, str(e.dtype.itemsize))
+    return b.call(
+        f"llvm.masked.gather.v{lanes}{suffix}.v{lanes}p0", elem, lanes, [addresses, align, mask, other]
+    )
 
 
 def _guarded_gather(values: Values, e: ir.Load, at: Location, mask: Operand, lanes: int) -> Operand:

@@ -6,6 +6,7 @@ from graphc.backends.llvm import emit_memory
 from graphc.backends.llvm.emit_analysis import children
 from graphc.backends.llvm.emit_builder import Operand
 from graphc.backends.llvm.emit_index import bounds
+from graphc.backends.llvm.emit_narrow import narrowed
 from graphc.backends.llvm.emit_scalar import binary_op, cast_op, compare_op, unary_op
 from graphc.backends.llvm.emit_state import Entry, State, element
 from graphc.ir.types import int64
@@ -38,11 +39,13 @@ class Values:
                 done[id(e)] = found
                 stack.pop()
                 continue
-            waiting = [c for c in children(e) if id(c) not in done]
-            if waiting:
-                stack.extend(waiting)
-                continue
-            entry = self._compute(e, [done[id(c)] for c in children(e)])
+            entry = narrowed(self, e)
+            if entry is None:
+                waiting = [c for c in children(e) if id(c) not in done]
+                if waiting:
+                    stack.extend(waiting)
+                    continue
+                entry = self._compute(e, [done[id(c)] for c in children(e)])
             if entry.stable:
                 self.state.remember((id(e), False), entry)
             done[id(e)] = entry
@@ -152,14 +155,14 @@ class Values:
         if isinstance(e, ir.Binary):
             if e.op in ir.COMPARE_OPS:
                 return compare_op(b, e.op, e.a.dtype, x[0], x[1])
-            return binary_op(b, e.op, e.a.dtype, x[0], x[1], self._unsigned(e))
+            return binary_op(b, e.op, e.a.dtype, x[0], x[1], self.divides_naturals(e))
         if isinstance(e, ir.Select):
             return b.select(x[0], x[1], x[2])
         if isinstance(e, ir.Cast):
             return cast_op(b, x[0], e.x.dtype, e.dtype)
         raise TypeError(f"the loop IR has no expression {type(e).__name__}")
 
-    def _unsigned(self, e: ir.Binary) -> bool:
+    def divides_naturals(self, e: ir.Binary) -> bool:
         """Whether a division needs no care for signs and zero: dividend >= 0, divisor > 0."""
         if e.op not in ("div", "rem") or e.dtype is not int64:
             return False
