@@ -16,7 +16,7 @@ from graphc.backends.llvm.table import TableCall, estimate
 from graphc.ir.types import BY_NAME, TensorType
 from graphc.program import Plan, Slot
 
-_MAGIC = b"graphc-program-1\n"
+_MAGIC = b"graphc-program-2\n"
 _ALIGN = 64
 
 
@@ -25,11 +25,13 @@ class Image:
     """Everything an executable is made from; see `Plan` for the fields they share.
 
     symbols  entry points of the kernels; `objects` holds their code and their tiles', by symbol
+    names    the kernels' names, for people
     target   key of the target the code is for
     """
 
     target: str
     symbols: tuple[str, ...]
+    names: tuple[str, ...]
     calls: tuple[TableCall, ...]
     inputs: tuple[TensorType, ...]
     outputs: tuple[TensorType, ...]
@@ -64,6 +66,7 @@ def make_image(plan: Plan, target: str, symbols: Iterable[str], objects: dict[st
     return Image(
         target=target,
         symbols=tuple(symbols),
+        names=tuple(kernel.name for kernel in plan.kernels),
         calls=tuple(calls),
         inputs=plan.inputs,
         outputs=plan.outputs,
@@ -84,6 +87,7 @@ def dump_image(image: Image) -> bytes:
     header = {
         "target": image.target,
         "symbols": image.symbols,
+        "names": image.names,
         "calls": [(c.kernel, c.tasks, c.args, c.barrier, c.cost) for c in image.calls],
         "inputs": [_type_out(t) for t in image.inputs],
         "outputs": [_type_out(t) for t in image.outputs],
@@ -133,6 +137,7 @@ def _parse(data: bytes) -> Image:
     return Image(
         target=header["target"],
         symbols=tuple(header["symbols"]),
+        names=tuple(header["names"]),
         calls=tuple(calls),
         inputs=tuple(map(_type_in, header["inputs"])),
         outputs=tuple(map(_type_in, header["outputs"])),

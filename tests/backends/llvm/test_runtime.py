@@ -115,6 +115,20 @@ def test_bound_arrays_are_read_and_written_in_place(x):
     np.testing.assert_allclose(x, want, rtol=1e-6)
 
 
+def test_profile_runs_the_program_call_by_call(x):
+    executable = Backend().compile(None, chain_plan(3))
+    with pytest.raises(RuntimeError, match="not bound"):
+        executable.profile()
+    out, total = np.zeros(SHAPE, np.float32), np.zeros(1, np.float32)
+    executable.bind_input(0, x)
+    executable.bind_output(0, out)
+    executable.bind_output(1, total)
+    times = executable.profile(repeat=2)
+    assert [name for name, _ in times] == ["affine", "affine", "affine", "total"]
+    assert all(0 < us < 1e6 for _, us in times)
+    np.testing.assert_allclose(out, chain_numpy(x, 3), rtol=1e-6)
+
+
 def test_arrays_of_a_call_are_not_kept(x):
     executable = Backend().compile(None, chain_plan(1))
     array = x.copy()
