@@ -82,4 +82,5 @@ methods.install()
 globals().update(methods.FUNCTIONS)
 trace = _trace
 
-from graphc import nn, optim  # noqa: E402  (they use the methods installed above)
+from graphc import nn, optim, utils  # noqa: E402  (they use the methods installed above)
+from graphc.serialization import load, save  # noqa: E402

@@ -2,7 +2,8 @@
 
 A formula reads as on paper (``m + (g - m) * (1 - beta)``). Two sorts of values take part: arrays (of
 one shape and dtype: a parameter, its gradient, its state) and scalars (0-d float64: a learning rate, a
-bias correction). Scalars combine in float64 and are cast to the array's dtype where they meet it, as Python numbers are.
+bias correction). Scalars combine in float64 and are cast to the array's dtype where they meet it, as
+Python numbers are.
 """
 
 from __future__ import annotations

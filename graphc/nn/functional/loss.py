@@ -185,21 +185,26 @@ def binary_cross_entropy(
         )
 
     def formula(p: Num, t: Num, w: Num | None) -> Num:
-        yes = _log_floor(p, p)
-        no = _log_floor(1 - p, p)
-        loss = (t - 1) * no - t * yes
+        loss = _bernoulli(p, t)
         return loss if w is None else loss * w
 
     return pointwise_loss("BinaryCrossEntropyBackward0", formula, reduction, input, target, weight)
 
 
-def _log_floor(x: Num, like: Num) -> Num:
-    """log(x), but -100 where that is larger; the gradient is PyTorch's, which divides by at least 1e-12."""
-    value = x.map(ops.log)
-    floored = select(value < -100, -100, value)
-    safe = select(x < 1e-12, 1e-12, x)
-    path = x / Num(ops.stop_gradient(safe.node))
-    return Num(ops.with_gradient(floored.node, path.node))
+def _bernoulli(p: Num, t: Num) -> Num:
+    """-(t log p + (1 - t) log(1 - p)) with logs of at least -100.
+
+    The gradient is PyTorch's, (p - t) / max(p (1 - p), 1e-12), which at the ends is not that of the value.
+    """
+    yes, no = p.map(ops.log), (1 - p).map(ops.log)
+    yes, no = select(yes < -100, -100, yes), select(no < -100, -100, no)
+    value = (t - 1) * no - t * yes
+    end = p * (1 - p) < 1e-12
+    inside = select(end, 0.5, p)
+    natural = (t - 1) * (1 - inside).map(ops.log) - t * inside.map(ops.log)
+    slopes = ((p - t) * 1e12).map(ops.stop_gradient), (no - yes).map(ops.stop_gradient)
+    path = select(end, p * slopes[0] + t * slopes[1], natural)
+    return Num(ops.with_gradient(value.node, path.node))
 
 
 def binary_cross_entropy_with_logits(
