@@ -56,8 +56,9 @@ class Sizes:
 class Blocking:
     """rows x lanes  the register tile
     row_tiles, col_panels  tiles of a task along each side
-    axis, depth      a panel runs over part of this axis of K and all axes after it: so many k in all
+    axis, units      a panel runs over so many steps of this axis of K, and all of the axes after it
     blocks           number of panels along K
+    group            panels packed together
     split            number of partial sums
     source           where tiles read A
     """
@@ -67,8 +68,10 @@ class Blocking:
     row_tiles: int
     col_panels: int
     axis: int
+    units: int
     depth: int
     blocks: int
+    group: int
     split: int
     source: Source
 
@@ -97,9 +100,12 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
     splits = [s for s in (1, 2, 4, 8, 16) if s == 1 or s * MIN_DEPTH <= sizes.k]
     best, best_cost = None, math.inf
     for split in splits:
-        axis, depth, blocks = _panel(sizes, lanes, split, machine)
+        axis, units, depth, blocks = _panel(sizes, lanes, split, machine)
+        group = max(1, machine.l2_bytes * 3 // 8 // (depth * lanes * sizes.itemsize))
         parts = -(-blocks // -(-blocks // split))
-        start = Blocking(rows, lanes, row_tiles, col_panels, axis, depth, blocks, parts, Source.TASK)
+        start = Blocking(
+            rows, lanes, row_tiles, col_panels, axis, units, depth, blocks, group, parts, Source.TASK
+        )
         for tiles, panels, source in itertools.product(_cuts(row_tiles), _cuts(col_panels), sources):
             candidate = replace(start, row_tiles=tiles, col_panels=panels, source=source)
             if tiles * panels > 1 and not _fits(candidate, sizes, machine):
@@ -111,20 +117,20 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
     return best, best_cost
 
 
-def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int, int, int]:
-    """(axis, k of a panel, number of panels): panels take at most a quarter of the second-level cache,
-    and there is at least one for each of `split` partial sums if the axes allow it."""
-    most = max(1, machine.l2_bytes // 4 // (lanes * sizes.itemsize))
+def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int, int, int, int]:
+    """(axis, steps of it, k of a panel, number of panels): panels take at most an eighth of the
+    second-level cache, and there is at least one for each of `split` partial sums if the axes allow it."""
+    most = max(1, machine.l2_bytes // 8 // (lanes * sizes.itemsize))
     most = max(1, min(most, -(-sizes.k // split)))
     if not sizes.depth:
-        return 0, 1, 1
+        return 0, 1, 1, 1
     axis, unit = 0, sizes.k // sizes.depth[0]
     while axis < len(sizes.depth) - 1 and unit > most:
         axis += 1
         unit //= sizes.depth[axis]
     extent = sizes.depth[axis]
     units = -(-extent // -(-extent * unit // most))
-    return axis, units * unit, -(-extent // units) * math.prod(sizes.depth[:axis])
+    return axis, units, units * unit, -(-extent // units) * math.prod(sizes.depth[:axis])
 
 
 def _cuts(count: int) -> list[int]:
@@ -158,7 +164,7 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
         )
     results = sizes.batch * sizes.rows * sizes.cols
     work += results * sizes.c_cost
-    after = KERNEL + 0.5 * results * b.split if b.split > 1 else 0.0
+    after = KERNEL + 1.2 * results * b.split if b.split > 1 else 0.0
     tasks = sizes.batch * row_blocks * col_blocks * b.split
     even = row_blocks * b.row_tiles * col_blocks * b.col_panels / (row_tiles * panels)
     return work * (1 + (even - 1) / 4) * _idle(tasks, sizes) + before + after + TASK * tasks

@@ -26,14 +26,18 @@ class Segment:
     at: Callable[[Expr], Index]
 
 
+def one_run(cols: Shape, lanes: int) -> bool:
+    """Whether every panel of `lanes` columns is one segment."""
+    return len(cols) <= 1 or cols[-1] % lanes == 0
+
+
 @contextmanager
 def segments(w: Writer, cols: Shape, start: Expr, lanes: int) -> Iterator[Segment]:
     """Loop over the segments of the columns [start, start + lanes), as far as they exist."""
     total = math.prod(cols)
-    if len(cols) == 0 or cols[-1] == total:
-        outer: Index = (ZERO,) * (len(cols) - 1)
+    if len(cols) <= 1:
         length = ix.minimum(ix.sub(total, start), lanes)
-        at = (lambda j: ()) if not cols else (lambda j: (*outer, ix.add(start, j)))
+        at = (lambda j: ()) if not cols else (lambda j: (ix.add(start, j),))
         yield Segment(ZERO, length, min(lanes, total), at)
         return
     inner = cols[-1]

@@ -3,7 +3,8 @@ and the zero padding of convolutions clipped out of the loops instead of masked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from graphc.loop import index as ix
@@ -12,8 +13,8 @@ from graphc.loop.lower.problem import Access
 from graphc.loop.lower.writer import Writer
 
 COPY = 1.5  # cycles to load and store a vector
-RUN = 5.0  # cycles to start a run of vectors: loop control, addresses, clipping
-GATHER = 1.5  # cycles to copy an element of a run that is not contiguous on one side
+RUN = 2.5  # cycles to start a run of vectors: loop control, addresses, clipping
+GATHER = 1.0  # cycles to copy an element of a run that is not contiguous on one side
 PAD = 16  # elements added to a row whose length would make rows compete for cache sets
 
 At = Callable[[Expr], Access]
@@ -33,11 +34,6 @@ class Line:
 def maximum(a: Expr | int, b: Expr | int) -> Expr:
     """The larger of two index expressions."""
     return ix.mul(ix.minimum(ix.mul(a, -1), ix.mul(b, -1)), -1)
-
-
-def clamp(value: Expr, low: Expr | int, high: Expr | int) -> Expr:
-    """value limited to [low, high] (low <= high)."""
-    return ix.minimum(maximum(value, low), high)
 
 
 def clip(line: Line) -> tuple[Expr, Expr]:
@@ -66,27 +62,45 @@ def clip(line: Line) -> tuple[Expr, Expr]:
     return ix.minimum(low, high), high
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Elements [start, start + count) of a line: real ones (`inside`), or zeros. Empty where `some` is
+    false."""
+
+    start: Expr
+    count: Expr
+    inside: bool
+    some: Expr
+
+    @contextmanager
+    def when(self, w: Writer) -> Iterator[None]:
+        """A condition around loops over the part: nothing may be read, not even outside the loop, where no
+        element is inside."""
+        if ix.is_true(self.some):
+            yield
+        else:
+            with w.when(self.some):
+                yield
+
+
+def parts(w: Writer, length: Expr, span: tuple[Expr, Expr]) -> list[Part]:
+    """The zeros before, the elements inside and the zeros after `span` = clip(line)."""
+    low, high = span
+    if isinstance(low, Const) and high is length:
+        return [Part(low, length, True, ix.TRUE)]
+    low, high = w.let(low, "low"), w.let(high, "high")
+    ranges = ((ZERO, low, False), (low, high, True), (high, length, False))
+    return [Part(a, ix.sub(b, a), inside, ix.compare("lt", a, b)) for a, b, inside in ranges]
+
+
 def copy_line(w: Writer, line: Line, span: tuple[Expr, Expr], read: Read, put: Put, lanes: int) -> None:
     """put(j, element j) for all j of the line; zeros outside `span`, which is clip(line)."""
-    low, high = span
-
-    def zeros(start: Expr, count: Expr) -> None:
-        if not (isinstance(count, Const) and count.value == 0):
-            with w.loop("z", count, line.most, "vector", lanes) as j:
-                put(ix.add(start, j), None)
-
-    def elements() -> None:
-        with w.loop("j", ix.sub(high, low), line.most, "vector", lanes) as j:
-            at = ix.add(low, j)
-            put(at, read(line.access(at)))
-
-    zeros(ZERO, low)
-    if isinstance(low, Const) and isinstance(high, Const):
-        elements()
-    else:  # nothing may be read, not even outside the loop, where no element is inside
-        with w.when(ix.compare("lt", low, high)):
-            elements()
-    zeros(high, ix.sub(line.length, high))
+    for part in parts(w, line.length, span):
+        if ix.is_false(part.some):
+            continue
+        with part.when(w), w.loop("j", part.count, line.most, "vector", lanes) as i:
+            j = ix.add(part.start, i)
+            put(j, read(line.access(j)) if part.inside else None)
 
 
 def run_cost(runs: Sequence[int], width: int, otherwise: float = GATHER) -> float:

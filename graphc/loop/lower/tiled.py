@@ -9,47 +9,22 @@ cache. With K split, tasks store partial sums, which a second kernel (split.py) 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from graphc.ir.types import Shape, TensorType, int64
+from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Address, Buffer, Const, Expr, Tile, Var, address, identity_of, load
 from graphc.loop.lower.blocking import Blocking, Source
-from graphc.loop.lower.columns import Segment, segments
+from graphc.loop.lower.columns import segments
+from graphc.loop.lower.depth import DepthBlock, DepthCut
 from graphc.loop.lower.fused import Fused, place
-from graphc.loop.lower.operand import Layout, flat_stride, symbols
-from graphc.loop.lower.pack import GATHER, Line, clip, copy_line, padded, run_cost
+from graphc.loop.lower.operand import Layout, flat_stride
+from graphc.loop.lower.pack import Line, clip, copy_line, padded
+from graphc.loop.lower.panels import Panels
 from graphc.loop.lower.problem import Access, Contraction, Index
 from graphc.loop.lowered import KernelCall, Temp
-
-
-@dataclass(frozen=True, eq=False)
-class DepthBlock:
-    """A block of K: `outer` fixes the leading axes; the next axis runs over [start, start + count),
-    count <= most; the rest (`inner`) are whole."""
-
-    outer: Index
-    start: Expr
-    count: Expr
-    most: int
-    inner: Shape
-
-    @property
-    def size(self) -> Expr:
-        return ix.mul(self.count, math.prod(self.inner))
-
-    def at(self, local: Index) -> Index:
-        """The depth index of a position in the block."""
-        return (*self.outer, ix.add(self.start, local[0]), *local[1:])
-
-    def first(self) -> Index:
-        return self.at((ZERO,) * (1 + len(self.inner)))
-
-    def flat(self, local: Index) -> Expr:
-        return ix.flatten(local, (self.most, *self.inner))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +50,7 @@ class Tiled:
         width: int,
         staged: Temp | None,
     ) -> None:
-        self.p, self.cut, self.a, self.b, self.fused, self.width = problem, blocking, a, b, fused, width
+        self.p, self.cut, self.a, self.fused, self.width = problem, blocking, a, fused, width
         self.staged = staged
         self.dtype = problem.anchor.dtype
         self.batch, self.m, self.n, self.k = problem.sizes
@@ -84,14 +59,11 @@ class Tiled:
         self.panels = -(-self.n // self.lanes)
         self.row_blocks = -(-self.tiles // blocking.row_tiles)
         self.col_blocks = -(-self.panels // blocking.col_panels)
-        self.axis = blocking.axis
-        depth = problem.depth
-        self.inner = depth[self.axis + 1 :]
-        self.units = blocking.depth // math.prod(self.inner)
-        self.parts = -(-depth[self.axis] // self.units)
-        self.blocks = math.prod(depth[: self.axis]) * self.parts
+        self.depth = DepthCut(problem.depth or (1,), blocking.axis, max(1, blocking.units))
         self.split = blocking.split
-        self.deep = self.blocks > 1
+        self.deep = self.depth.count > 1
+        self.group = min(blocking.group, blocking.col_panels)
+        self.b = Panels(problem, b, fused, self.lanes, width)
         self.partial: Temp | None = None
         if self.split > 1:
             shape = (self.split, self.batch, self.m, self.n)
@@ -122,52 +94,53 @@ class Tiled:
     def _shallow(self) -> None:
         """All of K in one block: pack, multiply, finish, tile by tile."""
         w = self.w
-        panel = w.alloc("panel", self.dtype, (self.units * math.prod(self.inner), self.lanes))
+        panels = w.alloc("panels", self.dtype, (self.group, self.depth.most, self.lanes))
         sums = w.alloc("sums", self.dtype, (self.rows, self.lanes))
-        block = DepthBlock((), ZERO, ix.const(self.units), self.units, self.inner)
+        block = self.depth.block(ZERO)
         a = self._rows_of_a(block)
-        with self._panels() as p, self._columns(p) as start:
-            self._pack_b(panel, block, start)
-            with self._row_tiles() as (i, row):
-                self._tile(a, row, panel, address(sums, (ZERO, ZERO)), block, accumulate=False)
-                self._finish(lambda r, c: load(sums, (r, c)), i, row, start)
+        with self._groups() as (first, count):
+            self._pack_b(panels, block, first, count)
+            with self._row_tiles() as (t, row), w.loop("p", count, self.group) as p:
+                self._tile(a, row, panels, p, address(sums, (ZERO, ZERO)), block, accumulate=False)
+                self._finish(lambda r, c: load(sums, (r, c)), t, row, ix.add(first, p))
 
     def _deep(self) -> None:
         """Block after block of K, summed in scratch memory."""
         w = self.w
-        panel = w.alloc("panel", self.dtype, (self.units * math.prod(self.inner), self.lanes))
+        panels = w.alloc("panels", self.dtype, (self.group, self.depth.most, self.lanes))
         shape = (self.cut.col_panels, self.cut.row_tiles, self.rows, self.lanes)
         sums = w.alloc("sums", self.dtype, shape)
         self._clear(sums)
-        per_part = -(-self.blocks // self.split)
-        first = ix.mul(self.part, per_part)
-        count = ix.minimum(per_part, ix.sub(self.blocks, first))
-        with w.loop("block", count, per_part) as i:
-            block = self._block(ix.add(first, i))
+        per_part = -(-self.depth.count // self.split)
+        before = ix.mul(self.part, per_part)
+        blocks = ix.minimum(per_part, ix.sub(self.depth.count, before))
+        with w.loop("block", blocks, per_part) as i:
+            block = self.depth.block(ix.add(before, i))
             a = self._rows_of_a(block)
-            with self._panels() as p, self._columns(p) as start:
-                self._pack_b(panel, block, start)
-                with self._row_tiles() as (i, row):
-                    self._tile(a, row, panel, address(sums, (p, i, ZERO, ZERO)), block, accumulate=True)
-        with self._panels() as p, self._columns(p) as start, self._row_tiles() as (i, row):
-            self._finish(lambda r, c: load(sums, (p, i, r, c)), i, row, start)
-
-    def _block(self, number: Expr) -> DepthBlock:
-        depth = self.p.depth
-        outer = ix.unflatten(ix.floordiv(number, self.parts), depth[: self.axis]) if self.axis else ()
-        start = ix.mul(ix.mod(number, self.parts), self.units)
-        count = ix.minimum(self.units, ix.sub(depth[self.axis], start))
-        return DepthBlock(outer, start, count, self.units, self.inner)
-
-    @contextmanager
-    def _panels(self) -> Iterator[Expr]:
-        with self.w.loop("p", self.panels_here, self.cut.col_panels) as p:
-            yield p
+            with self._groups() as (first, count):
+                self._pack_b(panels, block, first, count)
+                with self._row_tiles() as (t, row), w.loop("p", count, self.group) as p:
+                    place = (ix.add(first, p), t, ZERO, ZERO)
+                    self._tile(a, row, panels, p, address(sums, place), block, accumulate=True)
+        with (
+            self._groups() as (first, count),
+            self._row_tiles() as (t, row),
+            w.loop("p", count, self.group) as p,
+        ):
+            number = ix.add(first, p)
+            self._finish(lambda r, c: load(sums, (number, t, r, c)), t, row, number)
 
     @contextmanager
-    def _columns(self, p: Expr) -> Iterator[Expr]:
-        """The first flat column of a panel."""
-        yield ix.mul(ix.add(self.panel0, p), self.lanes)
+    def _groups(self) -> Iterator[tuple[Expr, Expr]]:
+        """(first panel in the task, number of panels) of groups that are packed together."""
+        most = -(-self.cut.col_panels // self.group)
+        here = ix.floordiv(ix.add(self.panels_here, self.group - 1), self.group)
+        with self.w.loop("g", here, most) as g:
+            first = ix.mul(g, self.group)
+            yield first, ix.minimum(self.group, ix.sub(self.panels_here, first))
+
+    def _pack_b(self, panels: Buffer, block: DepthBlock, first: Expr, count: Expr) -> None:
+        self.b.pack(panels, self.batch_index, block, ix.add(self.panel0, first), count)
 
     @contextmanager
     def _row_tiles(self) -> Iterator[tuple[Expr, Expr]]:
@@ -193,7 +166,7 @@ class Tiled:
             assert row is not None
             assert step is not None
             return PackedA(lambda r: self._place_of_a(r, block), row, step)
-        most = block.most * math.prod(self.inner)
+        most = self.depth.most
         rows = self.cut.row_tiles * self.rows
         first = ix.minimum(self.row0, self.m - rows) if rows <= self.m else ZERO
         count = min(rows, self.m)
@@ -219,7 +192,7 @@ class Tiled:
     def _pack_along_rows(self, buffer: Buffer, block: DepthBlock, first: Expr, count: int) -> None:
         """buffer[k, row]: rows are contiguous in memory."""
         w = self.w
-        with self._depth_loops(block, range(1 + len(self.inner))) as local:
+        with block.loops(w, range(block.rank)) as local:
             line = Line(
                 ix.const(count),
                 count,
@@ -242,91 +215,10 @@ class Tiled:
         self, block: DepthBlock, access: Callable[[Index], Access], put: Callable[[Expr, Expr], None]
     ) -> None:
         """put(k, element) for every k of the block, vectors along its innermost axis."""
-        last = len(self.inner)
-        with self._depth_loops(block, range(last)) as local:
-            length, most = (
-                (block.count, block.most) if last == 0 else (ix.const(self.inner[-1]), self.inner[-1])
-            )
-            line = Line(length, most, lambda j: access(block.at((*local[:last], j))))
+        last = block.rank - 1
+        with block.loops(self.w, range(last)) as local:
+            line = Line(*block.extent(last), lambda j: access(block.at((*local[:last], j))))
             self._copy(line, clip(line), lambda j, value: put(block.flat((*local[:last], j)), value))
-
-    def _pack_b(self, panel: Buffer, block: DepthBlock, start: Expr) -> None:
-        """panel[k, column]; vectors along the columns if these are contiguous, else along k."""
-        w = self.w
-        bounded = bool(self.p.b(*self._symbols()).bounds)
-        runs = self.p.cols[-1:] if self.b.along_side else ()
-        if self.b.along_depth and run_cost(runs, self.width) >= GATHER:
-            if bounded:
-                self._pack_columns_one_by_one(panel, block, start)
-            else:
-                self._pack_transposed(panel, block, start)
-            return
-        with segments(w, self.p.cols, start, self.lanes) as segment:
-            moving = self._bounded_axes()
-            free = [d for d in range(1 + len(self.inner)) if d not in moving]
-            with self._depth_loops(block, moving) as taps:
-                span = clip(self._line_of_b(block, taps, segment))
-                if not isinstance(span[0], Const):
-                    span = (w.let(span[0], "low"), w.let(span[1], "high"))
-                with self._depth_loops(block, free) as rest:
-                    local = tuple(rest[d] if d in free else taps[d] for d in range(len(taps)))
-                    self._copy(
-                        self._line_of_b(block, local, segment),
-                        span,
-                        lambda j, value: w.store(
-                            panel, (block.flat(local), ix.add(segment.offset, j)), value
-                        ),
-                    )
-
-    def _line_of_b(self, block: DepthBlock, local: Index, segment: Segment) -> Line:
-        depth = block.at(local)
-        return Line(segment.length, segment.most, lambda j: self.p.b(self.batch_index, depth, segment.at(j)))
-
-    def _pack_transposed(self, panel: Buffer, block: DepthBlock, start: Expr) -> None:
-        """k is contiguous in memory: each vector of columns walks along k, so that every cache line is
-        used up."""
-        w = self.w
-        with (
-            segments(w, self.p.cols, start, self.lanes) as segment,
-            w.loop("j", segment.length, segment.most, "vector", self.width) as j,
-            self._depth_loops(block, range(1 + len(self.inner))) as local,
-        ):
-            value = self.fused.read(self.p.b(self.batch_index, block.at(local), segment.at(j)))
-            w.store(panel, (block.flat(local), ix.add(segment.offset, j)), value)
-
-    def _pack_columns_one_by_one(self, panel: Buffer, block: DepthBlock, start: Expr) -> None:
-        """Each column is a window's worth of runs along k, clipped at the padding."""
-        w = self.w
-        length = ix.minimum(self.lanes, ix.sub(self.n, start))
-        with w.loop("col", length, min(self.lanes, self.n)) as j:
-            col = ix.unflatten(ix.add(start, j), self.p.cols)
-            self._copy_depth(
-                block,
-                lambda depth: self.p.b(self.batch_index, depth, col),
-                lambda k, value: w.store(panel, (k, j), value),
-            )
-
-    def _symbols(self) -> tuple[Index, Index, Index]:
-        """Symbolic batch, depth and column indices, for questions about B's index map."""
-        return symbols("b", self.p.batch), symbols("k", self.p.depth), symbols("n", self.p.cols)
-
-    def _bounded_axes(self) -> list[int]:
-        """The axes of a block of K on which B's bounds depend."""
-        batch, depth, col = self._symbols()
-        bounds = self.p.b(batch, depth, col).bounds
-        local = range(self.axis, len(depth))
-        return [d - self.axis for d in local if any(ix.depends(c, depth[d]) for c, _ in bounds)]
-
-    @contextmanager
-    def _depth_loops(self, block: DepthBlock, axes: range | list[int]) -> Iterator[Index]:
-        """Loops over some axes of a block of K, the others at 0; yields the position in the block."""
-        w = self.w
-        with ExitStack() as stack:
-            local: list[Expr] = [ZERO] * (1 + len(self.inner))
-            for d in axes:
-                extent, most = (block.count, block.most) if d == 0 else (self.inner[d - 1], self.inner[d - 1])
-                local[d] = stack.enter_context(w.loop("k", extent, most))
-            yield tuple(local)
 
     def _copy(self, line: Line, span: tuple[Expr, Expr], put: Callable[[Expr, Expr], None]) -> None:
         zero = identity_of("add", self.dtype)
@@ -342,7 +234,7 @@ class Tiled:
     # ------------------------------------------------------------------ tiles
 
     def _tile(
-        self, a: PackedA, row: Expr, panel: Buffer, c: Address, block: DepthBlock, accumulate: bool
+        self, a: PackedA, row: Expr, panels: Buffer, p: Expr, c: Address, block: DepthBlock, accumulate: bool
     ) -> None:
         self.w.put(
             Tile(
@@ -352,7 +244,7 @@ class Tiled:
                 a.at(row),
                 ix.const(a.row),
                 ix.const(a.step),
-                address(panel, (ZERO, ZERO)),
+                address(panels, (p, ZERO, ZERO)),
                 ix.const(self.lanes),
                 c,
                 ix.const(self.lanes),
@@ -368,23 +260,27 @@ class Tiled:
         ):
             w.store(sums, (*outer, j), identity_of("add", self.dtype))
 
-    def _finish(self, tile: Callable[[Expr, Expr], Expr], number: Expr, row: Expr, start: Expr) -> None:
-        """The epilogue of a finished tile, or its partial sums."""
+    def _finish(self, tile: Callable[[Expr, Expr], Expr], t: Expr, row: Expr, panel: Expr) -> None:
+        """The epilogue of a finished tile, or its partial sums: vectors of columns, each down the rows."""
         w = self.w
-        again = ix.sub(ix.add(self.row0, ix.mul(number, self.rows)), row)  # rows the tile before has done
+        start = ix.mul(ix.add(self.panel0, panel), self.lanes)
+        again = ix.sub(ix.add(self.row0, ix.mul(t, self.rows)), row)  # rows that the tile before has done
+        count = ix.sub(self.rows, again)
         if self.partial is not None:
-            with w.loop("r", ix.sub(self.rows, again), self.rows) as i:
+            length = ix.minimum(self.lanes, ix.sub(self.n, start))
+            with (
+                w.loop("j", length, min(self.lanes, self.n), "vector", self.width) as j,
+                w.loop("r", count, self.rows) as i,
+            ):
                 r = ix.add(again, i)
-                length = ix.minimum(self.lanes, ix.sub(self.n, start))
-                with w.loop("j", length, min(self.lanes, self.n), "vector", self.width) as j:
-                    place = (self.part, self.flat_batch, ix.add(row, r), ix.add(start, j))
-                    self.fused.store_temp(self.partial, place, tile(r, j))
+                place = (self.part, self.flat_batch, ix.add(row, r), ix.add(start, j))
+                self.fused.store_temp(self.partial, place, tile(r, j))
             return
         with (
-            segments(w, self.p.cols, start, self.lanes) as segment,
-            w.loop("r", ix.sub(self.rows, again), self.rows) as i,
+            segments(w, self.p.cols, start, self.lanes) as run,
+            w.loop("j", run.length, run.most, "vector", self.width) as j,
+            w.loop("r", count, self.rows) as i,
         ):
             r = ix.add(again, i)
-            with w.loop("j", segment.length, segment.most, "vector", self.width) as j:
-                index = self.p.c(self.batch_index, self._row_index(ix.add(row, r)), segment.at(j))
-                self.fused.finish(index, tile(r, ix.add(segment.offset, j)))
+            index = self.p.c(self.batch_index, self._row_index(ix.add(row, r)), run.at(j))
+            self.fused.finish(index, tile(r, ix.add(run.offset, j)))
