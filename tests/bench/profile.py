@@ -1,0 +1,94 @@
+"""Where the time of a compiled step goes: every kernel of its plan, timed alone.
+
+    python -m tests.bench.profile lenet --threads 1
+
+Kernels run on arrays of ones, so data-dependent cost (denormals, branches) is not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections import Counter
+
+import numpy as np
+
+
+def kernel_ms(backend, kernel, seconds: float = 0.05) -> float:
+    """Median milliseconds of one call of a kernel."""
+    from graphc.ir.types import TensorType
+    from graphc.loop.scratch import scratch_bytes
+    from graphc.program import Call, Plan, Slot
+
+    types = tuple(TensorType(p.shape, p.dtype) for p in kernel.params)
+    slots = tuple(Slot("output", i) for i in range(len(types)))
+    plan = Plan((kernel,), (Call(0, slots),), (), types, scratch_bytes=scratch_bytes(kernel))
+    run = backend.compile(None, plan)
+    arrays = [np.ones(t.shape, t.dtype.numpy) for t in types]
+    run([], arrays)
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        run([], arrays)
+        times.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workload")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--top", type=int, default=25)
+    args = parser.parse_args()
+    os.environ["GRAPHC_THREADS"] = str(args.threads)
+    import graphc
+    from graphc import backend as backends
+    from graphc import pipeline
+    from tests.bench.workloads import WORKLOADS
+
+    programs = []
+    compile = pipeline.compile
+
+    def spy(graph, donate=None, backend="llvm", observers=()):
+        programs.append((graph, donate))
+        return compile(graph, donate, backend, observers)
+
+    pipeline.compile = spy
+    step = WORKLOADS[args.workload].build(graphc, True)
+    step()
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    whole = 1e3 * float(np.median(times))
+
+    graph, donate = max(programs, key=lambda p: len(p[0].nodes))
+    planned = pipeline.inspect(graph, donate).planned
+    assert planned is not None
+    plan = planned.plan
+    backend = backends.load("llvm")
+    counts = Counter(call.kernel for call in plan.calls)
+    rows = [(kernel_ms(backend, plan.kernels[k]) * n, n, plan.kernels[k]) for k, n in counts.items()]
+    rows.sort(key=lambda row: -row[0])
+    total = sum(row[0] for row in rows)
+    print(
+        f"{args.workload}: step {whole:.3f} ms; {len(plan.calls)} calls, {len(plan.kernels)} kernels, {total:.3f} ms"
+    )
+    print(f"{'ms':>8} {'share':>6} {'calls':>5} {'tasks':>5} {'GFLOP/s':>8} {'GB/s':>7}  kernel")
+    for ms, n, kernel in rows[: args.top]:
+        rate, width = n * kernel.flops / ms / 1e6, n * kernel.bytes / ms / 1e6
+        print(
+            f"{ms:8.3f} {ms / total:6.1%} {n:5} {kernel.tasks:5} {rate:8.1f} {width:7.1f}  {describe(kernel)}"
+        )
+
+
+def describe(kernel) -> str:
+    shapes = ", ".join(f"{p.dtype.short}{list(p.shape)}" for p in kernel.params)
+    return f"{kernel.name}({shapes})"[:150]
+
+
+if __name__ == "__main__":
+    main()
