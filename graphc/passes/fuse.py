@@ -1,34 +1,140 @@
-"""Fusion: a partition of an untouched graph into groups that become one kernel each (or a few)."""
+"""Fusion: a partition of an untouched graph into groups that become one kernel each (or a few).
+
+Members are visited in topological order; each joins the clusters of the values it reads where one loop nest can
+compute them together (`fit.py`) and the quotient stays acyclic (`clusters.py`). Views, constants and cheap values
+belong to every group that reads them (`roles.py`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from graphc.ir.graph import Graph
-from graphc.ir.node import Node
+from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group, Partition
-from graphc.passes.roles import Roles, assign, sources_of
+from graphc.loop.lower.evaluate import LoweringError
+from graphc.loop.lower.frame import Frame
+from graphc.loop.lower.rows import analyse
+from graphc.passes.clusters import Quotient
+from graphc.passes.fit import Fit, Fitter
+from graphc.passes.roles import ANCHORS, CHEAP, Roles, assign
 from graphc.program import Machine
 
 
 def partition(graph: Graph, machine: Machine) -> Partition:
-    """Ordered groups that together compute the graph's outputs."""
+    """Ordered groups that together compute the graph's outputs.
+
+    Every value read outside its group is an output of exactly one group; groups are convex and their quotient is
+    acyclic. Inputs and constants that are outputs of the graph themselves are in no group.
+    """
     roles = assign(graph)
-    clusters = [[n] for n in graph.nodes if roles.is_member(n)]
+    fusion = _Fusion(graph, roles, machine)
+    fusion.run()
+    clusters = [fusion.quotient.members[c] for c in fusion.quotient.order()]
+    groups = build_groups(graph, roles, clusters)
+    if all(_lowers(g) for g in groups):
+        return Partition(graph, tuple(groups))
+    clusters = [
+        part
+        for c, g in zip(clusters, groups, strict=True)
+        for part in ([c] if _lowers(g) else _split(c, graph.index))
+    ]
     return Partition(graph, tuple(build_groups(graph, roles, clusters)))
+
+
+class _Fusion:
+    """The greedy pass: state of the clusters so far."""
+
+    def __init__(self, graph: Graph, roles: Roles, machine: Machine) -> None:
+        self.graph, self.roles = graph, roles
+        self.fitter = Fitter(graph, roles, machine)
+        self.quotient = Quotient()
+        self.fits: dict[int, Fit] = {}
+        self.readers: dict[Node, list[Node]] = {}
+        for node, sources in self.fitter.sources.items():
+            for s in sources:
+                self.readers.setdefault(s, []).append(node)
+        self.outputs = frozenset(graph.outputs)
+
+    def run(self) -> None:
+        for node, sources in self.fitter.sources.items():
+            at = self.quotient.add(node, sources)
+            self.fits[at] = self.fitter.start(node)
+            for other in self._candidates(node, sources):
+                home = self.quotient.home.get(other)
+                at = self.quotient.home[node]
+                if home is not None and home != at:
+                    self._join(home, at)
+
+    def _candidates(self, node: Node, sources: Sequence[Node]) -> list[Node]:
+        """What `node` may join, best first: operands by size, then fellow readers of the operand of a reduction."""
+        order = sorted(sources, key=lambda s: -s.type.nbytes)
+        if node.kind is Kind.REDUCE:
+            for s in order:
+                fellows = [r for r in self.readers[s] if r.kind is Kind.REDUCE and r in self.quotient.home]
+                order = [*order, *[r for r in fellows if r is not node][:4]]
+        return order
+
+    def _join(self, a: int, b: int) -> None:
+        """Merge cluster `a`, which comes first, with `b`, if that is possible and good."""
+        if not self.quotient.can_merge(a, b):
+            return
+        fit = self._merged(a, b)
+        if fit is not None:
+            self.fits[self.quotient.merge(a, b)] = fit
+            del self.fits[a]
+
+    def _merged(self, a: int, b: int) -> Fit | None:
+        first, last = self.fits[a], self.fits[b]
+        members = (self.quotient.members[a], self.quotient.members[b])
+        if first.kind == "point" and last.kind != "own" and self._only_reader(*members):
+            if self._worth_inlining(first, *members):
+                return self.fitter.inline(first, last, members[0])
+        if len(members[1]) == 1 and not last.inlined and members[1][0].kind not in ANCHORS:
+            direct = self.fitter.admit(first, members[1][0])
+            if direct is not None or self.quotient.direct[b] >> a & 1:
+                return direct
+        if "anchor" in (first.kind, last.kind) and not self._free_of_anchor(*members):
+            return None
+        return self.fitter.union(first, last, [*members[0], *members[1]])
+
+    def _only_reader(self, part: Sequence[Node], rest: Sequence[Node]) -> bool:
+        """Whether nobody but `rest` reads what `part` computes."""
+        allowed = {*part, *rest}
+        return all(m not in self.outputs and allowed.issuperset(self.readers.get(m, ())) for m in part)
+
+    def _worth_inlining(self, fit: Fit, part: Sequence[Node], rest: Sequence[Node]) -> bool:
+        """Whether computing `part` where it is read costs little more than computing it once."""
+        if any(n.kind in ANCHORS for n in rest):
+            reading = {n for m in part for n in self.readers.get(m, ())} - set(part)
+            if any(n.kind in ANCHORS for n in reading):
+                return False
+        points = max(max(n.type.size, *[x.type.size for x in n.inputs], 0) for n in rest)
+        cost = sum(m.op.cost for m in part)
+        return points <= 1.01 * fit.size or cost <= CHEAP
+
+    def _free_of_anchor(self, a: Sequence[Node], b: Sequence[Node]) -> bool:
+        """Whether no contraction among the members reads another member as an operand."""
+        index, ancestors = self.graph.index, self.graph.ancestors
+        both = sum(1 << index[n] for n in (*a, *b))
+        anchors = [n for n in (*a, *b) if n.kind in ANCHORS]
+        return len(anchors) <= 1 and all(not (ancestors[index[n]] & both) & ~(1 << index[n]) for n in anchors)
+
+
+# ----------------------------------------------------------------------------- groups
 
 
 def build_groups(graph: Graph, roles: Roles, clusters: Sequence[Sequence[Node]]) -> list[Group]:
     """Groups of clusters of members, each with the free nodes that it evaluates."""
     home = {n: i for i, members in enumerate(clusters) for n in members}
     outside = {n for n in graph.outputs if n in home}
-    for i, members in enumerate(clusters):
-        for n in members:
-            outside.update(s for s in sources_of(n, roles) if home.get(s, i) != i)
+    closures = [_closure(members, roles, graph) for members in clusters]
+    for _, inputs in closures:
+        outside.update(inputs)
     groups = []
-    for members in clusters:
-        nodes, inputs = _closure(members, roles, graph)
-        groups.append(Group(nodes, inputs, tuple(n for n in members if n in outside)))
+    for members, (nodes, inputs) in zip(clusters, closures, strict=True):
+        ordered = sorted(members, key=graph.index.__getitem__)
+        groups.append(Group(nodes, inputs, tuple(n for n in ordered if n in outside)))
     return groups
 
 
@@ -50,3 +156,20 @@ def _closure(
             inputs[n] = None
     nodes = tuple(sorted(inside, key=graph.index.__getitem__))
     return nodes, tuple(inputs)
+
+
+def _lowers(group: Group) -> bool:
+    """Whether the loops of a group with reductions can be found."""
+    reductions = sum(n.kind is Kind.REDUCE for n in group.nodes)
+    if not reductions or len(group.outputs) == 1 == reductions and group.outputs[0].kind is Kind.REDUCE:
+        return True
+    try:
+        analyse(Frame(group))
+    except LoweringError:
+        return False
+    return True
+
+
+def _split(members: Sequence[Node], index: dict[Node, int]) -> list[list[Node]]:
+    """A cluster whose loops were not found, as single nodes."""
+    return [[n] for n in sorted(members, key=index.__getitem__)]

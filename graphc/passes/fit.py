@@ -1,0 +1,243 @@
+"""Which nodes one loop nest can compute together. Mirrors what `graphc/loop/lower` can do.
+
+A *point* cluster is one loop over the elements of its members, which all have the same number of them in the same
+row-major order. An *anchor* cluster is a contraction and point members on its result. A *row* cluster has reductions
+that keep the same axes: each member has a value per row or per element of a row, its row axes are known, and a value
+of a row is only read in that row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from graphc.ir.graph import Graph
+from graphc.ir.node import Kind, Node
+from graphc.passes.alignment import Axes, follow, follow_reshape, proper
+from graphc.passes.roles import ANCHORS, OWN, Roles, sources_of
+from graphc.program import Machine
+
+SMALL = 1 << 15  # elements that one task may sweep alone
+ROWS = 8  # fewer rows than this are too few tasks for a big sweep
+LIMIT = 96  # most members of a cluster: bounds compile time
+
+
+class _Bad:
+    """The rows of an operand cannot be followed."""
+
+
+BAD = _Bad()
+Where = Axes | None | _Bad  # row axes; None: does not depend on the cluster
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What is known of a cluster: see the module's text.
+
+    axes      row axes of each member (all proper axes in point and anchor clusters)
+    level     how many sweeps must be over before a member's value is known
+    outside   row axes of values in memory that the reductions run over
+    inlined   members with one reader, computed where they are read
+    """
+
+    kind: Literal["point", "anchor", "row", "own"]
+    size: int
+    axes: dict[Node, Axes]
+    level: dict[Node, int] = field(default_factory=dict)
+    outside: dict[Node, Axes] = field(default_factory=dict)
+    inlined: frozenset[Node] = frozenset()
+
+
+class Fitter:
+    """Decides what fits, for one graph and machine."""
+
+    def __init__(self, graph: Graph, roles: Roles, machine: Machine) -> None:
+        self.graph, self.roles, self.machine = graph, roles, machine
+        self.sources = {n: sources_of(n, roles) for n in graph.nodes if roles.is_member(n)}
+
+    # ------------------------------------------------------------------- single nodes
+
+    def start(self, node: Node) -> Fit:
+        """The cluster of one node."""
+        if node.kind in OWN or node.op.name == "reshape":
+            return Fit("own", node.type.size, {node: ()})
+        whole = {node: proper(node.shape)}
+        if node.kind in ANCHORS:
+            return Fit("anchor", node.type.size, whole)
+        if node.kind is not Kind.REDUCE:
+            return Fit("point", node.type.size, whole)
+        fit = Fit("row", node.type.size, whole, {node: 1})
+        return replace(fit, outside=self._outside(fit, node))
+
+    def _outside(self, fit: Fit, node: Node) -> dict[Node, Axes]:
+        """The values outside that a reduction runs over in their own order, with their row axes."""
+        kept = kept_axes(node)
+        if kept is None:
+            return {}
+        x, found = node.inputs[0], {}
+        for s in self._cone_sources(x, fit):
+            if s in fit.axes or self.where(x, {s: proper(s.shape)}, fit) != proper(x.shape):
+                continue
+            rows = follow_reshape(x.shape, s.shape, kept)
+            if rows is not None:
+                found[s] = rows
+        return found
+
+    def _cone_sources(self, x: Node, fit: Fit) -> Iterable[Node]:
+        if x not in self.roles.free and x not in fit.inlined:
+            return (x,)
+        found: dict[Node, None] = {}
+        pending = [x]
+        while pending:
+            for s in sources_of(pending.pop(), self.roles):
+                if s in fit.inlined:
+                    pending.append(s)
+                else:
+                    found[s] = None
+        return found
+
+    def where(self, node: Node, axes: dict[Node, Axes], fit: Fit) -> Where:
+        """The axes of `node` that are rows, given those of some values it depends on through free nodes."""
+        known: dict[Node, Where] = {}
+        stack = [node]
+        while stack:
+            n = stack[-1]
+            if n in known:
+                stack.pop()
+                continue
+            if n in axes:
+                known[n] = axes[n]
+            elif n not in self.roles.free and n not in fit.inlined:
+                known[n] = None
+            else:
+                waiting = [x for x in n.inputs if x not in known]
+                if waiting:
+                    stack.extend(waiting)
+                    continue
+                known[n] = _combine(n, known)
+            stack.pop()
+        return known[node]
+
+    # --------------------------------------------------------------------- admission
+
+    def admit(self, fit: Fit, node: Node, sibling: bool = False) -> Fit | None:
+        """The cluster with one more member, after all others; None if it does not fit.
+
+        With `sibling`, a node that shares no value with the cluster may join it.
+        """
+        if fit.kind == "own" or node.kind in ANCHORS or node.kind in OWN or node.op.name == "reshape":
+            return None
+        if len(fit.axes) + len(fit.inlined) >= LIMIT or not node.type.size:
+            return None
+        if node.kind is Kind.REDUCE:
+            return self._admit_reduction(fit, node)
+        known = {x: self.where(x, fit.axes, fit) for x in node.inputs}
+        place = _combine(node, known)
+        if place is None and sibling and fit.kind != "row" and node.type.size == fit.size:
+            place = proper(node.shape)
+        if place is None or isinstance(place, _Bad):
+            return None
+        if fit.kind != "row":
+            if place != proper(node.shape) or node.type.size != fit.size:
+                return None
+            return replace(fit, axes={**fit.axes, node: place})
+        level = self._level(fit, node)
+        if level and node.type.size > fit.size and not self._keeps(fit.size, node):
+            return None
+        return replace(fit, axes={**fit.axes, node: place}, level={**fit.level, node: level})
+
+    def _admit_reduction(self, fit: Fit, node: Node) -> Fit | None:
+        kept = kept_axes(node)
+        if kept is None or fit.kind == "anchor":
+            return None
+        x = node.inputs[0]
+        place = self.where(x, fit.axes, fit)
+        if fit.kind == "point":
+            if place != proper(x.shape):
+                return None
+            moved = {m: follow_reshape(x.shape, m.shape, kept) for m in fit.axes}
+            if None in moved.values():
+                return None
+            fit = Fit("row", node.type.size, moved, dict.fromkeys(moved, 0), inlined=fit.inlined)  # type: ignore[arg-type]
+        elif node.type.size != fit.size:
+            return None
+        elif place is None:
+            mine = self._outside(fit, node)
+            if not any(fit.outside.get(s) == axes for s, axes in mine.items()):
+                return None
+        elif place != kept:
+            return None
+        level = self._level(fit, node)
+        if level and not self._keeps(fit.size, x):
+            return None
+        return replace(
+            fit,
+            axes={**fit.axes, node: proper(node.shape)},
+            level={**fit.level, node: level + 1},
+            outside={**fit.outside, **self._outside(fit, node)},
+        )
+
+    def _level(self, fit: Fit, node: Node) -> int:
+        """Sweeps that must be over before the operands of `node` are known."""
+        if not fit.inlined:
+            return max((fit.level.get(s, 0) for s in self.sources[node]), default=0)
+        level, pending, seen = 0, [node], {node}
+        while pending:
+            for s in self.sources[pending.pop()]:
+                level = max(level, fit.level.get(s, 0))
+                if s in fit.inlined and s not in seen:
+                    seen.add(s)
+                    pending.append(s)
+        return level
+
+    def _keeps(self, rows: int, swept: Node) -> bool:
+        """Whether sweeping rows of `swept` once more is better than another kernel."""
+        elements = swept.type.size
+        if elements <= SMALL:
+            return True
+        row = 2 * elements // max(rows, 1) * swept.dtype.itemsize
+        return rows >= ROWS and row <= self.machine.l2_bytes // 2
+
+    # ----------------------------------------------------------------------- clusters
+
+    def inline(self, part: Fit, into: Fit, members: Iterable[Node]) -> Fit:
+        """`into`, with the members of a point cluster computed where they are read."""
+        return replace(into, inlined=into.inlined | part.inlined | frozenset(members))
+
+    def union(self, a: Fit, b: Fit, members: Iterable[Node]) -> Fit | None:
+        """The cluster of all members of two clusters, admitted one by one; None if they do not fit."""
+        inlined = a.inlined | b.inlined
+        todo = sorted((m for m in members if m not in inlined), key=self.graph.index.__getitem__)
+        todo.sort(key=lambda n: n.kind not in ANCHORS)  # an anchor comes first
+        fit = replace(self.start(todo[0]), inlined=inlined)
+        for node in todo[1:]:
+            next_ = self.admit(fit, node, sibling=True)
+            if next_ is None:
+                return None
+            fit = next_
+        return fit
+
+
+def kept_axes(node: Node) -> Axes | None:
+    """The proper axes of its operand that a plain reduction keeps; None for other reductions (fold)."""
+    axes = getattr(node.attrs, "axes", None)
+    if axes is None:
+        return None
+    return tuple([a for a in proper(node.inputs[0].shape) if a not in axes])
+
+
+def _combine(node: Node, known: dict[Node, Where]) -> Where:
+    """Row axes of a node, given those of its operands: all that have some must agree."""
+    result: Where = None
+    for i, x in enumerate(node.inputs):
+        place = known[x]
+        if place is None:
+            continue
+        if isinstance(place, _Bad):
+            return BAD
+        moved = follow(node, i, place)
+        if moved is None or (result is not None and moved != result):
+            return BAD
+        result = moved
+    return result
