@@ -243,9 +243,11 @@ def backward(
     sweep = _Sweep(functions, [*nodes, *[t._cell.node for t in extra]], create_graph)
     found = _run(sweep, seeds, create_graph)
     for fn in leaves:
-        ct = found.get(fn.node) if fn.node is not None else None
-        if ct is not None:
-            _accumulate(fn.variable, _result(ct, create_graph, sweep, histories), create_graph)
+        assert fn.node is not None
+        ct = found.get(fn.node)
+        if ct is None:  # reached, but through functions that are constant almost everywhere
+            ct = ops.zeros(fn.node.type)
+        _accumulate(fn.variable, _result(ct, create_graph, sweep, histories), create_graph)
     for t in extra:
         ct = found.get(t._cell.node)
         if ct is not None:
@@ -305,6 +307,8 @@ def grad(
     results: list[Tensor | None] = []
     for t, node in zip(wanted, nodes, strict=True):
         ct = found.get(node)
+        if ct is None and gradient_fn(t) in functions:
+            ct = ops.zeros(node.type)
         if ct is not None:
             gradient = _result(ct, create_graph, sweep, histories)
             results.append(_call_hooks(t._hooks, gradient) if t._hooks else gradient)

@@ -50,6 +50,8 @@ class Variant:
 
     def __init__(self, record: Record, backend: str) -> None:
         trace = record.trace
+        self.mode = MODE.grad
+        self.specs: list[tuple[Any, Any]] | None = None
         self.inputs: Inputs = inputs_of(record, module_names(record))
         self.result, self.outputs = record.result, record.outputs
         self.guards = list(trace.guards)
@@ -106,6 +108,22 @@ class Variant:
         self.written_at = [i for i, c in enumerate(self.cells) if c in written]
 
     # ---------------------------------------------------------------- validity
+
+    def takes(self, args: Sequence[Any]) -> bool:
+        """Whether flat positional arguments have this variant's signature: the quick test."""
+        specs = self.specs
+        if specs is None or len(args) != len(specs) or MODE.grad is not self.mode:
+            return False
+        for arg, (kind, detail) in zip(args, specs, strict=True):
+            if kind is Tensor:
+                if not isinstance(arg, Tensor):
+                    return False
+                cell = arg._cell
+                if cell.node.type != detail[0] or (arg._requires or cell.fn is not None) is not detail[1]:
+                    return False
+            elif type(arg) is not kind or (detail is not None and arg != detail[0]):
+                return False
+        return True
 
     def holds(self) -> bool:
         """Whether what the trace assumed about the outside is still so."""
@@ -175,10 +193,12 @@ class Variant:
             arrays.append(bound)
         cells = self.cells
         nodes = [c.node for c in cells]
-        if nodes != self.nodes or Sharing.count != self.sharing or self.views:
-            nodes = self._own()
-        elif [getrefcount(nodes[i]) for i in self.written_at] != self.counts:
-            nodes = self._own()
+        known = nodes == self.nodes and Sharing.count == self.sharing and not self.views
+        known = known and [c.vars for c in self.written].count(None) == len(self.written)
+        if not known or [getrefcount(nodes[i]) for i in self.written_at] != self.counts:
+            self._own()
+            nodes = [c.node for c in cells]
+            self.counts = [getrefcount(nodes[i]) for i in self.written_at]
         arrays += [n.bound for n in nodes]
         for tensor in inputs.grads:
             arrays.append(_writeable(tensor))
@@ -189,7 +209,7 @@ class Variant:
             arrays.append(np.array(getter(), np.float64))
         return arrays
 
-    def _own(self) -> list[Node]:
+    def _own(self) -> None:
         """Bring captured state up to date, and make sure nobody else reads what will be overwritten."""
         captured = self.inputs.captured
         lazy.realise([c.tensor for c in captured])
@@ -199,9 +219,7 @@ class Variant:
         for cell in self.written:
             _unshare(cell)
         self.sharing = Sharing.count
-        nodes = self.nodes = [c.node for c in self.cells]
-        self.counts = [getrefcount(nodes[i]) for i in self.written_at]
-        return nodes
+        self.nodes = [c.node for c in self.cells]
 
     def _store(self, leaves: Sequence[Any], values: Sequence[np.ndarray]) -> None:
         for i, at in self.argument_writes:
@@ -277,17 +295,18 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if MODE.trace is not None:
             return self.__wrapped__(*args, **kwargs)
+        last = self._last
+        if last is not None and not kwargs and last[1].takes(args) and last[1].holds():
+            return self._run(last[0], last[1], args, args, kwargs)
         leaves = list(args) if not kwargs and _flat(args) else tree.leaves((args, kwargs))
         key = (
             None if len(leaves) == len(args) else tree.structure((args, kwargs)),
             MODE.grad,
             *self._signature(leaves),
         )
-        last = self._last
-        if last is not None and last[0] == key and last[1].holds():
-            variant = last[1]
-        else:
-            variant = self._find(key, args, kwargs, leaves)
+        return self._run(key, self._find(key, args, kwargs, leaves), leaves, args, kwargs)
+
+    def _run(self, key: Any, variant: Variant, leaves: Sequence[Any], args: Any, kwargs: Any) -> Any:
         try:
             found = variant.call(leaves)
         except Stale:
@@ -341,6 +360,8 @@ class Compiled:
                 self._static |= {need.leaf}
                 continue
             variant = Variant(record, self._backend or lazy.SETTINGS.backend)
+            if not kwargs and _flat(args):
+                variant.specs = [_spec(a, i in self._static) for i, a in enumerate(args)]
             self.compilations += 1
             return variant
 
@@ -368,6 +389,13 @@ class Compiled:
 
     def __repr__(self) -> str:
         return f"<graphc.compile of {self.__name__}: {self.compilations} programs>"
+
+
+def _spec(arg: Any, static: bool) -> tuple[Any, Any]:
+    """What `Variant.takes` compares an argument with."""
+    if isinstance(arg, Tensor):
+        return Tensor, (arg._cell.node.type, arg.requires_grad)
+    return type(arg), None if type(arg) is float and not static else (arg,)
 
 
 def _flat(args: Sequence[Any]) -> bool:

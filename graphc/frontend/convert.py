@@ -187,9 +187,13 @@ def type_(self: Tensor, dtype: Any = None) -> Any:
 
 
 _CLASSES = {
-    "float32": "FloatTensor", "float64": "DoubleTensor", "int64": "LongTensor", "int32": "IntTensor",
-    "uint8": "ByteTensor", "bool": "BoolTensor",
-}  # fmt: skip
+    "float32": "FloatTensor",
+    "float64": "DoubleTensor",
+    "int64": "LongTensor",
+    "int32": "IntTensor",
+    "uint8": "ByteTensor",
+    "bool": "BoolTensor",
+}
 
 
 @method(function=False)
@@ -199,8 +203,13 @@ def type_as(self: Tensor, other: Tensor) -> Tensor:
 
 
 for _name, _dtype in (
-    ("float", float32), ("double", float64), ("long", int64), ("int", int32), ("byte", uint8), ("bool", bool_),
-):  # fmt: skip
+    ("float", float32),
+    ("double", float64),
+    ("long", int64),
+    ("int", int32),
+    ("byte", uint8),
+    ("bool", bool_),
+):
 
     def _to_dtype(self: Tensor, _dtype: DType = _dtype) -> Tensor:
         return convert(self, _dtype)

@@ -103,13 +103,15 @@ def tensor(
     if isinstance(data, np.ndarray):
         array = data.astype((dtype or from_numpy_dtype(data.dtype)).numpy, order="C", copy=True)
         return constant_array(array, requires_grad)
+    if isinstance(data, np.generic):
+        return tensor(np.asarray(data), dtype=dtype, requires_grad=requires_grad)
     if isinstance(data, (list, tuple)) and _holds_tensors(data):
         return _finish(_stack_nested(data, dtype), requires_grad)
     if isinstance(data, (bool, *_NUMBERS)):
         return constant_array(np.asarray(data, (dtype or number_dtype(data)).numpy), requires_grad)
     if not isinstance(data, (list, tuple)) and hasattr(data, "__array__"):
         return tensor(np.asarray(data), dtype=dtype, requires_grad=requires_grad)
-    if not isinstance(data, (list, tuple, range, np.generic)):
+    if not isinstance(data, (list, tuple, range)):
         raise fail(TypeError, f"tensor(): cannot make a tensor of {type(data).__name__}")
     array = _nested(list(data) if isinstance(data, range) else data)
     if array.size == 0 and array.dtype.kind == "f":
@@ -217,18 +219,26 @@ def _like(input: Tensor, value: Any, dtype: DType | None, requires_grad: bool) -
 
 @method(only_function=True)
 def zeros_like(
-    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: Any = None,
+    input: Tensor,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: Any = None,
     memory_format: Any = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Zeros with the shape and dtype of `input`."""
     return _like(input, 0, dtype, requires_grad)
 
 
 @method(only_function=True)
 def ones_like(
-    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: Any = None,
+    input: Tensor,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: Any = None,
     memory_format: Any = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Ones with the shape and dtype of `input`."""
     return _like(input, 1, dtype, requires_grad)
 
@@ -241,9 +251,14 @@ def empty_like(input: Tensor, **options: Any) -> Tensor:
 
 @method(only_function=True)
 def full_like(
-    input: Tensor, fill_value: Any, *, dtype: DType | None = None, requires_grad: bool = False, device: Any = None,
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: Any = None,
     memory_format: Any = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """`fill_value` with the shape and dtype of `input`."""
     return _like(input, fill_value, dtype, requires_grad)
 
@@ -274,9 +289,13 @@ def new_empty(
 
 @method("new_full", function=False)
 def new_full(
-    self: Tensor, size: Sequence[int], fill_value: Any, dtype: DType | None = None, requires_grad: bool = False,
+    self: Tensor,
+    size: Sequence[int],
+    fill_value: Any,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
     device: Any = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """`fill_value` of this dtype."""
     return full(size, fill_value, dtype=dtype or self.dtype, requires_grad=requires_grad)
 
@@ -327,7 +346,10 @@ def linspace(
     if steps < 0:
         raise fail(RuntimeError, "number of steps must be non-negative")
     dtype = dtype or get_default_dtype()
-    values = np.linspace(start, end, steps, dtype=np.float64)
+    first, last = np.asarray(start, dtype.numpy), np.asarray(end, dtype.numpy)
+    step = (last - first) / np.asarray(max(steps - 1, 1), dtype.numpy)
+    i = np.arange(steps, dtype=np.int64)
+    values = np.where(i < steps // 2, first + step * i, last - step * (steps - 1 - i))  # from both ends
     return constant_array(values.astype(dtype.numpy), requires_grad)
 
 
@@ -376,7 +398,6 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
         t.reshape([-1 if i == k else 1 for i in range(len(found))]).expand(shape) for k, t in enumerate(found)
     ]
     if swap:
-        grids = [g.transpose(0, 1) for g in grids]
         grids[0], grids[1] = grids[1], grids[0]
     return tuple(grids)
 

@@ -319,7 +319,8 @@ def xlogy(input: Operand, other: Operand) -> Tensor:
 
     def build(a: Node, b: Node) -> Node:
         zero = ops.zeros(a.type)
-        off = ops.bit_and(ops.eq(a, zero), ops.logical_not(ops.isnan(b)))
+        plain = ops.bit_or(ops.bit_and(ops.gt(b, zero), ops.isfinite(b)), ops.isnan(b))
+        off = ops.bit_and(ops.eq(a, zero), ops.logical_not(plain))
         return ops.select(off, zero, ops.mul(a, ops.log(ops.select(off, ops.ones(b.type), b))))
 
     return binary("XlogyBackward0", build, need(input, "xlogy"), need(other, "xlogy"), floating=True)
@@ -391,9 +392,10 @@ def where(condition: Tensor, input: Operand | None = None, other: Operand | None
         return condition.nonzero(as_tuple=True)  # type: ignore[attr-defined]
     if not isinstance(condition, Tensor) or condition.dtype is not bool_:
         raise fail(
-            RuntimeError, f"where expected condition to be a boolean tensor, but got a tensor with dtype "
-            f"{getattr(condition, 'dtype', type(condition).__name__)}"
-        )  # fmt: skip
+            RuntimeError,
+            f"where expected condition to be a boolean tensor, but got a tensor with dtype "
+            f"{getattr(condition, 'dtype', type(condition).__name__)}",
+        )
     input, other = need(input, "where"), need(other, "where")
     dtype = result_dtype(input, other)
     values = (condition, input, other)
@@ -461,8 +463,13 @@ def _ordered(build: Build) -> Build:
 
 
 for _name, _aliases in {
-    "eq": (), "ne": ("not_equal",), "lt": ("less",), "le": ("less_equal",), "gt": ("greater",), "ge": ("greater_equal",),
-}.items():  # fmt: skip
+    "eq": (),
+    "ne": ("not_equal",),
+    "lt": ("less",),
+    "le": ("less_equal",),
+    "gt": ("greater",),
+    "ge": ("greater_equal",),
+}.items():
     _build = getattr(ops, _name)
     method(_name, *_aliases, inplace=False)(_compare(_name, _ordered(_build)))
 

@@ -407,10 +407,8 @@ def _single_mask(x: Tensor, index: Any) -> Tensor | None:
         index = index[0]
     if isinstance(index, (np.ndarray, list)):
         index = _as_index(index)
-    if isinstance(index, Tensor) and index.dtype is bool_ and index.ndim:
-        if tuple(x.shape[: index.ndim]) == tuple(index.shape):
-            return index
-    return None
+    is_mask = isinstance(index, Tensor) and index.dtype is bool_ and index.ndim > 0
+    return index if is_mask and tuple(x.shape[: index.ndim]) == tuple(index.shape) else None
 
 
 def _set_masked(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:

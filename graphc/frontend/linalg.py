@@ -83,8 +83,11 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     _need_rank("mv", input, 2, "self")
     _need_rank("mv", vec, 1, "vec")
     if input.shape[1] != vec.shape[0]:
-        raise fail(RuntimeError, f"size mismatch, got input ({input.shape[0]}), mat ({input.shape[0]}x"
-                   f"{input.shape[1]}), vec ({vec.shape[0]})")  # fmt: skip
+        raise fail(
+            RuntimeError,
+            f"size mismatch, got input ({input.shape[0]}), mat ({input.shape[0]}x"
+            f"{input.shape[1]}), vec ({vec.shape[0]})",
+        )
     return apply("MvBackward0", _dot, input, vec)
 
 
@@ -238,9 +241,12 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         )
     for i, j in zip(left, right, strict=True):
         if a.shape[i] != b.shape[j]:
-            raise fail(RuntimeError, f"contracted dimensions need to match, "
-                       f"but first has size {a.shape[i]} in dim {i}"
-                       f" and second has size {b.shape[j]} in dim {j}")  # fmt: skip
+            raise fail(
+                RuntimeError,
+                f"contracted dimensions need to match, "
+                f"but first has size {a.shape[i]} in dim {i}"
+                f" and second has size {b.shape[j]} in dim {j}",
+            )
     return apply("MmBackward0", lambda x, y: ops.dot_general(x, y, (left, right)), a, b)
 
 

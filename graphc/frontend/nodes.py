@@ -21,7 +21,8 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     out = [1] * rank
     for shape in shapes:
         offset = rank - len(shape)
-        for i, extent in enumerate(shape):
+        for i in range(len(shape) - 1, -1, -1):
+            extent = shape[i]
             if extent != 1 and out[offset + i] != extent:
                 if out[offset + i] != 1:
                     raise fail(

@@ -39,11 +39,20 @@ def _inplace(f: Callable[..., Tensor], name: str) -> Callable[[Tensor, Any], Any
 
 
 for _name, _f in {
-    "add": e.add, "sub": e.sub, "mul": e.mul, "truediv": e.div, "floordiv": e.floor_divide,
-    "mod": e.remainder,    "pow": e.pow_,
-    "and": METHODS["bitwise_and"], "or": METHODS["bitwise_or"], "xor": METHODS["bitwise_xor"],
-    "lshift": METHODS["bitwise_left_shift"], "rshift": METHODS["bitwise_right_shift"], "matmul": matmul,
-}.items():  # fmt: skip
+    "add": e.add,
+    "sub": e.sub,
+    "mul": e.mul,
+    "truediv": e.div,
+    "floordiv": e.floor_divide,
+    "mod": e.remainder,
+    "pow": e.pow_,
+    "and": METHODS["bitwise_and"],
+    "or": METHODS["bitwise_or"],
+    "xor": METHODS["bitwise_xor"],
+    "lshift": METHODS["bitwise_left_shift"],
+    "rshift": METHODS["bitwise_right_shift"],
+    "matmul": matmul,
+}.items():
     setattr(Tensor, f"__{_name}__", _forward(_f))
     setattr(Tensor, f"__r{_name}__", _reflected(_f))
     setattr(Tensor, f"__i{_name}__", _inplace(_f, f"{_name}_"))

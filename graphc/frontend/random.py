@@ -245,14 +245,21 @@ def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: DTy
 
 
 def randperm(
-    n: int, *, dtype: DType | None = None, generator: Generator | None = None, requires_grad: bool = False,
+    n: int,
+    *,
+    dtype: DType | None = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
     device: Any = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """A random order of range(n)."""
     check_device(device)
     if MODE.trace is not None:
-        raise fail(RuntimeError, "randperm() inside a traced function is not supported: make the permutation "
-                   "outside and pass it as an argument")  # fmt: skip
+        raise fail(
+            RuntimeError,
+            "randperm() inside a traced function is not supported: make the permutation "
+            "outside and pass it as an argument",
+        )
     key, stream = next_key(generator)
     words = evaluate(ops.random_bits(key, (2, n), stream)).astype(np.uint64)
     order = np.argsort((words[0] << np.uint64(32)) | words[1], kind="stable")

@@ -117,9 +117,13 @@ def _correction(dim: Any, unbiased: bool | None, correction: float | None) -> tu
 
 @method()
 def var(
-    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    input: Tensor,
+    dim: Dims = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
     correction: float | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The variance over `dim`, with divisor N - correction (1 by default)."""
     dim, ddof = _correction(dim, unbiased, correction)
     _floating(input, None, "var")
@@ -131,9 +135,13 @@ def var(
 
 @method()
 def std(
-    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    input: Tensor,
+    dim: Dims = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
     correction: float | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The standard deviation over `dim`, with divisor N - correction (1 by default)."""
     dim, ddof = _correction(dim, unbiased, correction)
     _floating(input, None, "std")

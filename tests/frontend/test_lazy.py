@@ -1,0 +1,149 @@
+"""Lazy values: one program a step, found again by structure; buffers taken over; numbers lifted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc.frontend import lazy
+from graphc.frontend.modes import MODE
+
+RNG = np.random.default_rng(2)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    lazy.clear_programs()
+    MODE.pending.clear()
+    lazy.STATS.compilations = lazy.STATS.native_calls = 0
+
+
+def test_nothing_runs_until_read() -> None:
+    x = gc.from_numpy(np.ones((3, 3), np.float32))
+    y = (x @ x).sum()
+    assert lazy.STATS.native_calls == 0
+    assert y.item() == 27
+    assert y.item() == 27
+    assert lazy.STATS.native_calls == 1
+
+
+def _train(steps: int, momentum: bool = True) -> tuple[list[float], list[int]]:
+    w = gc.from_numpy(RNG.standard_normal((4, 2)).astype(np.float32)).requires_grad_()
+    m = gc.zeros(4, 2)
+    losses, programs = [], []
+    for step in range(steps):
+        x = gc.from_numpy(RNG.standard_normal((8, 4)).astype(np.float32))
+        w.grad = None
+        loss = ((x @ w).relu() ** 2).mean()
+        loss.backward()
+        with gc.no_grad():
+            m.mul_(0.9).add_(w.grad)
+            w -= (0.1 / (step + 1)) * m
+        gc.sync()
+        losses.append(loss.item())
+        programs.append(lazy.STATS.compilations)
+    return losses, programs
+
+
+def test_a_step_is_one_program_and_a_changing_number_becomes_an_input() -> None:
+    losses, programs = _train(6)
+    assert lazy.STATS.native_calls == 6
+    assert programs[1:] == [programs[1]] * 5  # the second step lifts the learning rate; no more after that
+    assert losses[-1] < losses[0]
+
+
+def test_updates_happen_in_the_same_buffer() -> None:
+    w = gc.from_numpy(np.ones(1000, np.float32))
+    for _ in range(3):
+        before = lazy.value(w)
+        w.mul_(2)
+        gc.sync()
+        assert lazy.value(w) is before
+    shared = w.clone()
+    before = lazy.value(w)
+    w.mul_(2)
+    gc.sync()
+    assert lazy.value(w) is not before
+    assert shared[0].item() == 8
+    assert w[0].item() == 16
+
+
+def test_reading_between_forward_and_backward() -> None:
+    w = gc.ones(3, requires_grad=True)
+    loss = (w * 3).exp().sum()
+    value = loss.item()
+    loss.backward()
+    np.testing.assert_allclose(w.grad.sum().item(), 3 * value, rtol=1e-6)
+
+
+def test_history_over_a_replaced_buffer_is_refused() -> None:
+    w = gc.from_numpy(np.full(4, 2.0, np.float32)).requires_grad_()
+    loss = (w * w).sum()
+    loss.item()
+    with gc.no_grad():
+        w.add_(1)
+    gc.sync()
+    loss.backward()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        w.grad.tolist()
+
+
+def test_values_survive_changes_of_their_sources() -> None:
+    x = gc.from_numpy(np.ones(3, np.float32))
+    y = x * 2  # pending while x changes
+    view = x[:2]
+    x.add_(5)
+    assert y.tolist() == [2, 2, 2]
+    assert view.tolist() == [6, 6]
+    assert x.tolist() == [6, 6, 6]
+
+
+def test_equal_nodes_share_their_value_but_not_their_storage() -> None:
+    x = gc.from_numpy(np.ones(3, np.float32))
+    a, b = x + 1, x + 1
+    gc.sync()
+    assert lazy.STATS.native_calls == 1
+    a.mul_(10)
+    gc.sync()
+    assert a.tolist() == [20, 20, 20]
+    assert b.tolist() == [2, 2, 2]
+
+
+def test_constants_need_no_program() -> None:
+    assert gc.full((2,), 3.0).tolist() == [3, 3]
+    assert gc.arange(3).float().numpy().tolist() == [0, 1, 2]
+    assert lazy.STATS.native_calls <= 1
+
+
+def test_numpy_gives_copies() -> None:
+    source = np.ones(3, np.float32)
+    x = gc.from_numpy(source)
+    source[:] = 7
+    out = x.numpy()
+    out[:] = 9
+    assert x.tolist() == [1, 1, 1]
+
+
+def test_dead_tensors_are_not_computed() -> None:
+    x = gc.from_numpy(np.ones(3, np.float32))
+    kept = x * 2
+    for _ in range(10):
+        _unused = x * 3
+    del _unused
+    gc.sync()
+    assert lazy.STATS.native_calls == 1
+    assert type(kept._cell.node.bound) is np.ndarray
+
+
+@pytest.mark.native
+def test_native_equals_reference() -> None:
+    def run(backend: str) -> list[Any]:
+        global RNG
+        RNG = np.random.default_rng(4)
+        gc.set_backend(backend)
+        return _train(4)[0]
+
+    np.testing.assert_allclose(run("llvm"), run("reference"), rtol=1e-5)

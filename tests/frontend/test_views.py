@@ -1,0 +1,207 @@
+"""Indexing, assignment, views that share storage, in-place methods: against torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as gc
+
+torch = pytest.importorskip("torch")
+RNG = np.random.default_rng(5)
+X = RNG.standard_normal((4, 5, 6)).astype(np.float32)
+I1, I2 = np.array([0, 3, 1]), np.array([[0, 2], [1, -1]])
+MASK, ROWS = X > 0.3, np.array([True, False, True, True])
+INDICES = [
+    0,
+    -1,
+    slice(1, 3),
+    (slice(None), 2),
+    (..., 1),
+    (None, 0),
+    (slice(None, None, 2), slice(1, None, 3)),
+    I1,
+    (slice(None), I1),
+    (I1, I1),
+    (I1, slice(None), I1),
+    (0, slice(None), I1),
+    (I2,),
+    (slice(None), I2, I2),
+    MASK,
+    ROWS,
+    (ROWS, slice(1, 2)),
+    (slice(None), None, I1),
+    [0, 2],
+    (..., None),
+    (2, 3, 4),
+    (0, I1, I1),
+    slice(3, 1),
+    True,
+    (slice(-3, -1), ..., slice(None, -1)),
+    (np.array(2), slice(None)),
+    (slice(0, 0),),
+]
+
+
+def convert(index: Any, module: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(convert(i, module) for i in index)
+    return module.tensor(index) if isinstance(index, np.ndarray) else index
+
+
+@pytest.mark.parametrize("index", INDICES, ids=[str(i)[:30] for i in range(len(INDICES))])
+def test_getitem(index: Any) -> None:
+    ours, theirs = gc.tensor(X, requires_grad=True), torch.tensor(X, requires_grad=True)
+    found, expected = ours[convert(index, gc)], theirs[convert(index, torch)]
+    assert tuple(found.shape) == tuple(expected.shape)
+    np.testing.assert_array_equal(found.detach().numpy(), expected.detach().numpy())
+    (found**2).sum().backward()
+    (expected**2).sum().backward()
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("index", INDICES, ids=[str(i)[:30] for i in range(len(INDICES))])
+@pytest.mark.parametrize("whole", [True, False])
+def test_setitem(index: Any, whole: bool) -> None:
+    shape = torch.tensor(X)[convert(index, torch)].shape if whole else ()
+    new = RNG.standard_normal(tuple(shape)).astype(np.float32)
+    ours, theirs = gc.tensor(X), torch.tensor(X)
+    a, b = gc.tensor(new, requires_grad=True), torch.tensor(new, requires_grad=True)
+    ours[convert(index, gc)] = a
+    theirs[convert(index, torch)] = b
+    np.testing.assert_array_equal(ours.detach().numpy(), theirs.detach().numpy())
+    (ours**2).sum().backward()
+    (theirs**2).sum().backward()
+    np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-5)
+
+
+def test_setitem_last_writer_wins_and_casts() -> None:
+    x = gc.zeros(3)
+    x[gc.tensor([1, 1, 1])] = gc.tensor([1, 2, 3])
+    assert x.tolist() == [0, 3, 0]
+    y = gc.zeros(3, dtype=gc.int64)
+    y[1] = 2.7
+    assert y.tolist() == [0, 2, 0]
+
+
+SCRIPTS: list[Callable[[Any], list[Any]]] = []
+
+
+def script(f: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
+    SCRIPTS.append(f)
+    return f
+
+
+@script
+def writes_through_views(T: Any) -> list[Any]:
+    a = T.zeros(4, 5)
+    b = a[1:3]
+    b[:, 0] = 7
+    b += 1
+    c = a.t()
+    c[4].fill_(9)
+    row = a[3]
+    a.mul_(2)
+    return [a, b, c, row]
+
+
+@script
+def views_of_views(T: Any) -> list[Any]:
+    a = T.arange(24)
+    b = a.view(2, 3, 4)
+    c = b.transpose(0, 2)
+    d = c[1:3, ::2]
+    d.zero_()
+    e = b.reshape(6, 4).chunk(2)[1]
+    e.add_(100)
+    return [a, b, c, d, e]
+
+
+@script
+def in_place_family(T: Any) -> list[Any]:
+    a = T.arange(6.0) - 2.5
+    a.abs_().sqrt_().clamp_(0.5, 1.4).neg_()
+    a += 1
+    a *= T.tensor(2.0)
+    a -= T.ones(6)
+    a /= 3
+    a.sub_(1, alpha=2).pow_(2)
+    b = T.ones(2, 3)
+    b.copy_(T.tensor([1, 2, 3]))
+    b.masked_fill_(b > 2, -1.0)
+    b[0].exp_()
+    return [a, b]
+
+
+@script
+def data_and_detach_share(T: Any) -> list[Any]:
+    w = T.ones(3, requires_grad=True)
+    w.data.mul_(5)
+    w.detach()[1] = 0
+    w.data = w.data - 1
+    with T.no_grad():
+        w.sub_(0.5)
+        w[0] = 3
+    return [w, w.data]
+
+
+@script
+def split_and_unbind_are_views(T: Any) -> list[Any]:
+    a = T.zeros(4, 2)
+    first, second = a.split(2)
+    second.fill_(1)
+    for i, row in enumerate(first.unbind()):
+        row.add_(i + 2)
+    a.squeeze().unsqueeze(0)[0, 0, 0] = 50
+    return [a, first, second]
+
+
+@script
+def clone_is_not_a_view(T: Any) -> list[Any]:
+    a = T.ones(3)
+    b = a.clone()
+    c = a + 0
+    a.zero_()
+    return [a, b, c]
+
+
+@script
+def aliases_by_copy(T: Any) -> list[Any]:
+    a, b = T.ones(3), T.zeros(3)
+    b.copy_(a)
+    a.add_(1)
+    b.mul_(3)
+    return [a, b]
+
+
+@script
+def gradients_through_writes(T: Any) -> list[Any]:
+    x = T.arange(6.0).requires_grad_()
+    y = x * 2
+    y[1:3] = x[3:5] * x[0:2]
+    y.view(2, 3)[1].mul_(x[:3])
+    z = T.zeros(6)
+    z[::2] = y[:3]
+    z[1] += 4
+    (z * y).sum().backward()
+    return [y, z, x.grad]
+
+
+@pytest.mark.parametrize("run", SCRIPTS, ids=lambda f: f.__name__)
+def test_script(run: Callable[[Any], list[Any]]) -> None:
+    for found, expected in zip(run(gc), run(torch), strict=True):
+        np.testing.assert_allclose(found.detach().numpy(), expected.detach().numpy(), rtol=1e-6)
+        assert found.requires_grad == expected.requires_grad
+
+
+@pytest.mark.native
+def test_scripts_native_after_sync() -> None:
+    """The same with values computed by the native backend, all at once."""
+    for run in SCRIPTS:
+        found = run(gc)
+        gc.sync()
+        for a, b in zip(found, run(torch), strict=True):
+            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-6)
