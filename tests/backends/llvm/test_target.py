@@ -8,6 +8,11 @@ from graphc.backends.llvm import Backend, target
 from graphc.backends.llvm.target import TARGET_NAMES, check_runnable, get_target, host_features
 
 
+@pytest.fixture(autouse=True)
+def _no_choice(monkeypatch):
+    monkeypatch.delenv("GRAPHC_TARGET", raising=False)
+
+
 def test_native_is_explicit():
     native = get_target()
     assert native.name == native.machine.name == "native"
