@@ -21,9 +21,10 @@ def names() -> list[str]:
 
 
 @cache
-def load(name: str) -> Backend:
+def load(name: str, target: str | None = None) -> Backend:
     """The backend registered as `name` in the entry-point group ``graphc.backends``.
 
+    `target` names the machine to make code for, for backends that have several.
     Raises ValueError for an unknown name and RuntimeError when the backend cannot start here.
     """
     point = _registered().get(name)
@@ -34,4 +35,4 @@ def load(name: str) -> Backend:
         factory = point.load()
     except ImportError as error:
         raise RuntimeError(f"backend {name!r} cannot be loaded: {error}") from error
-    return factory()
+    return factory() if target is None else factory(target)

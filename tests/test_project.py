@@ -32,9 +32,10 @@ LAYERS = [
         "graphc.pipeline",
         "graphc.backends",
     ),
-    ("graphc.frontend", "graphc.autograd"),
+    ("graphc.frontend", "graphc.autograd", "graphc.functional"),
     ("graphc.serialization", "graphc.nn", "graphc.optim", "graphc.utils"),
-    ("graphc", "graphc.__main__"),
+    ("graphc",),
+    ("graphc.command", "graphc.__main__"),
 ]
 
 # Third-party packages that may be imported late (inside functions), because they are heavy.

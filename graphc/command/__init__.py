@@ -1,0 +1,1 @@
+"""The `graphc` command; `python -m graphc` is the same program."""
