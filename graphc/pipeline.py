@@ -83,10 +83,18 @@ def _executable(target: Any, graph: Graph, plan_: plan.Plan) -> Any:
     return target.compile(graph, plan_) if plan_.calls else None
 
 
-def inspect(graph: Graph, donate: Mapping[int, int] | None = None, backend: str = "llvm") -> Report:
-    """Compile as far as the plan and keep every stage, for people to read."""
+def inspect(
+    graph: Graph,
+    donate: Mapping[int, int] | None = None,
+    backend: str = "llvm",
+    machine: str | None = None,
+) -> Report:
+    """Compile as far as the plan and keep every stage, for people to read.
+
+    `machine` names the target of the backend, by default this machine; it need not be able to run here.
+    """
     record = Record()
-    target: Any = backends.load(backend)
+    target: Any = backends.load(backend, machine)
     donated = dict(donate or {})
     plan.check_donations(graph, donated)
     stages = Stages((record,))
