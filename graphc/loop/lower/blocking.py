@@ -118,9 +118,9 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
 
 
 def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int, int, int, int]:
-    """(axis, steps of it, k of a panel, number of panels): panels take at most an eighth of the
+    """(axis, steps of it, k of a panel, number of panels): panels take at most a quarter of the
     second-level cache, and there is at least one for each of `split` partial sums if the axes allow it."""
-    most = max(1, machine.l2_bytes // 8 // (lanes * sizes.itemsize))
+    most = max(1, machine.l2_bytes // 4 // (lanes * sizes.itemsize))
     most = max(1, min(most, -(-sizes.k // split)))
     if not sizes.depth:
         return 0, 1, 1, 1

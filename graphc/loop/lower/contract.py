@@ -16,6 +16,7 @@ from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.merge import merged
 from graphc.loop.lower.operand import Layout, Strides, flat_stride, probe, symbols
 from graphc.loop.lower.pack import run_cost
+from graphc.loop.lower.panels import choose_way
 from graphc.loop.lower.problem import Contraction, dot_problem
 from graphc.loop.lower.split import combine_call
 from graphc.loop.lower.stage import stage_call
@@ -24,6 +25,7 @@ from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
 SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
+LANES = 4  # vectors of a usual tile
 THIN = 2  # with fewer rows or columns there is nothing to tile
 
 
@@ -102,7 +104,6 @@ def _sizes(way: _Way, machine: Machine) -> Sizes:
     width = machine.lanes(p.anchor.dtype.itemsize)
     a_runs = [p.depth[-1]] if way.a.along_depth else []
     a_runs += p.rows[-1:] if way.a.along_side and len(p.rows) == 1 else ()
-    b_runs = p.cols[-1:] if way.b.along_side else ()
     return Sizes(
         batch,
         m,
@@ -111,7 +112,7 @@ def _sizes(way: _Way, machine: Machine) -> Sizes:
         p.anchor.dtype.itemsize,
         run_cost(a_runs, width),
         in_place,
-        run_cost(b_runs, width),
+        choose_way(p, way.b, LANES * width, width)[1],
         run_cost(p.cols[-1:] if _last(way.c)[1] == 1 else (), width, SCATTER),
     )
 

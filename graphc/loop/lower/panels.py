@@ -1,16 +1,8 @@
-"""Packing B: groups of panels [panel][k][lane] of consecutive columns, ready for the tile.
-
-How the loops run depends on how B lies in memory:
-
-- columns in one contiguous run (matrices, 1x1 convolutions): for k, for panel, a vector of lanes;
-- columns in runs (rows of pixels): for each run and window tap the clipped part, as vectors of columns
-each of which walks along the channels, so that masks and limits are worked out once;
-- k contiguous (a transposed matrix): vectors of columns that walk along k, using up each cache line;
-- k contiguous but clipped (windows with pixels along k): column by column.
-"""
+"""Packing B: groups of panels [panel][k][lane] of consecutive columns, ready for the tile."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import replace
 
 from graphc.loop import index as ix
@@ -19,8 +11,43 @@ from graphc.loop.lower.columns import Segment, one_run, segments
 from graphc.loop.lower.depth import DepthBlock
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.operand import Layout, symbols
-from graphc.loop.lower.pack import GATHER, Line, clip, copy_line, parts, run_cost
+from graphc.loop.lower.pack import COPY, GATHER, RUN, Line, clip, copy_line, parts
 from graphc.loop.lower.problem import Access, Contraction, Index
+
+CLIPPED_RUN = 8.0  # cycles to start a run along k whose limits differ from column to column
+SCATTER = 1.3  # cycles to store an element of a run along k into its column
+STRIDED = 5.0  # cycles to copy a vector of elements a few apart
+
+
+class Way(enum.Enum):
+    """How the packing loops run, by how B lies in memory."""
+
+    RUNS = "columns in one contiguous run (matrices, 1x1 convolutions): for k, for panel, a vector of lanes"
+    TAPS = (
+        "columns in runs (rows of pixels): for each run and window tap the clipped part, as vectors of columns "
+        "that walk along the channels, so that masks and limits are worked out once"
+    )
+    TRANSPOSED = "k contiguous: vectors of columns that walk along k, using up each cache line"
+    COLUMNS = "k contiguous but clipped (windows with pixels along k): column by column"
+
+
+def choose_way(problem: Contraction, layout: Layout, lanes: int, width: int) -> tuple[Way, float]:
+    """The way to pack B, and what it costs, in cycles per element."""
+    bounded = bool(_bounds(problem))
+    if layout.along_side and not bounded and one_run(problem.cols, lanes):
+        return Way.RUNS, COPY / width
+    run = min(problem.cols[-1], lanes) if problem.cols else 1
+    copy = COPY if layout.along_side else STRIDED
+    ways = [(Way.TAPS, (RUN + copy * -(-run // width)) / run)]
+    if layout.along_depth and not bounded:
+        ways.append((Way.TRANSPOSED, GATHER))
+    if layout.along_depth and bounded:
+        ways.append((Way.COLUMNS, CLIPPED_RUN / problem.depth[-1] + SCATTER))
+    return min(ways, key=lambda w: w[1])
+
+
+def _bounds(problem: Contraction) -> tuple[tuple[Expr, int], ...]:
+    return problem.b(*(symbols("q", s) for s in (problem.batch, problem.depth, problem.cols))).bounds
 
 
 class Panels:
@@ -31,26 +58,22 @@ class Panels:
         self.w = fused.scope
         self.n = problem.sizes[2]
         self.zero = identity_of("add", problem.anchor.dtype)
-        batch, self.depth, cols = (symbols("q", s) for s in (problem.batch, problem.depth, problem.cols))
-        self.bounds = problem.b(batch, self.depth, cols).bounds
+        self.way, _ = choose_way(problem, layout, lanes, width)
+        self.depth = symbols("k", problem.depth)
+        self.bounds = problem.b(symbols("b", problem.batch), self.depth, symbols("n", problem.cols)).bounds
 
     def pack(self, buffer: Buffer, batch: Index, block: DepthBlock, first: Expr, count: Expr) -> None:
         """buffer[p, k, j] = B[batch, block's k, column (first + p) * lanes + j] for p < count."""
-        w = self.w
-        most = buffer.shape[0]
-        runs = self.p.cols[-1:] if self.layout.along_side else ()
-        across = self.layout.along_depth and run_cost(runs, self.width) >= GATHER
-        if not across and not self.bounds and one_run(self.p.cols, self.lanes):
+        if self.way is Way.RUNS:
             self._pack_runs(buffer, batch, block, first, count)
             return
-        with w.loop("p", count, most) as p:
-            start = ix.mul(ix.add(first, p), self.lanes)
-            if not across:
-                self._pack_taps(buffer, p, batch, block, start)
-            elif self.bounds:
-                self._pack_columns(buffer, p, batch, block, start)
-            else:
-                self._pack_transposed(buffer, p, batch, block, start)
+        pack = {
+            Way.TAPS: self._pack_taps,
+            Way.TRANSPOSED: self._pack_transposed,
+            Way.COLUMNS: self._pack_columns,
+        }[self.way]
+        with self.w.loop("p", count, buffer.shape[0]) as p:
+            pack(buffer, p, batch, block, ix.mul(ix.add(first, p), self.lanes))
 
     def _read(self, access: Access) -> Expr:
         """An element that is known to be inside."""
