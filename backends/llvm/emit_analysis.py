@@ -55,15 +55,35 @@ def reductions(loop: ir.For) -> Iterable[tuple[ir.Buffer, str]]:
     for stmt in statements(loop.body):
         if isinstance(stmt, ir.Alloc):
             inner.add(stmt.buffer)
-        elif isinstance(stmt, ir.Let) and _depends(stmt.value, tainted):
+        elif isinstance(stmt, ir.Let) and depends(stmt.value, tainted):
             tainted.add(stmt.local.name)
         elif isinstance(stmt, ir.Accumulate):
             outer = stmt.buffer.space == "local" and stmt.buffer not in inner
-            if outer and not any(_depends(e, tainted) for e in stmt.index):
+            if outer and not any(depends(e, tainted) for e in stmt.index):
                 yield stmt.buffer, stmt.combine
 
 
-def _depends(expr: ir.Expr, names: set[str]) -> bool:
+def expressions(body: ir.Block) -> Iterator[ir.Expr]:
+    """All expressions in a block of Lets and Stores, each once, index expressions too."""
+    stack: list[ir.Expr] = []
+    for stmt in body:
+        if isinstance(stmt, ir.Let):
+            stack.append(stmt.value)
+        elif isinstance(stmt, ir.Store):
+            stack += [stmt.value, *stmt.index]
+    seen: set[int] = set()
+    while stack:
+        e = stack.pop()
+        if id(e) not in seen:
+            seen.add(id(e))
+            yield e
+            stack.extend(children(e))
+            if isinstance(e, ir.Load):
+                stack.extend(e.index)
+
+
+def depends(expr: ir.Expr, names: set[str]) -> bool:
+    """Whether an expression uses one of the named variables or bound values."""
     stack, seen = [expr], set()
     while stack:
         e = stack.pop()

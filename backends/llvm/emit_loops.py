@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.backends.llvm import emit_memory, emit_vector
+from graphc.backends.llvm import emit_memory, emit_transpose, emit_vector
 from graphc.backends.llvm.emit_analysis import element_count, is_pure_index, written
 from graphc.backends.llvm.emit_builder import Operand
 from graphc.backends.llvm.emit_memory import memory_element
@@ -41,11 +41,19 @@ class Statements:
     # ------------------------------------------------------------ loops
 
     def counted_loop(
-        self, name: str, start: Operand, stop: Operand, step: int, body: ir.Block, vector_lanes: int = 0
+        self,
+        name: str,
+        start: Operand,
+        stop: Operand,
+        step: int,
+        body: ir.Block,
+        vector_lanes: int = 0,
+        emit: Callable[[], None] | None = None,
     ) -> None:
         """for name in range(start, stop, step): body. `stop - start` is a multiple of `step`.
 
-        With `vector_lanes` the variable is the first of that many iterations done at once.
+        With `vector_lanes` the variable is the first of that many iterations done at once. `emit` emits the
+        body, if it is not to be emitted as it stands.
         """
         state, b = self.state, self.state.builder
         static = start.const is not None and stop.const is not None
@@ -60,7 +68,10 @@ class Statements:
         if vector_lanes:
             state.vector = Vector(name, vector_lanes, entry, number)
         state.bind(name, entry)
-        self.block(body)
+        if emit is None:
+            self.block(body)
+        else:
+            emit()
         following = variable + step
         more = b.compare("slt", following, stop)
         latch = scope.flow.block
@@ -91,7 +102,9 @@ class Statements:
         elif extent.const is not None and (stmt.mode == "unroll" or extent.const == 1):
             for i in range(int(extent.const)):
                 self._iteration(stmt.var.name, state.builder.constant("i64", i), stmt.body)
-        else:
+        elif (swapped := emit_transpose.interchanged(self, stmt)) is not None:
+            self._for(swapped)
+        elif not emit_transpose.serial_loop(self, stmt, extent):
             self.counted_loop(stmt.var.name, state.builder.constant("i64", 0), extent, 1, stmt.body)
 
     def _iteration(self, name: str, value: Operand, body: ir.Block) -> None:

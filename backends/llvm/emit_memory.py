@@ -395,14 +395,19 @@ def store(values: Values, buffer: ir.Buffer, index: tuple[ir.Expr, ...], value: 
                 old = b.load(address, value.elem, lanes, buffer.dtype.itemsize)
                 value = b.select(state.mask, value, old)
             mask = None
-        if mask is None:
-            b.store(value, address, buffer.dtype.itemsize)
-        else:
-            suffix = {"float": "f32", "double": "f64"}.get(value.elem, value.elem)
-            align = f"i32 {buffer.dtype.itemsize}"
-            b.call_void(f"llvm.masked.store.v{lanes}{suffix}.p0", [value, address, align, mask])
+        wide_store(b, value, address, buffer.dtype, mask)
         return
     _scatter(values, at, value, lanes)
+
+
+def wide_store(b: Builder, value: Operand, address: Operand, dtype: DType, mask: Operand | None) -> None:
+    """Store a vector, or those of its lanes that are active."""
+    if mask is None:
+        b.store(value, address, dtype.itemsize)
+        return
+    suffix = {"float": "f32", "double": "f64"}.get(value.elem, value.elem)
+    name = f"llvm.masked.store.v{value.lanes}{suffix}.p0"
+    b.call_void(name, [value, address, f"i32 {dtype.itemsize}", mask])
 
 
 def _uniform_store(values: Values, at: Location, value: Operand) -> None:

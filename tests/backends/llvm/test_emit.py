@@ -234,6 +234,38 @@ def test_reversed_and_transposed() -> None:
     check(kernel([x, y], t, serial(i, vector(j, 8, body))), [array(float32, 21, 33), array(float32, 33, 21)])
 
 
+@pytest.mark.parametrize("dtype", [float32, float64, int64], ids=str)
+@pytest.mark.parametrize("rows,columns", [(16, 16), (45, 37), (7, 64), (70, 5), (32, 33)])
+def test_transposing_blocks(rows: int, columns: int, dtype: DType) -> None:
+    """y = f(x transposed), written with each loop outside, by loads across and by stores across."""
+    x, y = Buffer("x", dtype, (rows, columns)), Buffer("y", dtype, (columns, rows))
+    t, i, j, at = var("t", 1), var("i", rows), var("j", columns), Local(int64, "at")
+    twice = binary("add", load(x, (i, j)), load(x, (i, j)))
+    body = (Let(at, add(j, 0)), Store(y, (at, i), twice))
+    arrays = [array(dtype, rows, columns), array(dtype, columns, rows)]
+    lanes = 64 // dtype.itemsize
+    for loop in (
+        serial(j, vector(i, lanes, *body)),
+        serial(j, vector(i, 64, Store(y, (j, i), twice))),
+        vector(i, lanes, serial(j, *body)),
+        serial(i, vector(j, lanes, *body)),
+        vector(j, lanes, serial(i, *body)),
+    ):
+        check(kernel([x, y], t, loop), arrays)
+
+
+def test_transposing_blocks_are_shuffles() -> None:
+    """No lane-by-lane access is left in the panel copy of a transposed matrix."""
+    lanes = NATIVE.machine.lanes(4)
+    x, y = Buffer("x", float32, (lanes, 64)), Buffer("y", float32, (64, lanes))
+    t, i, j = var("t", 1), var("i", lanes), var("j", 64)
+    for loop in (
+        vector(i, lanes, serial(j, Store(y, (j, i), load(x, (i, j))))),
+        serial(j, vector(i, lanes, Store(y, (j, i), load(x, (i, j))))),
+    ):
+        assert "insertelement" not in emit_kernel(kernel([x, y], t, loop), NATIVE)
+
+
 def test_division_of_the_vector_variable() -> None:
     """A gather whose addresses are not affine: a reshape across the vector loop."""
     x, y = Buffer("x", float32, (7, 9)), Buffer("y", float32, (63,))
