@@ -14,6 +14,7 @@ from typing import Literal
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
+from graphc.ir.types import Shape
 from graphc.passes.alignment import Axes, follow, follow_reshape, proper
 from graphc.passes.roles import ANCHORS, OWN, Roles, sources_of
 from graphc.program import Machine
@@ -37,7 +38,7 @@ class Fit:
 
     axes      row axes of each member (all proper axes in point and anchor clusters)
     level     how many sweeps must be over before a member's value is known
-    outside   row axes of values in memory that the reductions run over
+    spaces    (shape, row axes) that the reductions run over
     inlined   members with one reader, computed where they are read
     """
 
@@ -45,7 +46,7 @@ class Fit:
     size: int
     axes: dict[Node, Axes]
     level: dict[Node, int] = field(default_factory=dict)
-    outside: dict[Node, Axes] = field(default_factory=dict)
+    spaces: frozenset[tuple[Shape, Axes]] = frozenset()
     inlined: frozenset[Node] = frozenset()
 
 
@@ -67,35 +68,9 @@ class Fitter:
             return Fit("anchor", node.type.size, whole)
         if node.kind is not Kind.REDUCE:
             return Fit("point", node.type.size, whole)
-        fit = Fit("row", node.type.size, whole, {node: 1})
-        return replace(fit, outside=self._outside(fit, node))
-
-    def _outside(self, fit: Fit, node: Node) -> dict[Node, Axes]:
-        """The values outside that a reduction runs over in their own order, with their row axes."""
         kept = kept_axes(node)
-        if kept is None:
-            return {}
-        x, found = node.inputs[0], {}
-        for s in self._cone_sources(x, fit):
-            if s in fit.axes or self.where(x, {s: proper(s.shape)}, fit) != proper(x.shape):
-                continue
-            rows = follow_reshape(x.shape, s.shape, kept)
-            if rows is not None:
-                found[s] = rows
-        return found
-
-    def _cone_sources(self, x: Node, fit: Fit) -> Iterable[Node]:
-        if x not in self.roles.free and x not in fit.inlined:
-            return (x,)
-        found: dict[Node, None] = {}
-        pending = [x]
-        while pending:
-            for s in sources_of(pending.pop(), self.roles):
-                if s in fit.inlined:
-                    pending.append(s)
-                else:
-                    found[s] = None
-        return found
+        spaces = frozenset() if kept is None else frozenset({(node.inputs[0].shape, kept)})
+        return Fit("row", node.type.size, whole, {node: 1}, spaces)
 
     def where(self, node: Node, axes: dict[Node, Axes], fit: Fit) -> Where:
         """The axes of `node` that are rows, given those of some values it depends on through free nodes."""
@@ -163,8 +138,7 @@ class Fitter:
         elif node.type.size != fit.size:
             return None
         elif place is None:
-            mine = self._outside(fit, node)
-            if not any(fit.outside.get(s) == axes for s, axes in mine.items()):
+            if (x.shape, kept) not in fit.spaces:
                 return None
         elif place != kept:
             return None
@@ -175,7 +149,7 @@ class Fitter:
             fit,
             axes={**fit.axes, node: proper(node.shape)},
             level={**fit.level, node: level + 1},
-            outside={**fit.outside, **self._outside(fit, node)},
+            spaces=fit.spaces | {(x.shape, kept)},
         )
 
     def _level(self, fit: Fit, node: Node) -> int:

@@ -8,6 +8,8 @@ belong to every group that reads them (`roles.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from math import prod
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
@@ -18,6 +20,7 @@ from graphc.loop.lower.rows import analyse
 from graphc.passes.clusters import Quotient
 from graphc.passes.fit import Fit, Fitter
 from graphc.passes.roles import ANCHORS, CHEAP, Roles, assign
+from graphc.passes.shed import shed
 from graphc.program import Machine
 
 
@@ -30,16 +33,15 @@ def partition(graph: Graph, machine: Machine) -> Partition:
     roles = assign(graph)
     fusion = _Fusion(graph, roles, machine)
     fusion.run()
+    again = shed(graph, roles, fusion.quotient.home, fusion.fitter.sources).again
+    fusion.join_fellows(again)
     clusters = [fusion.quotient.members[c] for c in fusion.quotient.order()]
-    groups = build_groups(graph, roles, clusters)
-    if all(_lowers(g) for g in groups):
-        return Partition(graph, tuple(groups))
-    clusters = [
-        part
-        for c, g in zip(clusters, groups, strict=True)
-        for part in ([c] if _lowers(g) else _split(c, graph.index))
-    ]
-    return Partition(graph, tuple(build_groups(graph, roles, clusters)))
+    groups = build_groups(graph, roles, clusters, again)
+    bad = {n for g in groups if not _lowers(g) for n in g.outputs}
+    if bad:
+        clusters = [part for c in clusters for part in (_split(c, graph.index) if bad & set(c) else [c])]
+        groups = build_groups(graph, roles, clusters, again)
+    return Partition(graph, tuple(groups))
 
 
 class _Fusion:
@@ -65,6 +67,24 @@ class _Fusion:
                 at = self.quotient.home[node]
                 if home is not None and home != at:
                     self._join(home, at)
+
+    def join_fellows(self, again: AbstractSet[Node]) -> None:
+        """Merge clusters of reductions over the same elements of the same value."""
+        found: dict[tuple, list[int]] = {}
+        for at in sorted(self.quotient.members):
+            fit = self.fits[at]
+            if fit.kind == "row" and fit.spaces and max(fit.level.values()) == 1:
+                _, inputs = _closure(self.quotient.members[at], self.roles, self.graph, again)
+                for key in [(space, s) for space in fit.spaces for s in inputs if s.type.size >= fit.size]:
+                    found.setdefault(key, []).append(at)
+        for (space, source), clusters in found.items():
+            if source.type.size * 4 < prod(space[0]):
+                continue
+            last = clusters[0]
+            for at in clusters[1:]:
+                if at in self.fits and last in self.fits and at != last:
+                    self._join(last, at)
+                last = at if at in self.fits else last
 
     def _candidates(self, node: Node, sources: Sequence[Node]) -> list[Node]:
         """What `node` may join, best first: operands by size, then fellow readers of the operand of a reduction."""
@@ -124,22 +144,29 @@ class _Fusion:
 # ----------------------------------------------------------------------------- groups
 
 
-def build_groups(graph: Graph, roles: Roles, clusters: Sequence[Sequence[Node]]) -> list[Group]:
-    """Groups of clusters of members, each with the free nodes that it evaluates."""
+def build_groups(
+    graph: Graph, roles: Roles, clusters: Sequence[Sequence[Node]], again: AbstractSet[Node] = frozenset()
+) -> list[Group]:
+    """Groups of clusters of members, each with the free nodes that it evaluates.
+
+    `again`: members of other clusters that a cluster computes for itself.
+    """
     home = {n: i for i, members in enumerate(clusters) for n in members}
     outside = {n for n in graph.outputs if n in home}
-    closures = [_closure(members, roles, graph) for members in clusters]
+    closures = [_closure(members, roles, graph, again) for members in clusters]
     for _, inputs in closures:
         outside.update(inputs)
     groups = []
     for members, (nodes, inputs) in zip(clusters, closures, strict=True):
         ordered = sorted(members, key=graph.index.__getitem__)
-        groups.append(Group(nodes, inputs, tuple(n for n in ordered if n in outside)))
+        outputs = tuple([n for n in ordered if n in outside])
+        if outputs:
+            groups.append(Group(nodes, inputs, outputs))
     return groups
 
 
 def _closure(
-    members: Sequence[Node], roles: Roles, graph: Graph
+    members: Sequence[Node], roles: Roles, graph: Graph, again: AbstractSet[Node]
 ) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
     """(the members and the free nodes they read, in topological order; the values read from memory)."""
     inside = set(members)
@@ -149,7 +176,7 @@ def _closure(
         n = stack.pop()
         if n in inside or n in inputs:
             continue
-        if n in roles.free:
+        if n in roles.free or n in again:
             inside.add(n)
             stack.extend(reversed(n.inputs))
         else:
