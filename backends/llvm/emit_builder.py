@@ -353,7 +353,7 @@ class Builder:
         self.line(f"store {value.typed}, {pointer.typed}, align {align}")
 
 
-def _fold(op: str, a: Operand, b: Operand) -> int | Operand | None:
+def _fold(op: str, a: Operand, b: Operand) -> int | float | Operand | None:
     """Fold i64 arithmetic on constants and with neutral elements, to keep addresses short."""
     x, y = a.const, b.const
     if x is not None and y is not None:

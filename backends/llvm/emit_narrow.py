@@ -128,7 +128,7 @@ def _vector_variable(values: Values) -> Entry:
 def narrowed(values: Values, e: ir.Expr) -> Entry | None:
     """A comparison of index expressions, or a conversion of one, done in 32 bits; None if it is neither."""
     if isinstance(e, ir.Binary) and e.op in ir.COMPARE_OPS and e.a.dtype is int64:
-        operands = (e.a, e.b)
+        operands: tuple[ir.Expr, ...] = (e.a, e.b)
     elif isinstance(e, ir.Cast) and e.x.dtype is int64 and e.dtype.kind != "b":
         operands = (e.x,)
     else:

@@ -246,7 +246,8 @@ def _interleave(b: Builder, rows: list[Operand], step: int, within: int) -> list
     for i in range(n):
         if i // step % 2:
             continue
-        low, high = [], []
+        low: list[int] = []
+        high: list[int] = []
         for quarter in range(0, n, within):
             for run in range(0, within // 2, step):
                 for target, start in ((low, run), (high, run + within // 2)):

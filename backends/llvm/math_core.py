@@ -100,7 +100,7 @@ def power_of_two(b: Builder, n: Operand) -> Operand:
 
 def scale_by_power(b: Builder, x: Operand, n: Operand) -> Operand:
     """x * 2^n in two steps, so that results may overflow or be denormal; |n| < 2 * bias."""
-    if b.scales:
+    if b.avx512:
         power = n if n.elem == "i32" else b.cast("trunc", n, "i32")
         kind = f"v{x.lanes}" if x.lanes else ""
         bits = "f32" if x.elem == "float" else "f64"
