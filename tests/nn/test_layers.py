@@ -92,16 +92,14 @@ def test_layer(name):
     same_module(build, inputs(*shapes))
 
 
-ACTIVATIONS = (
-    """
+ACTIVATIONS = """
 ReLU() | ReLU6() | ReLU(inplace=True) | LeakyReLU(0.2) | LeakyReLU() | RReLU().eval() | ELU(1.3)
-CELU(0.7) | SELU() | GELU() | GELU('tanh') | SiLU() | Mish() | Hardtanh(-0.5, 0.8) | Hardsigmoid() | Hardswish()
-Hardshrink() | Softshrink(0.3) | Tanhshrink() | Sigmoid() | LogSigmoid() | Tanh() | Softplus() | Softplus(2.0, 3.0) | Softsign()
-Softmax(1) | LogSoftmax(-1) | Softmin(0) | Threshold(0.1, 9.0)
-""".strip()
-    .replace("\n", " | ")
-    .split(" | ")
-)
+CELU(0.7) | SELU() | GELU() | GELU('tanh') | SiLU() | Mish() | Hardtanh(-0.5, 0.8) | Hardsigmoid()
+Hardswish() | Hardshrink() | Softshrink(0.3) | Tanhshrink() | Sigmoid() | LogSigmoid() | Tanh()
+Softplus() | Softplus(2.0, 3.0) | Softsign() | Softmax(1) | LogSoftmax(-1) | Softmin(0)
+Threshold(0.1, 9.0)
+"""
+ACTIVATIONS = ACTIVATIONS.strip().replace("\n", " | ").split(" | ")
 
 
 @pytest.mark.parametrize("text", ACTIVATIONS)
