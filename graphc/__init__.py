@@ -16,6 +16,7 @@ from graphc.frontend import (  # each enters its methods
     printing,
     reduce,
     shape,
+    sorting,
     unary,
 )
 from graphc.frontend.compile import TensorSpec, compile

@@ -14,6 +14,7 @@ from graphc import ops
 from graphc.autodiff import gradients
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, RemovableHandle, free, walk
+from graphc.frontend.methods import attach
 from graphc.frontend.modes import (
     MODE,
     enable_grad,
@@ -74,7 +75,7 @@ def _seed(tensor: Tensor, gradient: Tensor | None) -> Tensor:
             f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a shape of "
             f"{tensor.shape}.",
         )
-    return gradient if gradient.dtype is kind.dtype else gradient.to(kind.dtype)  # type: ignore[attr-defined]
+    return gradient if gradient.dtype is kind.dtype else gradient.to(kind.dtype)
 
 
 def _add(into: Seeds, node: Node, ct: Node) -> None:
@@ -272,10 +273,10 @@ def _accumulate(leaf: Tensor, gradient: Tensor, create_graph: bool) -> None:
     if old is None:
         leaf.grad = gradient
     elif create_graph:
-        leaf.grad = old + gradient  # type: ignore[operator]
+        leaf.grad = old + gradient
     else:
         with no_grad():
-            inplace(old, old + gradient)  # type: ignore[operator]
+            inplace(old, old + gradient)
 
 
 def grad(
@@ -471,5 +472,4 @@ def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Rem
     return RemovableHandle(add_hook(fn, operand(self, True), hook), hook)
 
 
-Tensor.backward = _backward_method  # type: ignore[attr-defined]
-Tensor.register_hook = _register_hook  # type: ignore[attr-defined]
+attach(backward=_backward_method, register_hook=_register_hook)

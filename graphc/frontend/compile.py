@@ -232,7 +232,7 @@ class Variant:
                 leaf._grad = None
             elif isinstance(grad.leaf, int) and leaf._grad is not None:
                 leaf._grad = leaf._grad + from_array(values[at])
-            elif grad.replaces is not None:
+            elif grad.replaces is not None and leaf._grad is not None:
                 leaf._grad._cell.version += 1
             else:
                 leaf._grad = from_array(values[at])
@@ -469,7 +469,7 @@ def trace_graph(function: Any, name: str, args: Any, kwargs: Any) -> Graph:
     examples = tree.rebuild((tuple(args), dict(kwargs)), _example)
     while True:
         try:
-            record = record_call(function, name, *examples, static)
+            record = record_call(function, name, examples[0], examples[1], static)
             break
         except NeedStatic as need:
             static |= {need.leaf}

@@ -10,7 +10,7 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.lazy import value
-from graphc.frontend.methods import method
+from graphc.frontend.methods import attach, method
 from graphc.frontend.nodes import cast
 from graphc.frontend.shape import select
 from graphc.frontend.tensor import Tensor, apply, from_array
@@ -122,23 +122,22 @@ def _iterate(self: Tensor) -> Iterator[Tensor]:
 
 
 def _contains(self: Tensor, element: Any) -> bool:
-    return bool((self == element).any().item())  # type: ignore[union-attr,attr-defined]
+    return bool((self == element).any().item())
 
 
-for _name, _f in {
-    "__array__": _array,
-    "__dlpack__": _dlpack,
-    "__dlpack_device__": lambda self: (1, 0),
-    "__bool__": lambda self: bool(_scalar(self, "bool")),
-    "__float__": lambda self: float(_scalar(self, "float")),
-    "__int__": lambda self: int(_scalar(self, "int")),
-    "__complex__": lambda self: complex(_scalar(self, "complex")),
-    "__index__": _index,
-    "__len__": _len,
-    "__iter__": _iterate,
-    "__contains__": _contains,
-}.items():
-    setattr(Tensor, _name, _f)
+attach(
+    __array__=_array,
+    __dlpack__=_dlpack,
+    __dlpack_device__=lambda self: (1, 0),
+    __bool__=lambda self: bool(_scalar(self, "bool")),
+    __float__=lambda self: float(_scalar(self, "float")),
+    __int__=lambda self: int(_scalar(self, "int")),
+    __complex__=lambda self: complex(_scalar(self, "complex")),
+    __index__=_index,
+    __len__=_len,
+    __iter__=_iterate,
+    __contains__=_contains,
+)
 
 
 # ---------------------------------------------------------------------- dtypes
@@ -249,13 +248,15 @@ def is_complex(input: Tensor) -> bool:
     return False
 
 
-Tensor.device = property(lambda self: CPU)  # type: ignore[attr-defined]
-Tensor.is_cuda = False  # type: ignore[attr-defined]
-Tensor.layout = "strided"  # type: ignore[attr-defined]
-Tensor.itemsize = property(lambda self: self.dtype.itemsize)  # type: ignore[attr-defined]
-Tensor.nbytes = property(lambda self: self._cell.node.type.nbytes)  # type: ignore[attr-defined]
-Tensor.is_sparse = False  # type: ignore[attr-defined]
-Tensor.is_quantized = False  # type: ignore[attr-defined]
+attach(
+    device=property(lambda self: CPU),
+    is_cuda=False,
+    is_sparse=False,
+    is_quantized=False,
+    layout="strided",
+    itemsize=property(lambda self: self.dtype.itemsize),
+    nbytes=property(lambda self: self._cell.node.type.nbytes),
+)
 
 
 def _deepcopy(self: Tensor, memo: dict) -> Tensor:
@@ -281,14 +282,13 @@ def _deepcopy(self: Tensor, memo: dict) -> Tensor:
 
 
 _OWN = frozenset(("_cell", "_requires", "_grad", "_var", "_acc", "_hooks", "_retains", "_seq", "_weak"))
-Tensor.__deepcopy__ = _deepcopy  # type: ignore[attr-defined]
 
 
 def _no_pickle(self: Tensor, protocol: int) -> Any:
     raise fail(TypeError, "tensors are not pickled; save them with graphc.save (safetensors)")
 
 
-Tensor.__reduce_ex__ = _no_pickle  # type: ignore[assignment]
+attach(__deepcopy__=_deepcopy, __reduce_ex__=_no_pickle)
 
 
 def stop_gradient(input: Tensor) -> Tensor:

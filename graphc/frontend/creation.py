@@ -178,7 +178,7 @@ def zeros(
     """Zeros."""
     check_device(device)
     made = _filled(shape_args(size), 0, dtype or get_default_dtype(), requires_grad)
-    return made if out is None else out.copy_(made)  # type: ignore[attr-defined]
+    return made if out is None else out.copy_(made)
 
 
 def ones(*size: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None) -> Tensor:
@@ -209,7 +209,7 @@ def full(
     """Every element `fill_value`."""
     check_device(device)
     if isinstance(fill_value, Tensor):
-        fill_value = fill_value.item()  # type: ignore[attr-defined]
+        fill_value = fill_value.item()
     return _filled(shape_args((size,)), fill_value, dtype or number_dtype(fill_value), requires_grad)
 
 
@@ -320,7 +320,7 @@ def arange(
     if "step" in named:
         values = [*([0, *values] if len(values) == 1 else values[:2]), named["step"]]
     start, end, step = (0, values[0], 1) if len(values) == 1 else (*values, 1)[:3]
-    start, end, step = (v.item() if isinstance(v, Tensor) else v for v in (start, end, step))  # type: ignore[attr-defined]
+    start, end, step = (v.item() if isinstance(v, Tensor) else v for v in (start, end, step))
     if step == 0:
         raise fail(RuntimeError, "step must be nonzero")
     if (end - start) * step < 0:

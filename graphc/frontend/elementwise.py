@@ -389,7 +389,7 @@ def clamp_max(input: Tensor, max: Operand) -> Tensor:
 def where(condition: Tensor, input: Operand | None = None, other: Operand | None = None) -> Any:
     """`input` where `condition` is true, else `other`; with one argument, `nonzero(as_tuple=True)`."""
     if input is None and other is None:
-        return condition.nonzero(as_tuple=True)  # type: ignore[attr-defined]
+        return condition.nonzero(as_tuple=True)
     if not isinstance(condition, Tensor) or condition.dtype is not bool_:
         raise fail(
             RuntimeError,
@@ -552,10 +552,10 @@ def allclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> bool:
     """Whether all elements are close; computes."""
-    return bool(isclose(input, other, rtol, atol, equal_nan).all())  # type: ignore[attr-defined]
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
 
 
 @method()
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether shapes and all elements are equal; computes."""
-    return input.shape == other.shape and bool(binary("", ops.eq, input, other).all())  # type: ignore[attr-defined]
+    return input.shape == other.shape and bool(binary("", ops.eq, input, other).all())

@@ -93,7 +93,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     if index.ndim > 1:
         raise fail(IndexError, "index_select(): Index is supposed to be a vector")
     axis = normal_axis(dim, input.ndim)
-    index = checked(index.reshape(-1), input.shape[axis], axis, wrap=False)  # type: ignore[attr-defined]
+    index = checked(index.reshape(-1), input.shape[axis], axis, wrap=False)
     return apply("IndexSelectBackward0", lambda n, i: ops.take(n, i, axis), input, index)
 
 
@@ -194,7 +194,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     _need_index("index_add", index)
     _same_dtype("index_add", input, source)
     axis = normal_axis(dim, input.ndim)
-    index = checked(index.reshape(-1), input.shape[axis], axis, wrap=False)  # type: ignore[attr-defined]
+    index = checked(index.reshape(-1), input.shape[axis], axis, wrap=False)
 
     def build(n: Node, i: Node, v: Node) -> Node:
         v = v if alpha == 1 else ops.mul(v, number(alpha, v.dtype, v.shape))
@@ -239,7 +239,7 @@ def index_put_method(input: Tensor, indices: Any, values: Tensor, accumulate: bo
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where `mask` holds, as a vector (not inside traces: the size depends on values)."""
     shape = np.broadcast_shapes(tuple(input.shape), tuple(mask.shape))
-    return input.expand(shape)[mask.expand(shape)]  # type: ignore[attr-defined]
+    return input.expand(shape)[mask.expand(shape)]
 
 
 @method()
@@ -356,7 +356,7 @@ def _embed(n: Node, offset: int) -> Node:
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Vectors as diagonals of matrices."""
     made = apply("DiagEmbedBackward0", lambda n: _embed(n, offset), input)
-    return made if (dim1, dim2) == (-2, -1) else made.movedim((-2, -1), (dim1, dim2))  # type: ignore[attr-defined]
+    return made if (dim1, dim2) == (-2, -1) else made.movedim((-2, -1), (dim1, dim2))
 
 
 @method()
@@ -463,7 +463,7 @@ def unique(
     values, inverse, counts = (from_array(np.ascontiguousarray(a)) for a in found)
     parts = [values]
     if return_inverse:
-        parts.append(inverse if dim is not None else inverse.reshape(input.shape))  # type: ignore[attr-defined]
+        parts.append(inverse if dim is not None else inverse.reshape(input.shape))
     if return_counts:
         parts.append(counts)
     return parts[0] if len(parts) == 1 else tuple(parts)

@@ -16,7 +16,7 @@ from graphc import ops
 from graphc.frontend.elementwise import need
 from graphc.frontend.errors import fail
 from graphc.frontend.lazy import value
-from graphc.frontend.methods import METHODS
+from graphc.frontend.methods import METHODS, attach
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import broadcast_shapes, cast, expand
 from graphc.frontend.shape import reshape_node
@@ -203,14 +203,14 @@ def checked(index: Tensor, extent: int, dim: int, name: str = "index", wrap: boo
     if is_concrete(index):
         array = value(index)
         if array.size == 0:
-            return index if index.dtype is int64 else index.long()  # type: ignore[attr-defined]
+            return index if index.dtype is int64 else index.long()
         lowest, highest = int(array.min()), int(array.max())
         if lowest < low or highest >= extent:
             bad = lowest if lowest < low else highest
             raise fail(IndexError, f"{name} {bad} is out of bounds for dimension {dim} with size {extent}")
         if MODE.trace is None or index._cell.trace is MODE.trace:
             if lowest >= 0:
-                return index if index.dtype is int64 else index.long()  # type: ignore[attr-defined]
+                return index if index.dtype is int64 else index.long()
             return from_array(np.where(array < 0, array + extent, array).astype(np.int64))
     message = f"{name} is out of bounds for dimension {dim} with size {extent}"
 
@@ -398,7 +398,7 @@ def _fit(source: Tensor, shape: Shape) -> Tensor:
             f"result of "
             f"shape {list(shape)}",
         )
-    return source.reshape(theirs) if theirs != source._cell.node.type.shape else source  # type: ignore[attr-defined]
+    return source.reshape(theirs) if theirs != source._cell.node.type.shape else source
 
 
 def _single_mask(x: Tensor, index: Any) -> Tensor | None:
@@ -464,5 +464,4 @@ def _number(given: Any, x: Tensor) -> Tensor:
     return apply("", lambda n: ops.full((), given, n.dtype), x).detach()
 
 
-Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
-Tensor.__setitem__ = setitem  # type: ignore[attr-defined]
+attach(__getitem__=getitem, __setitem__=setitem)

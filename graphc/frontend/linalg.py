@@ -112,7 +112,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """All products of elements of two vectors."""
     _need_rank("outer", input, 1, "self")
     _need_rank("outer", vec2, 1, "vec2")
-    return mul(input.unsqueeze(1), vec2.unsqueeze(0))  # type: ignore[attr-defined]
+    return mul(input.unsqueeze(1), vec2.unsqueeze(0))
 
 
 def matmul_node(a: Node, b: Node) -> Node:

@@ -6,7 +6,6 @@ them here with `@method`; `install` puts them on Tensor, with in-place twins (`a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -58,12 +57,7 @@ def install() -> None:
         setattr(Tensor, name, f)
 
 
-def out_argument(f: F) -> F:
-    """Give an operation PyTorch's `out=` argument."""
-
-    @functools.wraps(f)
-    def with_out(*args: Any, out: Tensor | None = None, **kwargs: Any) -> Any:
-        value = f(*args, **kwargs)
-        return value if out is None else inplace(out, value)
-
-    return with_out  # type: ignore[return-value]
+def attach(**attributes: Any) -> None:
+    """Put properties and special methods on Tensor."""
+    for name, attribute in attributes.items():
+        setattr(Tensor, name, attribute)

@@ -42,7 +42,7 @@ class _GradContext:
         MODE.grad = self._saved.pop()
 
     def __call__(self, function: F) -> F:
-        kind, value = type(self), self.value
+        value = self.value
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -52,7 +52,6 @@ class _GradContext:
             finally:
                 MODE.grad = saved
 
-        wrapped.grad_context = kind  # type: ignore[attr-defined]
         return wrapped  # type: ignore[return-value]
 
 

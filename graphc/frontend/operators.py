@@ -9,7 +9,7 @@ from graphc import ops
 from graphc.frontend import elementwise as e
 from graphc.frontend.errors import fail
 from graphc.frontend.linalg import matmul
-from graphc.frontend.methods import METHODS, method
+from graphc.frontend.methods import METHODS, attach, method
 from graphc.frontend.nodes import cast, expand
 from graphc.frontend.tensor import Tensor, apply, from_node, inplace
 
@@ -71,13 +71,15 @@ def _ne(self: Tensor, other: Any) -> Any:
     return True if operand is None else METHODS["ne"](self, operand)
 
 
-Tensor.__eq__ = _eq  # type: ignore[method-assign,assignment]
-Tensor.__ne__ = _ne  # type: ignore[method-assign,assignment]
-Tensor.__hash__ = lambda self: id(self)  # type: ignore[method-assign,assignment]
-Tensor.__neg__ = lambda self: METHODS["neg"](self)  # type: ignore[attr-defined]
-Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
-Tensor.__abs__ = lambda self: METHODS["abs"](self)  # type: ignore[attr-defined]
-Tensor.__invert__ = lambda self: METHODS["bitwise_not"](self)  # type: ignore[attr-defined]
+attach(
+    __eq__=_eq,
+    __ne__=_ne,
+    __hash__=lambda self: id(self),
+    __neg__=lambda self: METHODS["neg"](self),
+    __pos__=lambda self: self,
+    __abs__=lambda self: METHODS["abs"](self),
+    __invert__=lambda self: METHODS["bitwise_not"](self),
+)
 
 
 @method("fill_", function=False)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend.lazy import value
+from graphc.frontend.methods import attach
 from graphc.frontend.modes import MODE
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor
@@ -168,5 +169,4 @@ def _format(self: Tensor, spec: str) -> str:
     return format(tensor_text(self), spec)
 
 
-Tensor.__repr__ = tensor_text  # type: ignore[method-assign,assignment]
-Tensor.__format__ = _format  # type: ignore[method-assign,assignment]
+attach(__repr__=tensor_text, __format__=_format)

@@ -287,7 +287,7 @@ def normal(
     first = next((v for v in (mean, std) if isinstance(v, Tensor)), None)
     found = dtype or (first.dtype if first is not None else get_default_dtype())
     noise = from_node(normal_node(_shaped((mean, std), size), found, generator))
-    return noise * std + mean  # type: ignore[operator]
+    return noise * std + mean
 
 
 @method()
@@ -297,7 +297,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
         raise fail(RuntimeError, f"bernoulli() needs floating-point probabilities, got {input.dtype.name}")
     kind = input._cell.node.type
     draw = from_node(uniform_node(kind.shape, kind.dtype, generator))
-    return (draw < (input.detach() if p is None else p)).to(kind.dtype)  # type: ignore[operator,attr-defined]
+    return (draw < (input.detach() if p is None else p)).to(kind.dtype)
 
 
 @method()
@@ -385,7 +385,7 @@ def random_(
 def bernoulli_(self: Tensor, p: float | Tensor = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Filled with 1 with probability p, else 0."""
     if isinstance(p, Tensor):
-        return inplace(self, bernoulli(p.expand(self.shape), generator=generator).to(self.dtype))  # type: ignore[attr-defined]
+        return inplace(self, bernoulli(p.expand(self.shape), generator=generator).to(self.dtype))
     chance = p
     return _fill(self, lambda s, d: ops.lt(uniform_node(s, float32, generator), number(chance, float32, s)))
 

@@ -381,3 +381,43 @@ def norm(
         lambda n: keep(norm_node(cast(n, out), order, axes), n.shape, axes, keepdim),
         input,
     )
+
+
+# ---------------------------------------------------------------------- softmax
+
+
+def softmax_node(n: Node, axis: int) -> Node:
+    """exp(n) / sum(exp(n)) along `axis`, stable."""
+    top = ops.stop_gradient(ops.reduce_max(n, (axis,)))
+    powers = ops.exp(ops.sub(n, spread(top, n.shape, axis)))
+    return ops.div(powers, spread(ops.reduce_sum(powers, (axis,)), n.shape, axis))
+
+
+def log_softmax_node(n: Node, axis: int) -> Node:
+    """n - log(sum(exp(n))) along `axis`, stable."""
+    top = ops.stop_gradient(ops.reduce_max(n, (axis,)))
+    centred = ops.sub(n, spread(top, n.shape, axis))
+    total = ops.log(ops.reduce_sum(ops.exp(centred), (axis,)))
+    return ops.sub(centred, spread(total, n.shape, axis))
+
+
+def _softmax(label: str, input: Tensor, dim: int, dtype: DType | None, build: Callable[..., Node]) -> Tensor:
+    out = dtype or input.dtype
+    if not out.is_float:
+        raise fail(RuntimeError, f'"softmax" not implemented for {_title(out)!r}: {describe(input)}')
+    if input.ndim == 0:
+        return apply(label, lambda n: ops.reshape(build(ops.reshape(cast(n, out), (1,)), 0), ()), input)
+    axis = normal_axis(dim, input.ndim)
+    return apply(label, lambda n: build(cast(n, out), axis), input)
+
+
+@method()
+def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
+    """exp(input) / sum(exp(input)) along `dim`."""
+    return _softmax("SoftmaxBackward0", input, dim, dtype, softmax_node)
+
+
+@method()
+def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
+    """log(softmax(input)) along `dim`."""
+    return _softmax("LogSoftmaxBackward0", input, dim, dtype, log_softmax_node)

@@ -10,7 +10,7 @@ from typing import Any
 from graphc import ops
 from graphc.frontend.elementwise import result_dtype
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.methods import method
+from graphc.frontend.methods import attach, method
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, normal_axis, shape_args
 from graphc.frontend.size import Size
 from graphc.frontend.tensor import Tensor, apply, apply_view, needs_grad, operand, result
@@ -234,8 +234,7 @@ def _matrix_transpose(self: Tensor) -> Tensor:
     return transpose(self, -2, -1)
 
 
-Tensor.T = property(_reversed_dims)  # type: ignore[attr-defined]
-Tensor.mT = property(_matrix_transpose)  # type: ignore[attr-defined]
+attach(T=property(_reversed_dims), mT=property(_matrix_transpose))
 
 
 # ------------------------------------------------------------------ broadcasts

@@ -94,13 +94,17 @@ _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcs
             "atanh": "arctanh", "sigmoid": "expit"}  # fmt: skip
 
 
+def _of_floats(build: Unary) -> Unary:
+    return lambda n: build(_float(n))
+
+
 def _label(name: str) -> str:
     return f"{name.capitalize()}Backward0"
 
 
 for _name, (_build, _doc) in _FLOATING.items():
     _names = (_name, _ALIASES[_name]) if _name in _ALIASES else (_name,)
-    _f = _function(_label(_name), _name, lambda n, build=_build: build(_float(n)), f"Elementwise: {_doc}.")
+    _f = _function(_label(_name), _name, _of_floats(_build), f"Elementwise: {_doc}.")
     method(*_names, inplace=True)(_f)
 
 

@@ -1,0 +1,244 @@
+"""Order: sort, argsort, topk, kthvalue, median, quantiles, and running extrema.
+
+The order is found first, as an index; values are gathered by it, so gradients flow. Outside traces
+NumPy sorts the computed values. Inside a trace there is no sorting primitive: each element's rank is
+counted by comparing it with every other, which is quadratic and therefore bounded.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from graphc import ops
+from graphc.frontend.errors import describe, fail
+from graphc.frontend.lazy import value
+from graphc.frontend.methods import method
+from graphc.frontend.modes import MODE
+from graphc.frontend.nodes import cast, normal_axis, number
+from graphc.frontend.shape import ravel, reshape
+from graphc.frontend.tensor import Tensor, apply, from_array
+from graphc.ir.node import Node
+from graphc.ir.types import bool_, int64
+
+LONGEST_IN_TRACE = 4096
+
+
+class Sorted(NamedTuple):
+    """Values in order, and the positions they came from."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _pairs(n: Node, axis: int) -> tuple[Node, Node]:
+    """Every element against every other along `axis`: (the one, constant along axis + 1; the other)."""
+    shape = (*n.shape[: axis + 1], n.shape[axis], *n.shape[axis + 1 :])
+    one = ops.broadcast(n, shape, tuple(d if d <= axis else d + 1 for d in range(n.type.rank)))
+    other = ops.broadcast(n, shape, tuple(d if d < axis else d + 1 for d in range(n.type.rank)))
+    return one, other
+
+
+def _rank_node(n: Node, axis: int, descending: bool) -> Node:
+    """How many elements come before each one, in a stable order with NaN as the largest."""
+    one, other = _pairs(n, axis)
+    before = ops.lt(one, other) if descending else ops.lt(other, one)
+    equal = ops.eq(one, other)
+    if n.dtype.is_float:
+        mine, theirs = ops.isnan(one), ops.isnan(other)
+        first, last = (theirs, mine) if descending else (mine, theirs)
+        before = ops.bit_or(before, ops.bit_and(first, ops.logical_not(last)))
+        equal = ops.bit_or(equal, ops.bit_and(mine, theirs))
+    earlier = ops.lt(ops.iota(one.shape, axis + 1), ops.iota(one.shape, axis))
+    counted = ops.bit_or(before, ops.bit_and(equal, earlier))
+    return ops.reduce_sum(cast(counted, int64), (axis + 1,))
+
+
+def _invert(rank: Node, axis: int) -> Node:
+    """The position whose rank is i, for each i along `axis`."""
+    _, ranks = _pairs(rank, axis)
+    shape = ranks.shape
+    here = ops.eq(ranks, ops.iota(shape, axis))
+    return ops.reduce_sum(ops.select(here, ops.iota(shape, axis + 1), number(0, int64, shape)), (axis + 1,))
+
+
+def order(input: Tensor, axis: int, descending: bool) -> Tensor:
+    """Positions in sorted order along `axis` (stable)."""
+    if MODE.trace is None:
+        array = value(input)
+        if descending:  # stable: sort the reversed array and turn the order round
+            flipped = np.flip(array, axis)
+            found = np.flip(np.argsort(flipped, axis, kind="stable"), axis)
+            found = array.shape[axis] - 1 - found
+        else:
+            found = np.argsort(array, axis, kind="stable")
+        return from_array(np.ascontiguousarray(found).astype(np.int64))
+    if input.shape[axis] > LONGEST_IN_TRACE:
+        raise MODE.trace.needs_value(
+            f"sorting {describe(input)} along dim {axis}: inside a trace at most {LONGEST_IN_TRACE} "
+            f"elements can be "
+            "sorted; sort outside, or use topk/max of a smaller slice"
+        )
+
+    def build(n: Node) -> Node:
+        n = cast(n, int64) if n.dtype is bool_ else n
+        return _invert(_rank_node(n, axis, descending), axis)
+
+    return apply("", build, input)
+
+
+def _gathered(label: str, input: Tensor, indices: Tensor, axis: int) -> Tensor:
+    return apply(label, lambda n, i: ops.take_along(n, i, axis), input, indices)
+
+
+@method()
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
+    """(values in order along `dim`, their positions); always stable."""
+    if input.ndim == 0:
+        return Sorted(apply("SortBackward0", lambda n: n, input), from_array(np.zeros((), np.int64)))
+    axis = normal_axis(dim, input.ndim)
+    indices = order(input, axis, descending)
+    return Sorted(_gathered("SortBackward0", input, indices, axis), indices)
+
+
+@method()
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
+    """Positions in sorted order along `dim`."""
+    return sort(input, dim, descending).indices
+
+
+@method()
+def msort(input: Tensor) -> Tensor:
+    """Values in order along the first dim."""
+    return sort(input, 0).values
+
+
+@method()
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+    """The k largest (or smallest) values along `dim`, and their positions."""
+    if input.ndim == 0:
+        return sort(input)
+    axis = normal_axis(dim, input.ndim)
+    if not 0 <= k <= input.shape[axis]:
+        raise fail(
+            RuntimeError, f"selected index k out of range: k={k} along dim {axis} of {describe(input)}"
+        )
+    indices = order(input, axis, largest).narrow(axis, 0, k)
+    return Sorted(_gathered("TopkBackward0", input, indices, axis), indices)
+
+
+@method()
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
+    """The k-th smallest value along `dim` (k from 1), and its position."""
+    if input.ndim == 0:
+        return sort(input)
+    axis = normal_axis(dim, input.ndim)
+    if not 1 <= k <= input.shape[axis]:
+        raise fail(RuntimeError, f"kthvalue(): selected number k out of range for dimension {axis}: k={k}")
+    return _pick(input, order(input, axis, False).narrow(axis, k - 1, 1), axis, keepdim, "KthvalueBackward0")
+
+
+def _pick(input: Tensor, indices: Tensor, axis: int, keepdim: bool, label: str) -> Sorted:
+    values = _gathered(label, input, indices, axis)
+    return Sorted(values, indices) if keepdim else Sorted(values.squeeze(axis), indices.squeeze(axis))
+
+
+@method()
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Sorted:
+    """The lower median: of all elements, or (values, positions) along `dim`. NaN wins."""
+    if dim is None:
+        flat = ravel(input)
+        return _median(flat, 0, False).values
+    if input.ndim == 0:
+        return sort(input)
+    return _median(input, normal_axis(dim, input.ndim), keepdim)
+
+
+def _median(input: Tensor, axis: int, keepdim: bool) -> Sorted:
+    if input.shape[axis] == 0:
+        raise fail(IndexError, f"median(): Expected reduction dim {axis} to have non-zero size")
+    ordered = order(input, axis, False)
+    middle = (input.shape[axis] - 1) // 2
+    found = ordered.narrow(axis, middle, 1)
+    if input.dtype.is_float:
+        last = ordered.narrow(axis, input.shape[axis] - 1, 1)
+        has_nan = _gathered("", input.detach(), last, axis).isnan()
+        found = apply("", ops.select, has_nan, last, found)
+    return _pick(input, found, axis, keepdim, "MedianBackward1")
+
+
+@method()
+def quantile(input: Tensor, q: float, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The q-quantile (a number in [0, 1]), interpolated linearly."""
+    if not 0 <= q <= 1:
+        raise fail(RuntimeError, f"quantile() q values must be in the range [0, 1], got {q}")
+    rank = input.ndim
+    axis = 0 if dim is None else normal_axis(dim, rank)
+    source = ravel(input) if dim is None else input
+    values = sort(source, axis).values
+    place = q * (source.shape[axis] - 1)
+    low = int(place)
+    high = min(low + 1, source.shape[axis] - 1)
+    found = values.narrow(axis, low, 1).lerp(values.narrow(axis, high, 1), place - low)
+    if dim is None:
+        return reshape(found, (1,) * rank if keepdim else ())
+    return found if keepdim else found.squeeze(axis)
+
+
+def _running(input: Tensor, dim: int, largest: bool) -> Sorted:
+    """Extreme values so far along `dim` (the last of equal ones), by comparing with all before."""
+    if input.ndim == 0:
+        return sort(input)
+    axis = normal_axis(dim, input.ndim)
+
+    def positions(n: Node) -> Node:
+        n = cast(n, int64) if n.dtype is bool_ else n
+        _, source = _pairs(n, axis)
+        shape = source.shape
+        seen = ops.le(ops.iota(shape, axis + 1), ops.iota(shape, axis))
+        reduce = ops.reduce_max if largest else ops.reduce_min
+        low = float("-inf") if n.dtype.is_float else -(2**62)
+        best = reduce(ops.select(seen, source, number(low if largest else -low, n.dtype, shape)), (axis + 1,))
+        wide, _ = _pairs(best, axis)
+        hit = ops.eq(source, wide)
+        if n.dtype.is_float:
+            hit = ops.bit_or(hit, ops.bit_and(ops.isnan(source), ops.isnan(wide)))
+        place = ops.select(ops.bit_and(seen, hit), ops.iota(shape, axis + 1), number(-1, int64, shape))
+        return ops.reduce_max(place, (axis + 1,))
+
+    indices = apply("", positions, input)
+    label = "CummaxBackward0" if largest else "CumminBackward0"
+    return Sorted(_gathered(label, input, indices, axis), indices)
+
+
+@method()
+def cummax(input: Tensor, dim: int) -> Sorted:
+    """(largest value so far along `dim`, its position)."""
+    return _running(input, dim, True)
+
+
+@method()
+def cummin(input: Tensor, dim: int) -> Sorted:
+    """(smallest value so far along `dim`, its position)."""
+    return _running(input, dim, False)
+
+
+@method()
+def logcumsumexp(input: Tensor, dim: int) -> Tensor:
+    """log(cumsum(exp(input))) along `dim`, computed stably."""
+    if input.ndim == 0:
+        return apply("LogcumsumexpBackward0", lambda n: n, input)
+    axis = normal_axis(dim, input.ndim)
+
+    def build(n: Node) -> Node:
+        _, source = _pairs(n, axis)
+        shape = source.shape
+        seen = ops.le(ops.iota(shape, axis + 1), ops.iota(shape, axis))
+        hidden = ops.select(seen, source, number(float("-inf"), n.dtype, shape))
+        top = ops.stop_gradient(ops.reduce_max(hidden, (axis + 1,)))
+        top = ops.select(ops.isinf(top), number(0, n.dtype, top.shape), top)
+        wide, _ = _pairs(top, axis)
+        return ops.add(top, ops.log(ops.reduce_sum(ops.exp(ops.sub(hidden, wide)), (axis + 1,))))
+
+    return apply("LogcumsumexpBackward0", build, input)
