@@ -7,6 +7,8 @@ from graphc.ir.node import Kind, Node, make
 from graphc.ir.types import Shape
 from graphc.ops.contract import DotAttrs
 from graphc.ops.spread import Axes, ReduceAttrs, kept_axes
+from graphc.ops.view import inverse
+from graphc.ops.window import Geometry
 from graphc.passes.rules import RuleTable, on
 
 RULES: RuleTable = {}
@@ -173,6 +175,50 @@ def flat_concat(node: Node) -> Node | None:
         nested = part.op is node.op and part.attrs.axis == axis
         parts += part.inputs if nested else [part] if part.shape[axis] else []
     return ops.concat(parts, axis) if parts and tuple(parts) != node.inputs else None
+
+
+# ------------------------------------------------------------------------ windows
+
+
+def _tiles(geometry: Geometry) -> bool:
+    """Whether windows lie side by side: neither gaps nor overlaps nor padding."""
+    taps = zip(geometry.size, geometry.stride, geometry.dilation, strict=True)
+    side_by_side = all(k == s and (d == 1 or k == 1) for k, s, d in taps)
+    return side_by_side and not any(geometry.low) and not any(geometry.high)
+
+
+def _interleaved(lead: int, rank: int) -> Axes:
+    """[lead, windows, taps] as [lead, window 0, tap 0, window 1, tap 1, ...]."""
+    pairs = [(lead + d, lead + rank + d) for d in range(rank)]
+    return (*range(lead), *[axis for pair in pairs for axis in pair])
+
+
+@on(RULES, "window")
+def window_of_tiles(node: Node) -> Node | None:
+    """Windows side by side (2x2 pooling) only split dims in two."""
+    x, g = node.inputs[0], node.attrs
+    if not _tiles(g):
+        return None
+    lead = x.type.rank - g.rank
+    counts = node.shape[lead : lead + g.rank]
+    whole = tuple([n * k for n, k in zip(counts, g.size, strict=True)])
+    cut = ops.slice_(x, (0,) * x.type.rank, (*x.shape[:lead], *whole), (1,) * x.type.rank)
+    split = [n for pair in zip(counts, g.size, strict=True) for n in pair]
+    return ops.transpose(ops.reshape(cut, (*x.shape[:lead], *split)), inverse(_interleaved(lead, g.rank)))
+
+
+@on(RULES, "fold")
+def fold_of_tiles(node: Node) -> Node | None:
+    """The transpose of `window_of_tiles`: nothing is added up (so that a lone -0.0 keeps its sign)."""
+    y, g = node.inputs[0], node.attrs
+    if not _tiles(g):
+        return None
+    lead = node.type.rank - g.rank
+    counts = y.shape[lead : lead + g.rank]
+    whole = tuple([n * k for n, k in zip(counts, g.size, strict=True)])
+    joined = ops.reshape(ops.transpose(y, _interleaved(lead, g.rank)), (*y.shape[:lead], *whole))
+    rest = tuple([n - w for n, w in zip(node.shape[lead:], whole, strict=True)])
+    return ops.pad(joined, (0,) * node.type.rank, ((0,) * lead) + rest)
 
 
 # --------------------------------------------------------------------- reductions
