@@ -272,12 +272,17 @@ def _as_parameter(value: Any) -> Any:
     return Parameter(value) if isinstance(value, Tensor) and not isinstance(value, Parameter) else value
 
 
-def _describe(value: Any) -> str:
+_TYPE_NAMES = {"float32": "Float", "float64": "Double", "int64": "Long", "int32": "Int", "uint8": "Byte"}
+
+
+def _describe(value: Any, by_class: bool = False) -> str:
+    """A line for `repr`; PyTorch prints the dtype in lists and the tensor class in dicts."""
     if not isinstance(value, Tensor):
         return f"Object of type: {type(value).__name__}"
     kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
     size = "x".join(str(n) for n in value.shape)
-    return f"{kind} containing: [{value.dtype} of size {size}]"
+    class_name = f"graphc.{_TYPE_NAMES.get(value.dtype.name, 'Bool')}Tensor"
+    return f"{kind} containing: [{class_name if by_class else value.dtype} of size {size}]"
 
 
 class ParameterList(Module):
@@ -423,7 +428,7 @@ class ParameterDict(Module):
         return self
 
     def extra_repr(self) -> str:
-        return "\n".join(f"  ({key}): {_describe(value)}" for key, value in self.items())
+        return "\n".join(f"  ({key}): {_describe(value, by_class=True)}" for key, value in self.items())
 
     def __call__(self, input: Any) -> Any:
         raise RuntimeError("ParameterDict should not be called.")

@@ -103,6 +103,7 @@ class DataLoader(Generic[T_co]):
         return self.sampler if self.batch_sampler is None else self.batch_sampler
 
     def __iter__(self) -> Iterator[Any]:
+        seed = draw_seed(self.generator)  # also without workers, so that they do not change the order
         if self.num_workers == 0:
             return self._batches()
         job = Job(
@@ -112,7 +113,7 @@ class DataLoader(Generic[T_co]):
             self.drop_last,
             self.num_workers,
             self.worker_init_fn,
-            draw_seed(self.generator),
+            seed,
         )
         ahead = self.prefetch_factor or 1
         return ThreadedIterator(job, iter(self._index_sampler), ahead, self.timeout, self.in_order)
