@@ -17,11 +17,11 @@ from graphc import plan, program_cache, report
 from graphc.compiled import Code, Program
 from graphc.debug import Observer, Record, Stage, Validate, observers_from_environment
 from graphc.ir.graph import Graph
-from graphc.ir.node import no_sites
-from graphc.ir.partition import Group
+from graphc.ir.node import Node, no_sites
+from graphc.ir.partition import Group, Partition
 from graphc.ir.printer import print_graph
 from graphc.loop.lower import lower_group
-from graphc.loop.lowered import KernelCall
+from graphc.loop.lowered import KernelCall, Temp
 from graphc.passes import checks, fold, fuse, simplify
 from graphc.program import Machine
 from graphc.storage import is_alias
@@ -181,21 +181,43 @@ def lower(
     with no_sites():
         stages.graph("trace", None, graph)
         checked = checks.run(optimise(graph, stages))
-        whole = checked.graph.with_outputs((*checked.graph.outputs, *checked.flags))
-        stages.graph("checks", graph, whole)
+        early, late = checks.split(checked)
+        whole = checked.graph.with_outputs((*checked.graph.outputs, *late))
+        stages.graph("checks", graph, whole.with_outputs((*checked.graph.outputs, *checked.flags)))
         partition = fuse.partition(whole, machine)
         stages.note("partition", stages.lap(), partial(report.partition_text, partition))
-        calls: dict[Group, tuple[KernelCall, ...]] = {
-            group: lower_group(group, machine) for group in partition.groups if not is_alias(group)
-        }
+        calls = _lower_groups(partition, machine)
         stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, calls))
+        prelude, renamed = _prelude(checked.graph.with_outputs(early), machine)
         planned = plan.make(
             checked.graph,
             partition.groups,
             calls,
             donated=donated,
-            flags=checked.flags,
+            flags=[renamed.get(flag, flag) for flag in checked.flags],
             checks=checked.messages,
+            prelude=prelude,
         )
         stages.note("plan", stages.lap(), partial(report.plan_text, planned, whole))
     return planned
+
+
+def _lower_groups(partition: Partition, machine: Machine) -> dict[Group, tuple[KernelCall, ...]]:
+    """The calls of every group that is more than another name for a value."""
+    return {group: lower_group(group, machine) for group in partition.groups if not is_alias(group)}
+
+
+def _prelude(tests: Graph, machine: Machine) -> tuple[list[KernelCall], dict[Node, Temp]]:
+    """Calls that compute early flags, and the temporaries that stand for their values.
+
+    The values have names of their own, because the program may compute the same nodes again.
+    """
+    partition = fuse.partition(tests, machine)
+    renamed: dict[Node, Temp] = {}
+    calls = []
+    for group in partition.groups:
+        renamed.update((node, Temp(f"check.{node.op.name}", node.type)) for node in group.outputs)
+        for call in lower_group(group, machine):
+            args = tuple(renamed.get(arg, arg) if isinstance(arg, Node) else arg for arg in call.args)
+            calls.append(KernelCall(call.kernel, args, call.writes))
+    return calls, renamed

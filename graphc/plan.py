@@ -48,20 +48,22 @@ def make(
     calls: Mapping[Group, Sequence[KernelCall]],
     *,
     donated: Mapping[int, int] | None = None,
-    flags: Sequence[Node] = (),
+    flags: Sequence[Value] = (),
     checks: Sequence[str] = (),
+    prelude: Sequence[KernelCall] = (),
 ) -> Planned:
     """Plan a program.
 
     graph    its outputs are the program's; every input has a slot, read or not
-    groups   a partition of the graph (with `flags` as further outputs)
+    groups   a partition of the graph (with flags that the prelude does not write as further outputs)
     calls    the lowered calls of each group (alias groups need none)
     donated  output position -> input position to overwrite; at most one output an input
     flags    bool scalars that must all be true; checks[i] says what it means if flags[i] is not
+    prelude  calls on inputs, constants and temporaries of their own that write flags
     """
     donated = dict(donated or {})
     check_donations(graph, donated)
-    layout = lay_out(graph, groups, calls, flags, donated)
+    layout = lay_out(graph, groups, calls, flags, donated, prelude)
     precedence = layout.precedence
     sequence = order(precedence, layout.arena_size())
     steps = [call for i in sequence for call in precedence.works[i].calls]

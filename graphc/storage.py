@@ -54,15 +54,18 @@ def lay_out(
     graph: Graph,
     groups: Sequence[Group],
     calls: Mapping[Group, Sequence[KernelCall]],
-    flags: Sequence[Node],
+    flags: Sequence[Value],
     donated: Mapping[int, int],
+    prelude: Sequence[KernelCall] = (),
 ) -> Layout:
     """Give places to the inputs, constants and outputs of `graph` (see the module's text).
 
-    groups   a partition of the graph with `flags` as further outputs; alias groups need no calls
+    groups   a partition of the graph (with those flags as further outputs that are not written by
+             the prelude); alias groups need no calls
+    prelude  calls on inputs and temporaries of their own that come first
     donated  output position -> input position whose memory it takes over
     """
-    return _Builder(graph, groups, calls, flags, donated).run()
+    return _Builder(graph, groups, calls, flags, donated, prelude).run()
 
 
 class _Builder:
@@ -71,14 +74,17 @@ class _Builder:
         graph: Graph,
         groups: Sequence[Group],
         calls: Mapping[Group, Sequence[KernelCall]],
-        flags: Sequence[Node],
+        flags: Sequence[Value],
         donated: Mapping[int, int],
+        prelude: Sequence[KernelCall],
     ) -> None:
         self.graph = graph
         self.donated = dict(donated)
         self.alias: dict[Node, Node] = {}
         self.pairs: InplacePairs = {}
         self.layout = Layout()
+        for call in prelude:
+            self.layout.precedence.add(Work((call,)))
         for group in groups:
             if is_alias(group):
                 for node in group.outputs:

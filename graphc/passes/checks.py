@@ -13,9 +13,12 @@ import numpy as np
 
 from graphc import ops
 from graphc.analysis.evaluate import evaluate_nodes
-from graphc.ir.graph import Graph, rebuild, rewrite
+from graphc.ir.graph import Graph, rebuild, rewrite, toposort
 from graphc.ir.node import Kind, Node, site_of
 from graphc.ops.control import CheckAttrs
+
+_CHEAP = frozenset({Kind.ELEMENTWISE, Kind.VIEW, Kind.CONSTANT, Kind.REDUCE})
+EARLY_ELEMENTS = 1 << 20  # elementwise and reduced elements of a check that is worth computing apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,20 @@ def run(graph: Graph) -> Checked:
     n = len(graph.outputs)
     messages = tuple(describe(node) for node in found)
     return Checked(graph.with_outputs(bare.outputs[:n]), bare.outputs[n:], messages)
+
+
+def split(checked: Checked) -> tuple[list[Node], list[Node]]:
+    """(flags that follow from inputs by little work, flags that take a part of the program).
+
+    The first kind is computed ahead on its own, so that the checks are over before the program starts.
+    """
+    early = []
+    for flag in checked.flags:
+        needed = [n for n in toposort([flag]) if n.kind is not Kind.INPUT]
+        cheap = all(n.kind in _CHEAP for n in needed)
+        if cheap and sum(n.type.size for n in needed if n.kind is not Kind.VIEW) <= EARLY_ELEMENTS:
+            early.append(flag)
+    return early, [flag for flag in checked.flags if flag not in set(early)]
 
 
 def checks_of(graph: Graph) -> list[Node]:
