@@ -44,7 +44,7 @@ from graphc.frontend.creation import (
     zeros,
 )
 from graphc.frontend.errors import TracerError
-from graphc.frontend.lazy import set_backend, sync
+from graphc.frontend.lazy import compilations, native_calls, set_backend, sync
 from graphc.frontend.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from graphc.frontend.printing import set_printoptions
 from graphc.frontend.promotion import can_cast, get_default_dtype, promote_types, set_default_dtype

@@ -314,6 +314,7 @@ class Compiled:
             self._last = None
             return self(*args, **kwargs)
         self.native_calls += 1
+        lazy.STATS.native_calls += variant.replay is None  # a replay runs, and is counted, later
         return found
 
     def _signature(self, leaves: Sequence[Any]) -> list[Any]:
@@ -363,6 +364,7 @@ class Compiled:
             if not kwargs and _flat(args):
                 variant.specs = [_spec(a, i in self._static) for i, a in enumerate(args)]
             self.compilations += 1
+            lazy.STATS.compilations += variant.replay is None
             return variant
 
     def _reason(self, key: Any, known: list[Variant]) -> str:
@@ -465,6 +467,11 @@ def _example(leaf: Any) -> Any:
 
 def trace_graph(function: Any, name: str, args: Any, kwargs: Any) -> Graph:
     """The graph that a call builds: returned values, then changed state and gradients."""
+    return _traced(function, name, args, kwargs)[0]
+
+
+def _traced(function: Any, name: str, args: Any, kwargs: Any) -> tuple[Graph, dict[int, int]]:
+    """`trace_graph`, and which outputs overwrite which inputs: changed state takes the place of the old."""
     static: frozenset[int] = frozenset()
     examples = tree.rebuild((tuple(args), dict(kwargs)), _example)
     while True:
@@ -474,10 +481,19 @@ def trace_graph(function: Any, name: str, args: Any, kwargs: Any) -> Graph:
         except NeedStatic as need:
             static |= {need.leaf}
     inputs = inputs_of(record, module_names(record))
+    position = {node: i for i, node in enumerate(inputs.nodes)}
     targets = [o.node for o in record.outputs if o.node is not None]
+    donate = {len(targets) + i: position[captured.node] for i, (captured, _) in enumerate(record.writes)}
     targets += [node for _, node in record.writes]
     targets += [g.node for g in record.grads if g.node is not None]
-    return graph_of(targets, inputs.nodes, inputs.names, name)
+    return graph_of(targets, inputs.nodes, inputs.names, name), donate
+
+
+def trace_program(function: Any, *examples: Any, **kwargs: Any) -> tuple[Graph, dict[int, int]]:
+    """As `trace`, with the donations (output position -> input position) that `compile` would use."""
+    if isinstance(function, Compiled):
+        function = function.__wrapped__
+    return _traced(function, _name_of(function), examples, kwargs)
 
 
 def trace(function: Any, *examples: Any, **kwargs: Any) -> Graph:
@@ -485,4 +501,4 @@ def trace(function: Any, *examples: Any, **kwargs: Any) -> Graph:
 
     Outputs are the returned tensors, then state changed in place, then gradients left in `.grad`.
     """
-    return trace_graph(function, _name_of(function), examples, kwargs)
+    return trace_program(function, *examples, **kwargs)[0]

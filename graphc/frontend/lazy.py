@@ -31,7 +31,7 @@ class Settings:
 
 @dataclass
 class Stats:
-    """Counters for people and tests: programs compiled and run by reading values."""
+    """Counters for people and tests: programs compiled and run, lazily or by `compile`."""
 
     compilations: int = 0
     native_calls: int = 0
@@ -39,6 +39,16 @@ class Stats:
 
 SETTINGS = Settings()
 STATS = Stats()
+
+
+def compilations() -> int:
+    """Programs compiled so far in this process, by reading values or by `compile`."""
+    return STATS.compilations
+
+
+def native_calls() -> int:
+    """Programs run so far in this process, by reading values or by calling what `compile` made."""
+    return STATS.native_calls
 
 
 class Overwritten:
