@@ -82,7 +82,7 @@ def test_pointwise_loops_are_tight(f: str, name: str) -> None:
     loop = inner_loop(assembly(pointwise(f, target.machine.lanes(4)), target), name)
     assert not re.search(CALL, loop), loop
     assert not re.search(SCALAR, loop), loop
-    if target.registers >= 32 or f in ("relu", "leaky"):  # 16 do not hold the constants of a polynomial
+    if name == "x86-64-v4" or f in ("relu", "leaky"):  # elsewhere not all constants of a polynomial fit
         assert not re.search(STACK, loop), loop
     if f not in ("relu", "leaky"):
         assert re.search(FMA[name], loop), loop
