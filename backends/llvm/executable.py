@@ -115,7 +115,7 @@ class Executable:
         runtime = self._runtime
         image = self.image
         with runtime.lock:
-            team = runtime.team() if self.table.parallel else None
+            team: Team | None = runtime.team() if self.table.parallel else None
             workers = team.workers if team else 1
             job = self._job_words
             self._words[-1] = runtime.arena(image.arena_bytes)
@@ -123,14 +123,15 @@ class Executable:
             job[8] = workers
             if team is None or workers == 1:
                 return runtime.native_run(self._job_address, None)
-            if team is not self._team:
-                self._join(team)
+            self._join(team)
             status = runtime.native_run(self._job_address, team.address)
             team.keep[job[walker.JOB_ROUND]] = self._native
             return status
 
     def _join(self, team: Team) -> None:
-        """Prepare memory for the claims of a team's workers."""
+        """Prepare memory for the claims of a team's workers, unless it is the team of the last run."""
+        if team is self._team:
+            return
         words = self.table.count * team.workers
         claims = np.zeros(words * team.rounds, np.int64)
         self._job[9:11] = claims.ctypes.data, 8 * words
