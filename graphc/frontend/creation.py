@@ -325,6 +325,8 @@ def arange(
         raise fail(RuntimeError, "step must be nonzero")
     if (end - start) * step < 0:
         raise fail(RuntimeError, "upper bound and lower bound inconsistent with step sign")
+    if dtype is not None and not dtype.is_float:
+        start, end, step = int(start), int(end), int(step)
     whole = all(isinstance(v, int) for v in (start, end, step))
     dtype = dtype or (int64 if whole else get_default_dtype())
     count = math.ceil((end - start) / step)
@@ -346,10 +348,13 @@ def linspace(
     if steps < 0:
         raise fail(RuntimeError, "number of steps must be non-negative")
     dtype = dtype or get_default_dtype()
+    start, end = (v.item() if isinstance(v, Tensor) else v for v in (start, end))
     first, last = np.asarray(start, dtype.numpy), np.asarray(end, dtype.numpy)
     step = (last - first) / np.asarray(max(steps - 1, 1), dtype.numpy)
     i = np.arange(steps, dtype=np.int64)
-    values = np.where(i < steps // 2, first + step * i, last - step * (steps - 1 - i))  # from both ends
+    values = np.where(
+        i < max(steps // 2, 1), first + step * i, last - step * (steps - 1 - i)
+    )  # from both ends
     return constant_array(values.astype(dtype.numpy), requires_grad)
 
 

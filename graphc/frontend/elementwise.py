@@ -272,13 +272,13 @@ def _logical_and_min(a: Node, b: Node) -> Node:
 @method()
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger of two elements, ignoring NaN."""
-    return binary("FmaxBackward0", lambda a, b: _skip_nan(a, b, ops.maximum), input, other)
+    return binary("FmaxBackward0", lambda a, b: _skip_nan(a, b, _logical_or_max), input, other)
 
 
 @method()
 def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of two elements, ignoring NaN."""
-    return binary("FminBackward0", lambda a, b: _skip_nan(a, b, ops.minimum), input, other)
+    return binary("FminBackward0", lambda a, b: _skip_nan(a, b, _logical_and_min), input, other)
 
 
 def _skip_nan(a: Node, b: Node, build: Build) -> Node:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,11 +15,27 @@ from graphc.frontend.lazy import value
 from graphc.frontend.linalg import diagonal_node
 from graphc.frontend.methods import METHODS, method
 from graphc.frontend.modes import MODE
-from graphc.frontend.nodes import cast, expand, normal_axis, number
-from graphc.frontend.shape import ravel, reshape_node
+from graphc.frontend.nodes import broadcast_shapes, cast, expand, normal_axis, number
+from graphc.frontend.shape import cat, ravel, reshape_node
 from graphc.frontend.tensor import Tensor, apply, from_array, is_concrete
 from graphc.ir.node import Node
 from graphc.ir.types import DType, Shape, bool_, int32, int64
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _with_dim(f: F) -> F:
+    """Let an operation along a dim take 0-d tensors: as vectors of one element."""
+
+    @functools.wraps(f)
+    def wrapped(input: Tensor, dim: int, index: Tensor, *rest: Any, **options: Any) -> Tensor:
+        if input.ndim:
+            return f(input, dim, index, *rest, **options)
+        normal_axis(dim, 0)
+        lifted = [METHODS["atleast_1d"](v) if isinstance(v, Tensor) and v.ndim == 0 else v for v in rest]
+        return f(ravel(input), 0, METHODS["atleast_1d"](index), *lifted, **options)[0]
+
+    return wrapped  # type: ignore[return-value]
 
 
 def _need_index(name: str, index: Tensor) -> None:
@@ -87,6 +105,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
 
 @method()
+@_with_dim
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """Slices along `dim`, in the order of `index`."""
     _need_index("index_select", index)
@@ -118,6 +137,7 @@ def _added(base: Node, i: Node, v: Node, axis: int) -> Node:
 
 
 @method(inplace=True)
+@_with_dim
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """`input` with each element of `src` added at its index along `dim`."""
     _need_index("scatter_add", index)
@@ -162,6 +182,7 @@ def _written(base: Node, i: Node, v: Node, axis: int) -> Node:
 
 
 @method(inplace=True)
+@_with_dim
 def scatter(
     input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
 ) -> Tensor:
@@ -189,6 +210,7 @@ def _scatter_number_or_tensor(input: Tensor, index: Tensor, source: Any, axis: i
 
 
 @method(inplace=True)
+@_with_dim
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """`input` with slices of `source` added at indices along `dim`."""
     _need_index("index_add", index)
@@ -204,6 +226,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 
 
 @method(inplace=True)
+@_with_dim
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """`input` with slices along `dim` replaced by those of `source`."""
     _need_index("index_copy", index)
@@ -211,6 +234,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 
 
 @method(inplace=True)
+@_with_dim
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """`input` with slices along `dim` filled with a number."""
     _need_index("index_fill", index)
@@ -246,10 +270,10 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """`input` with elements where `mask` holds taken from `source`, in order."""
     _same_dtype("masked_scatter", input, source)
-    shape = input._cell.node.type.shape
+    shape = broadcast_shapes(input._cell.node.type.shape, mask._cell.node.type.shape)
 
     def build(n: Node, m: Node, v: Node) -> Node:
-        m = expand(m, shape)
+        n, m = expand(n, shape), expand(m, shape)
         count = n.type.size
         place = ops.sub(ops.cumsum(ops.reshape(cast(m, int64), (count,)), 0), ops.full((count,), 1, int64))
         place = ops.maximum(place, ops.full((count,), 0, int64))
@@ -405,9 +429,16 @@ def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
 
 
 @method()
-def diff(input: Tensor, n: int = 1, dim: int = -1) -> Tensor:
-    """Differences of neighbours along `dim`."""
+def diff(
+    input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
+) -> Tensor:
+    """Differences of neighbours along `dim`, after joining `prepend` and `append`."""
+    if input.ndim == 0:
+        raise fail(RuntimeError, "diff expects input to be at least one-dimensional")
     axis = normal_axis(dim, input.ndim)
+    parts = [t for t in (prepend, input, append) if t is not None]
+    if len(parts) > 1:
+        input = cat(parts, axis)
     for _ in range(n):
         extent = input.shape[axis]
         length = max(0, extent - 1)
@@ -447,7 +478,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each value occurs; reads the values."""
     counts = np.bincount(value(input), None if weights is None else value(weights), minlength)
-    return from_array(counts if weights is None else counts.astype(weights.dtype.numpy))
+    if weights is not None and weights.dtype.is_float:
+        counts = counts.astype(weights.dtype.numpy)
+    return from_array(counts)
 
 
 @method()

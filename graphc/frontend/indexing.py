@@ -55,8 +55,8 @@ def _as_index(item: Any) -> Any:
                 IndexError,
                 f"tensors used as indices must be long, int, byte or bool tensors, got {item.dtype.name}",
             )
-        if item.ndim == 0 and item.dtype is not bool_ and is_concrete(item):
-            return int(value(item))
+        if item.ndim == 0 and is_concrete(item):
+            return value(item).item()
     return item
 
 
@@ -422,6 +422,8 @@ def _set_masked(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         wide = ops.broadcast(m, shape, tuple(range(k)))
         if not per_element:
             return ops.select(wide, expand(cast(v, n.dtype), shape), n)
+        if v.shape[0] == 0:
+            return n
         count = math.prod(mask.shape)
         order = ops.cumsum(ops.reshape(cast(m, int64), (count,)), 0)
         place = ops.sub(order, ops.full((count,), 1, int64))

@@ -206,11 +206,16 @@ def _plus_product(
     label: str, input: Tensor, a: Tensor, b: Tensor, product: Any, beta: float, alpha: float
 ) -> Tensor:
     found = product(a, b)
+    if not found.dtype.is_float:
+        alpha, beta = int(alpha), int(beta)
     if alpha != 1:
         found = mul(found, alpha)
     if beta == 0:
         return found
-    _same_dtype(label.removesuffix("Backward0").lower(), input, a)
+    if input.dtype is not a.dtype:
+        raise fail(
+            RuntimeError, f"{label.removesuffix('Backward0').lower()}: dtypes differ: {describe(input, a)}"
+        )
     shape = found.shape
     if broadcast_shapes(tuple(input.shape), tuple(shape)) != tuple(shape):
         raise fail(

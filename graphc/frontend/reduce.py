@@ -11,6 +11,7 @@ from graphc.frontend.elementwise import maximum, minimum, truth
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.methods import method
 from graphc.frontend.nodes import cast, normal_axes, normal_axis, number, spread, without
+from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply
 from graphc.frontend.unary import scaled
 from graphc.ir.node import Node
@@ -64,6 +65,8 @@ def sum_(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType
 @method()
 def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum with NaN counted as zero."""
+    if not input.dtype.is_float:
+        return sum_(input, dim, keepdim, dtype=dtype)
     clean = apply("WhereBackward0", lambda n: ops.select(ops.isnan(n), ops.zeros(n.type), n), input)
     return sum_(clean, dim, keepdim, dtype=dtype)
 
@@ -93,7 +96,11 @@ def prod(
     out = _sum_dtype(input, dtype)
     axes = normal_axes(dim, input.ndim)
     return apply(
-        "ProdBackward0", lambda n: keep(ops.reduce_prod(cast(n, out), axes), n.shape, axes, keepdim), input
+        "ProdBackward0",
+        lambda n: keep(
+            (ops.reduce_and if out is bool_ else ops.reduce_prod)(cast(n, out), axes), n.shape, axes, keepdim
+        ),
+        input,
     )
 
 
@@ -322,6 +329,7 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     axes = normal_axes(dim, input.ndim)
 
     def build(n: Node) -> Node:
+        n = n if n.dtype.is_float else ops.cast(n, get_default_dtype())
         top = ops.stop_gradient(ops.reduce_max(n, axes))
         top = ops.select(ops.isinf(top), ops.zeros(top.type), top)
         total = ops.reduce_sum(ops.exp(ops.sub(n, spread(top, n.shape, axes))), axes)
@@ -388,6 +396,8 @@ def norm(
 
 def softmax_node(n: Node, axis: int) -> Node:
     """exp(n) / sum(exp(n)) along `axis`, stable."""
+    if n.type.size == 0:
+        return n
     top = ops.stop_gradient(ops.reduce_max(n, (axis,)))
     powers = ops.exp(ops.sub(n, spread(top, n.shape, axis)))
     return ops.div(powers, spread(ops.reduce_sum(powers, (axis,)), n.shape, axis))
@@ -395,6 +405,8 @@ def softmax_node(n: Node, axis: int) -> Node:
 
 def log_softmax_node(n: Node, axis: int) -> Node:
     """n - log(sum(exp(n))) along `axis`, stable."""
+    if n.type.size == 0:
+        return n
     top = ops.stop_gradient(ops.reduce_max(n, (axis,)))
     centred = ops.sub(n, spread(top, n.shape, axis))
     total = ops.log(ops.reduce_sum(ops.exp(centred), (axis,)))

@@ -16,7 +16,7 @@ from graphc.frontend.size import Size
 from graphc.frontend.tensor import Tensor, apply, apply_view, needs_grad, operand, result
 from graphc.frontend.update import set_box
 from graphc.ir.node import Node
-from graphc.ir.types import Shape
+from graphc.ir.types import Shape, int64
 
 # ------------------------------------------------------------------- queries
 
@@ -93,9 +93,10 @@ def _reshape(input: Tensor, shape: Shape, label: str) -> Tensor:
 
 
 @method()
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """The same elements in another shape; one extent may be -1."""
-    return _reshape(input, resolve_shape(shape_args(shape), numel(input)), "ViewBackward0")
+    wanted = shape_args(args) if args or shape is None else shape_args((shape,))
+    return _reshape(input, resolve_shape(wanted, numel(input)), "ViewBackward0")
 
 
 @method(function=False)
@@ -174,9 +175,9 @@ def _permute(input: Tensor, order: tuple[int, ...], label: str) -> Tensor:
 
 
 @method()
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """Dims in another order."""
-    given = shape_args(dims)
+    given = shape_args(args or (dims,))
     if len(given) != input.ndim:
         raise fail(
             RuntimeError,
@@ -234,7 +235,12 @@ def _matrix_transpose(self: Tensor) -> Tensor:
     return transpose(self, -2, -1)
 
 
-attach(T=property(_reversed_dims), mT=property(_matrix_transpose))
+attach(
+    T=property(_reversed_dims),
+    H=property(_reversed_dims),
+    mT=property(_matrix_transpose),
+    mH=property(_matrix_transpose),
+)
 
 
 # ------------------------------------------------------------------ broadcasts
@@ -333,21 +339,27 @@ def repeat(self: Tensor, *repeats: Any) -> Tensor:
 
 
 @method()
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """Like `repeat`, but missing counts are 1."""
-    times = shape_args(dims)
+    times = shape_args(args or (dims,))
     return repeat(input, (1,) * (input.ndim - len(times)) + times)
 
 
 @method()
-def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
-    """Each element (each slice along `dim`) repeated in place."""
-    if not isinstance(repeats, int):
-        raise fail(
-            RuntimeError, "repeat_interleave: repeats must be an int; for a tensor of counts use index_select"
-        )
+def repeat_interleave(
+    input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None
+) -> Tensor:
+    """Each element (each slice along `dim`) repeated in place; a tensor of counts is read."""
     if dim is None:
         input, dim = ravel(input), 0
+    if isinstance(repeats, Tensor) and repeats._cell.node.type.size == 1:
+        repeats = repeats.item()
+    if isinstance(repeats, Tensor):
+        counts = repeats.tolist()
+        if len(counts) != input.shape[dim]:
+            raise fail(RuntimeError, "repeats must have the same size as input along dim")
+        picks = [i for i, count in enumerate(counts) for _ in range(count)]
+        return input.index_select(dim, repeats.new_tensor(picks, dtype=int64))
     axis = normal_axis(dim, input.ndim)
     shape = input._cell.node.type.shape
 
@@ -508,6 +520,8 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int], dim: i
     """Pieces as equal as can be, or cut at given indices."""
     axis = normal_axis(dim, input.ndim)
     extent = input.shape[axis]
+    if isinstance(indices_or_sections, Tensor):
+        indices_or_sections = indices_or_sections.tolist()
     if isinstance(indices_or_sections, int):
         n = indices_or_sections
         sizes = [extent // n + (i < extent % n) for i in range(n)]
@@ -553,9 +567,9 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 @method()
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """The order of elements reversed along `dims`."""
-    axes = tuple(sorted({normal_axis(d, input.ndim) for d in shape_args(dims)}))
+    axes = tuple(sorted({normal_axis(d, input.ndim) for d in shape_args(args or (dims,))}))
     return apply("FlipBackward0", lambda n: ops.flip(n, axes) if axes else n, input)
 
 
@@ -624,14 +638,18 @@ def is_contiguous(self: Tensor, memory_format: Any = None) -> bool:
 
 
 @method()
-def atleast_1d(input: Tensor) -> Tensor:
-    """With at least one dim."""
+def atleast_1d(input: Any) -> Any:
+    """With at least one dim (also each of a sequence)."""
+    if isinstance(input, (list, tuple)):
+        return tuple(atleast_1d(t) for t in input)
     return input if input.ndim else reshape(input, (1,))
 
 
 @method()
-def atleast_2d(input: Tensor) -> Tensor:
-    """With at least two dims."""
+def atleast_2d(input: Any) -> Any:
+    """With at least two dims (also each of a sequence)."""
+    if isinstance(input, (list, tuple)):
+        return tuple(atleast_2d(t) for t in input)
     return input if input.ndim >= 2 else reshape(input, (1, -1))
 
 

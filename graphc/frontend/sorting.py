@@ -17,7 +17,7 @@ from graphc.frontend.lazy import value
 from graphc.frontend.methods import method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast, normal_axis, number
-from graphc.frontend.shape import ravel, reshape
+from graphc.frontend.shape import ravel, reshape, stack
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.node import Node
 from graphc.ir.types import bool_, int64
@@ -169,19 +169,42 @@ def _median(input: Tensor, axis: int, keepdim: bool) -> Sorted:
 
 
 @method()
-def quantile(input: Tensor, q: float, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The q-quantile (a number in [0, 1]), interpolated linearly."""
+def quantile(
+    input: Tensor,
+    q: float | Tensor,
+    dim: int | None = None,
+    keepdim: bool = False,
+    *,
+    interpolation: str = "linear",
+) -> Tensor:
+    """Quantiles: `q` in [0, 1], a number or a vector whose values are read (then the first dim is q's)."""
+    if isinstance(q, Tensor):
+        found = [quantile(input, v, dim, keepdim, interpolation=interpolation) for v in ravel(q).tolist()]
+        return stack(found) if q.ndim else found[0]
     if not 0 <= q <= 1:
         raise fail(RuntimeError, f"quantile() q values must be in the range [0, 1], got {q}")
+    if interpolation not in ("linear", "lower", "higher", "midpoint", "nearest"):
+        raise fail(
+            RuntimeError,
+            "quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, but got "
+            f"{interpolation}",
+        )
     rank = input.ndim
-    axis = 0 if dim is None else normal_axis(dim, rank)
-    source = ravel(input) if dim is None else input
+    whole = dim is None or rank == 0
+    source, axis = (ravel(input), 0) if whole else (input, normal_axis(dim or 0, rank))
     values = sort(source, axis).values
     place = q * (source.shape[axis] - 1)
     low = int(place)
-    high = min(low + 1, source.shape[axis] - 1)
-    found = values.narrow(axis, low, 1).lerp(values.narrow(axis, high, 1), place - low)
-    if dim is None:
+    high = min(low + (place > low), source.shape[axis] - 1)
+    weight = {
+        "linear": place - low,
+        "lower": 0.0,
+        "higher": 1.0,
+        "midpoint": 0.5,
+        "nearest": round(place) - low,
+    }
+    found = values.narrow(axis, low, 1).lerp(values.narrow(axis, high, 1), float(weight[interpolation]))
+    if whole:
         return reshape(found, (1,) * rank if keepdim else ())
     return found if keepdim else found.squeeze(axis)
 

@@ -12,7 +12,7 @@ from graphc.frontend.nodes import cast, number
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
-from graphc.ir.types import bool_
+from graphc.ir.types import bool_, int64
 
 Unary = Callable[[Node], Node]
 
@@ -124,6 +124,7 @@ def _negate(n: Node) -> Node:
 
 
 def _square(n: Node) -> Node:
+    n = cast(n, int64) if n.dtype is bool_ else n
     return ops.mul(n, n)
 
 
