@@ -37,7 +37,7 @@ def copy_kernel(type_: TensorType) -> Kernel:
     tasks = max(1, -(-size // chunk)) if chunk else 1
     source, target = (Buffer(name, type_.dtype, (size,)) for name in ("source", "target"))
     task, i = Var(int64, "t", tasks), Var(int64, "i", chunk)
-    extent = index_const(chunk)
+    extent: Expr = index_const(chunk)
     index: Expr = i
     if tasks > 1:
         start = binary("mul", task, index_const(chunk))

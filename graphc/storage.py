@@ -80,7 +80,7 @@ class _Builder:
     ) -> None:
         self.graph = graph
         self.donated = dict(donated)
-        self.alias: dict[Node, Node] = {}
+        self.alias: dict[Value, Value] = {}
         self.pairs: InplacePairs = {}
         self.layout = Layout()
         for call in prelude:
@@ -95,7 +95,7 @@ class _Builder:
 
     def root(self, node: Value) -> Value:
         """The value whose memory `node` is."""
-        return self.alias.get(node, node)  # type: ignore[arg-type, return-value]
+        return self.alias.get(node, node)
 
     def run(self) -> Layout:
         layout = self.layout

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import fields
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -39,9 +38,14 @@ def encode(graph: Graph, *extra: str) -> bytes:
     return "\n".join(parts).encode()
 
 
-@cache
+_fields: dict[type, tuple[str, ...]] = {}
+
+
 def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind))
+    names = _fields.get(kind)
+    if names is None:
+        names = _fields[kind] = tuple(f.name for f in fields(kind))
+    return names
 
 
 def encode_value(value: Any) -> str:

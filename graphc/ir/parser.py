@@ -8,7 +8,6 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -281,7 +280,6 @@ def _build(line: _Line, kind: type[Attrs], values: dict[str, Any]) -> Attrs:
         raise line.error(f"attributes do not fit: {error}") from error
 
 
-@cache
 def _field_names(kind: type[Attrs]) -> tuple[str, ...]:
     return tuple(f.name for f in fields(kind))  # type: ignore[arg-type]
 

@@ -170,7 +170,8 @@ def flip_of_flip(node: Node) -> Node | None:
 @on(RULES, "concat")
 def flat_concat(node: Node) -> Node | None:
     """No empty parts, no concat along the same axis inside."""
-    axis, parts = node.attrs.axis, []
+    axis = node.attrs.axis
+    parts: list[Node] = []
     for part in node.inputs:
         nested = part.op is node.op and part.attrs.axis == axis
         parts += part.inputs if nested else [part] if part.shape[axis] else []
@@ -288,7 +289,7 @@ def dot_of_transpose(node: Node) -> Node | None:
             batch[side] = tuple([perm[d] for d in batch[side]])
     if tuple(operands) == node.inputs:
         return None
-    return ops.dot_general(*operands, (contract[0], contract[1]), (batch[0], batch[1]))
+    return ops.dot_general(operands[0], operands[1], (contract[0], contract[1]), (batch[0], batch[1]))
 
 
 @on(RULES, "transpose")
