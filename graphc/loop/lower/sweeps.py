@@ -1,0 +1,105 @@
+"""Writing the sweeps of a group with reductions into open loops over its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from graphc.ir.node import Node
+from graphc.loop import index as ix
+from graphc.loop.ir import ZERO, Accumulate, Buffer, Expr, Store, identity_of, load
+from graphc.loop.lower.box import Box, enter
+from graphc.loop.lower.evaluate import Evaluator
+from graphc.loop.lower.frame import Frame
+from graphc.loop.lower.rows import Rows, Sweep, element
+from graphc.loop.lower.scope import Scope
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chosen loops: over rows, and over the elements of a row of each size.
+
+    name     "rows" (vectors along elements), "columns" (across rows), or "stream" (see stream.py)
+    splits   how many tasks share a row
+    """
+
+    name: str
+    rows: Box
+    elements: dict[int, Box]
+    splits: int = 1
+
+
+class Nest:
+    """Writes sweeps into an open row loop."""
+
+    def __init__(self, scope: Scope, frame: Frame, rows: Rows, plan: Plan, evaluator: Evaluator) -> None:
+        self.scope, self.frame, self.rows, self.plan, self.evaluator = scope, frame, rows, plan, evaluator
+
+    def sweep(self, sweep: Sweep, row: Expr) -> None:
+        """One pass over the elements of a row; afterwards its reductions have values."""
+        for node, total in zip(sweep.reductions, self.totals(sweep, row), strict=True):
+            value = self.scope.let(load(total, ()), "sum")
+            self.evaluator.bind(node, ix.unflatten(row, node.shape), value)
+
+    def totals(self, sweep: Sweep, row: Expr, part: Expr = ZERO) -> list[Buffer]:
+        """Accumulate the reductions over the elements (of a part) of a row, and store the sweep's outputs."""
+        totals = [self.accumulator(node) for node in sweep.reductions]
+        if sweep.size:
+            box = self.plan.elements[sweep.size]
+            if self._vector_outside(box):
+                self._pass_by_lanes(sweep, row, totals, box)
+            else:
+                with enter(self.scope, box, part) as place:
+                    self.body(sweep, row, place, totals)
+        return totals
+
+    def _vector_outside(self, box: Box) -> bool:
+        """Short contiguous runs, many of them: keep a sum for each lane over all runs."""
+        if box.vector is None or box.tasks > 1 or prod(box.dims) == box.dims[box.vector]:
+            return False
+        return box.dims[box.vector] <= box.lanes
+
+    def _pass_by_lanes(self, sweep: Sweep, row: Expr, totals: list[Buffer], box: Box) -> None:
+        vector = replace(box, dims=(box.dims[box.vector],), vector=0)  # type: ignore[index]
+        with enter(self.scope, vector) as lane:
+            parts = [self.accumulator(node) for node in sweep.reductions]
+            serial = [box.dims[d] for d in box.serial]
+            with enter(self.scope, Box(tuple(serial))) as rest:
+                digits = list(ix.unflatten(rest, serial))
+                digits.insert(box.vector, lane)  # type: ignore[arg-type]
+                self.body(sweep, row, ix.flatten(digits, box.dims), parts)
+            for node, part, total in zip(sweep.reductions, parts, totals, strict=True):
+                how = self.rows.rules[node].combine
+                self.scope.put(Accumulate(total, (), how, load(part, ())))
+
+    def accumulator(self, node: Node) -> Buffer:
+        """A scalar that starts at the neutral element of a reduction."""
+        total = self.scope.alloc("acc", node.dtype, (), "local")
+        start = identity_of(self.rows.rules[node].combine, node.dtype)
+        self.scope.put(Store(total, (), start))
+        return total
+
+    def body(
+        self, sweep: Sweep, row: Expr, place: Expr, totals: list[Buffer], at: tuple[Expr, ...] = ()
+    ) -> None:
+        """What happens at one element: all values first, then sums and stores."""
+        rules = self.rows.rules
+        values = [element(self.evaluator, node, rules[node], row, place) for node in sweep.reductions]
+        stores = []
+        for output in sweep.outputs:
+            position = output.position(row, place)
+            value = self.evaluator.value(output.node, ix.unflatten(position, output.node.shape))
+            stores.append((output.node, position, value))
+        for node, total, value in zip(sweep.reductions, totals, values, strict=True):
+            self.scope.put(Accumulate(total, at, rules[node].combine, value))
+        for node, position, value in stores:
+            self.frame.store(self.scope, node, position, value)
+
+    def scalars(self, row: Expr) -> None:
+        """Store the outputs with one value per row."""
+        values = []
+        for node in self.rows.scalars:
+            index = ix.unflatten(row, node.shape)
+            values.append((node, ix.flatten(index, node.shape), self.evaluator.value(node, index)))
+        for node, place, value in values:
+            self.frame.store(self.scope, node, place, value)
