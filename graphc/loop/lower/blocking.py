@@ -9,14 +9,18 @@ from __future__ import annotations
 import enum
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 from graphc.program import Machine
 
 SMALL = 1 << 16  # flops worth a task of their own
 THREADS = (1, 2, 2, 4, 8)  # numbers of threads that tasks should divide among evenly
 LATENCY = 5  # cycles a multiply-add takes: fewer accumulators than this leave the pipe idle
+STREAM = 0.5  # cycles to fetch an element of A from beyond the second-level cache
 CALL = 30  # cycles of a tile call besides its multiply-adds
+NARROW_GAIN = 0.04  # least part of the columns whose waste a narrower last tile must save
 TASK = 300  # cycles to start a task
 KERNEL = 3000  # cycles to start a kernel: a barrier
 MIN_DEPTH = 64  # least K of a partial sum
@@ -43,6 +47,7 @@ class Sizes:
     depth: tuple[int, ...]
     itemsize: int
     a_cost: float
+    stage_cost: float
     a_in_place: bool
     b_cost: float
     c_cost: float
@@ -52,8 +57,7 @@ class Sizes:
         return math.prod(self.depth)
 
 
-@dataclass(frozen=True)
-class Blocking:
+class Blocking(NamedTuple):
     """rows x lanes  the register tile
     row_tiles, col_panels  tiles of a task along each side
     axis, units      a panel runs over so many steps of this axis of K, and all of the axes after it
@@ -79,18 +83,36 @@ class Blocking:
 def choose_tile(rows: int, cols: int, depth: int, machine: Machine, itemsize: int) -> tuple[int, int]:
     """The (rows, lanes) of the register tile that covers rows x cols in the fewest cycles."""
     width = machine.lanes(itemsize)
+    far = (
+        rows * depth * itemsize > machine.l2_bytes
+    )  # A is read from beyond the second-level cache every time
     best, best_cost = (1, width), math.inf
     for most, vectors in machine.tiles:
         passes = -(-rows // most)
+        panels, rest = divmod(cols, vectors * width)
+        narrow = narrow_tile(cols, vectors * width, width)
+        wide = panels * vectors + (narrow // width if narrow else vectors * bool(rest))
         for tall in dict.fromkeys((min(most, rows), -(-rows // passes))):
-            cycles = max(tall * vectors, LATENCY) * depth + CALL + 2 * tall * vectors
-            cost = -(-rows // tall) * -(-cols // (vectors * width)) * cycles
+            step = max(tall, LATENCY / vectors) + (STREAM * tall / vectors if far else 0.0)
+            cost = -(-rows // tall) * (
+                wide * step * depth + (panels + bool(rest)) * (CALL + 2 * tall * vectors)
+            )
             cost *= 1.0 if tall == most else 1.03  # few distinct tiles: each is compiled once
+            cost *= 1.0 if panels == 0 or not narrow else 1.04
             if cost < best_cost:
                 best, best_cost = (tall, vectors * width), cost
     return best
 
 
+def narrow_tile(cols: int, lanes: int, width: int) -> int:
+    """Lanes of a narrower tile for the last panel of columns; 0 if that is full, or the gain too small
+    for one more tile."""
+    rest = -(-(cols % lanes) // width) * width
+    gain = lanes - rest
+    return rest if rest and gain > NARROW_GAIN * cols else 0
+
+
+@lru_cache(maxsize=1024)
 def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
     """Cut the problem so that packed panels stay in the second-level cache, packing is shared as widely as
     balance allows, and a big problem has enough tasks. Returns the blocking and its cost."""
@@ -103,11 +125,8 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
         axis, units, depth, blocks = _panel(sizes, lanes, split, machine)
         group = max(1, machine.l2_bytes * 3 // 8 // (depth * lanes * sizes.itemsize))
         parts = -(-blocks // -(-blocks // split))
-        start = Blocking(
-            rows, lanes, row_tiles, col_panels, axis, units, depth, blocks, group, parts, Source.TASK
-        )
         for tiles, panels, source in itertools.product(_cuts(row_tiles), _cuts(col_panels), sources):
-            candidate = replace(start, row_tiles=tiles, col_panels=panels, source=source)
+            candidate = Blocking(rows, lanes, tiles, panels, axis, units, depth, blocks, group, parts, source)
             if tiles * panels > 1 and not _fits(candidate, sizes, machine):
                 continue
             cost = _cost(candidate, sizes, machine)
@@ -135,7 +154,7 @@ def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int,
 
 def _cuts(count: int) -> list[int]:
     """Block sizes to try for `count` tiles: count / 1, 2, 3, ... rounded up."""
-    return list(dict.fromkeys(-(-count // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)))
+    return list(dict.fromkeys(-(-count // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)))
 
 
 def _fits(b: Blocking, sizes: Sizes, machine: Machine) -> bool:
@@ -151,8 +170,12 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     row_tiles, panels = -(-sizes.rows // b.rows), -(-sizes.cols // b.lanes)
     row_blocks, col_blocks = -(-row_tiles // b.row_tiles), -(-panels // b.col_panels)
     vectors = b.lanes // width
-    cycles = sizes.k * max(b.rows * vectors, LATENCY) + b.blocks * (CALL + 2 * b.rows * vectors)
-    work = sizes.batch * row_tiles * panels * cycles
+    narrow = narrow_tile(sizes.cols, b.lanes, width)
+    wide = panels * vectors - (vectors - narrow // width if narrow else 0)
+    cycles = sizes.k * wide * max(b.rows, LATENCY / vectors) + b.blocks * panels * (
+        CALL + 2 * b.rows * vectors
+    )
+    work = sizes.batch * row_tiles * cycles
     work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
     elements = sizes.batch * sizes.rows * sizes.k
     before = 0.0
@@ -160,19 +183,20 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
         work += elements * sizes.a_cost * col_blocks
     elif b.source is Source.KERNEL:
         before = KERNEL + elements * (
-            sizes.a_cost + (FAR if elements * sizes.itemsize > machine.l2_bytes else 0.0)
+            sizes.stage_cost + (FAR if elements * sizes.itemsize > machine.l2_bytes else 0.0)
         )
     results = sizes.batch * sizes.rows * sizes.cols
     work += results * sizes.c_cost
     after = KERNEL + 1.2 * results * b.split if b.split > 1 else 0.0
     tasks = sizes.batch * row_blocks * col_blocks * b.split
+    worth = min(THREADS[-1], max(1, int(2.0 * results * sizes.k / SMALL)))
     even = row_blocks * b.row_tiles * col_blocks * b.col_panels / (row_tiles * panels)
-    return work * (1 + (even - 1) / 4) * _idle(tasks, sizes) + before + after + TASK * tasks
+    return work * (1 + (even - 1) / 4) * _idle(tasks, worth) + before + after + TASK * tasks
 
 
-def _idle(tasks: int, sizes: Sizes) -> float:
-    """How much longer equal tasks take than if they could be cut at will, over the usual numbers of
-    threads."""
-    worth = max(1, int(2.0 * sizes.batch * sizes.rows * sizes.cols * sizes.k / SMALL))
+@cache
+def _idle(tasks: int, worth: int) -> float:
+    """How much longer `tasks` equal tasks take than if they could be cut at will, over the usual numbers of
+    threads; but no more threads are waited for than the work is `worth`."""
     threads = [min(t, worth) for t in THREADS]
     return sum(-(-tasks // t) * t / tasks for t in threads) / len(threads)

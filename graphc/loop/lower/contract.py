@@ -14,7 +14,7 @@ from graphc.loop.lower.conv import conv_problems
 from graphc.loop.lower.direct import choose_form, direct_call
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.merge import merged
-from graphc.loop.lower.operand import Layout, Strides, flat_stride, probe, symbols
+from graphc.loop.lower.operand import Layout, Strides, flat_stride, probe, run_length, symbols
 from graphc.loop.lower.pack import run_cost
 from graphc.loop.lower.panels import choose_way
 from graphc.loop.lower.problem import Contraction, dot_problem
@@ -104,6 +104,7 @@ def _sizes(way: _Way, machine: Machine) -> Sizes:
     width = machine.lanes(p.anchor.dtype.itemsize)
     a_runs = [p.depth[-1]] if way.a.along_depth else []
     a_runs += p.rows[-1:] if way.a.along_side and len(p.rows) == 1 else ()
+    bounded = p.a(*(symbols("q", s) for s in (p.batch, p.rows, p.depth))).bounds
     return Sizes(
         batch,
         m,
@@ -111,6 +112,7 @@ def _sizes(way: _Way, machine: Machine) -> Sizes:
         p.depth,
         p.anchor.dtype.itemsize,
         run_cost(a_runs, width),
+        run_cost(a_runs if bounded else [run_length(way.a.depth, p.depth), *a_runs], width),
         in_place,
         choose_way(p, way.b, LANES * width, width)[1],
         run_cost(p.cols[-1:] if _last(way.c)[1] == 1 else (), width, SCATTER),

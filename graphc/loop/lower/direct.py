@@ -23,6 +23,7 @@ TASK_FLOPS = 1 << 16
 RESULT_FLOPS = 8  # what storing a result costs, in flops
 MOST_TASKS = 64
 LATENCY = 4.0  # cycles of a multiply-add that waits for the one before
+SUMS = 4  # vectors of sums kept at once
 UNROLLED = 8  # vectors along K from which a dot product keeps several sums
 
 
@@ -57,7 +58,8 @@ def choose_form(problem: Contraction, a: Layout, b: Layout, c_strides: tuple, ma
     for axes, still, moving, out, swap in sides:
         loads = (0.5 if still.direct else 1.5) + _step_cost(moving.side[-1] if axes else 0, width)
         ends = (_step_cost(out, width) + LATENCY) / max(k, 1)
-        forms.append(Form(swap, False, (max(loads, LATENCY) + ends) / _useful_lanes(axes, width)))
+        chain = 1.0 if _last(axes) >= SUMS * width else LATENCY
+        forms.append(Form(swap, False, (max(loads, chain) + ends) / _useful_lanes(axes, width)))
     if problem.depth and k > 1:
         loads = _step_cost(a.depth[-1], width) + _step_cost(b.depth[-1], width)
         chain = 1.0 if problem.depth[-1] >= UNROLLED * width else LATENCY
@@ -71,7 +73,8 @@ def direct_call(problem: Contraction, form: Form, fused: Fused, machine: Machine
     if form.swap:
         problem = problem.swapped()
     width = machine.lanes(problem.anchor.dtype.itemsize)
-    cols = problem.cols if form.inner else problem.cols[:-1]
+    block = _column_block(problem, form, width)
+    cols = problem.cols if form.inner else (*problem.cols[:-1], -(-_last(problem.cols) // block))
     box = (*problem.batch, *problem.rows, *cols)
     count = math.prod(box)
     batch, m, n, _ = problem.sizes
@@ -89,8 +92,21 @@ def direct_call(problem: Contraction, form: Form, fused: Fused, machine: Machine
         if form.inner:
             _dot(w, problem, fused, split, width)
         else:
-            _outer(w, problem, fused, split, width)
+            _outer(w, problem, fused, split, width, block)
     return fused.call(name, task, tasks, problem.flops)
+
+
+def _last(axes: Shape) -> int:
+    return axes[-1] if axes else 1
+
+
+def _column_block(problem: Contraction, form: Form, width: int) -> int:
+    """Columns along the vector axis that one pass covers: all of them, unless only they can be shared out."""
+    extent = _last(problem.cols)
+    outer = math.prod((*problem.batch, *problem.rows, *problem.cols[:-1]))
+    if form.inner or outer >= MOST_TASKS or extent <= SUMS * width:
+        return extent
+    return SUMS * width * max(1, extent * outer // (MOST_TASKS * SUMS * width))
 
 
 def _accumulator(w: Writer, problem: Contraction) -> Buffer:
@@ -107,11 +123,15 @@ def _add(
     w.put(Accumulate(sums, (), "add", binary("mul", x, y)))
 
 
-def _outer(w: Writer, problem: Contraction, fused: Fused, at: tuple[Index, Index, Index], width: int) -> None:
+def _outer(
+    w: Writer, problem: Contraction, fused: Fused, at: tuple[Index, Index, Index], width: int, block: int
+) -> None:
     batch, row, outer = at
-    extent = problem.cols[-1] if problem.cols else 1
-    with w.loop("j", extent, None, "vector", width) as j:
-        col: tuple[Expr, ...] = (*outer, j) if problem.cols else ()
+    first = ix.mul(outer[-1], block)
+    extent = ix.minimum(block, ix.sub(_last(problem.cols), first))
+    lanes = SUMS * width if block >= SUMS * width else width
+    with w.loop("j", extent, block, "vector", lanes) as j:
+        col: tuple[Expr, ...] = (*outer[:-1], ix.add(first, j)) if problem.cols else ()
         sums = _accumulator(w, problem)
         with w.nest("k", problem.depth) as k:
             _add(w, sums, problem, fused, (batch, row, col), k)
@@ -121,7 +141,7 @@ def _outer(w: Writer, problem: Contraction, fused: Fused, at: tuple[Index, Index
 def _dot(w: Writer, problem: Contraction, fused: Fused, at: tuple[Index, Index, Index], width: int) -> None:
     sums = _accumulator(w, problem)
     last = problem.depth[-1]
-    lanes = 4 * width if last >= UNROLLED * width else width
+    lanes = SUMS * width if last >= UNROLLED * width else width
     with w.nest("k", problem.depth[:-1]) as outer, w.loop("k", last, None, "vector", lanes) as k:
         _add(w, sums, problem, fused, at, (*outer, k))
     fused.finish(problem.c(*at), load(sums, ()))

@@ -35,6 +35,16 @@ class Layout:
         return bool(self.depth) and self.depth[-1] in (0, 1)
 
 
+def run_length(strides: Strides, extents: Shape) -> int:
+    """Elements along flattened axes that are neighbours in memory from the first on (0: not even two)."""
+    run = 0
+    for stride, extent in zip(reversed(strides), reversed(extents), strict=True):
+        if stride != max(run, 1):
+            break
+        run = max(run, 1) * extent
+    return run
+
+
 def flat_stride(strides: Strides, extents: Shape) -> int | None:
     """The one stride along flattened axes; None if there is none."""
     live = [(s, e) for s, e in zip(strides, extents, strict=True) if e != 1]

@@ -105,7 +105,7 @@ def copy_line(w: Writer, line: Line, span: tuple[Expr, Expr], read: Read, put: P
 
 def run_cost(runs: Sequence[int], width: int, otherwise: float = GATHER) -> float:
     """Cycles per element to copy runs of some length (the best of several ways), or without any."""
-    return min([otherwise, *((RUN + COPY * -(-r // width)) / r for r in runs)])
+    return min([otherwise, *((RUN + COPY * -(-r // width)) / r for r in runs if r)])
 
 
 def padded(length: int, itemsize: int) -> int:

@@ -10,12 +10,13 @@ from graphc.loop.ir import Buffer, Expr, identity_of
 from graphc.loop.lower.columns import Segment, one_run, segments
 from graphc.loop.lower.depth import DepthBlock
 from graphc.loop.lower.fused import Fused
-from graphc.loop.lower.operand import Layout, symbols
+from graphc.loop.lower.operand import Layout, run_length, symbols
 from graphc.loop.lower.pack import COPY, GATHER, RUN, Line, clip, copy_line, parts
 from graphc.loop.lower.problem import Access, Contraction, Index
 
 CLIPPED_RUN = 8.0  # cycles to start a run along k whose limits differ from column to column
 SCATTER = 1.3  # cycles to store an element of a run along k into its column
+LINE = 4.0  # cycles to start a run along k in one of many columns
 STRIDED = 5.0  # cycles to copy a vector of elements a few apart
 
 
@@ -24,8 +25,8 @@ class Way(enum.Enum):
 
     RUNS = "columns in one contiguous run (matrices, 1x1 convolutions): for k, for panel, a vector of lanes"
     TAPS = (
-        "columns in runs (rows of pixels): for each run and window tap the clipped part, as vectors of columns "
-        "that walk along the channels, so that masks and limits are worked out once"
+        "columns in runs (rows of pixels): for each run and window tap the clipped part, as vectors of "
+        "columns that walk along the channels, so that masks and limits are worked out once"
     )
     TRANSPOSED = "k contiguous: vectors of columns that walk along k, using up each cache line"
     COLUMNS = "k contiguous but clipped (windows with pixels along k): column by column"
@@ -40,7 +41,8 @@ def choose_way(problem: Contraction, layout: Layout, lanes: int, width: int) -> 
     copy = COPY if layout.along_side else STRIDED
     ways = [(Way.TAPS, (RUN + copy * -(-run // width)) / run)]
     if layout.along_depth and not bounded:
-        ways.append((Way.TRANSPOSED, GATHER))
+        run = run_length(layout.depth, problem.depth)
+        ways.append((Way.TRANSPOSED, GATHER + LINE / max(run, 1)))
     if layout.along_depth and bounded:
         ways.append((Way.COLUMNS, CLIPPED_RUN / problem.depth[-1] + SCATTER))
     return min(ways, key=lambda w: w[1])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Address, Buffer, Const, Expr, Tile, Var, address, identity_of, load
-from graphc.loop.lower.blocking import Blocking, Source
+from graphc.loop.lower.blocking import Blocking, Source, narrow_tile
 from graphc.loop.lower.columns import segments
 from graphc.loop.lower.depth import DepthBlock, DepthCut
 from graphc.loop.lower.fused import Fused, place
@@ -101,7 +101,7 @@ class Tiled:
         with self._groups() as (first, count):
             self._pack_b(panels, block, first, count)
             with self._row_tiles() as (t, row), w.loop("p", count, self.group) as p:
-                self._tile(a, row, panels, p, address(sums, (ZERO, ZERO)), block, accumulate=False)
+                self._tile(a, row, panels, p, address(sums, (ZERO, ZERO)), block, ix.add(first, p))
                 self._finish(lambda r, c: load(sums, (r, c)), t, row, ix.add(first, p))
 
     def _deep(self) -> None:
@@ -121,7 +121,7 @@ class Tiled:
                 self._pack_b(panels, block, first, count)
                 with self._row_tiles() as (t, row), w.loop("p", count, self.group) as p:
                     place = (ix.add(first, p), t, ZERO, ZERO)
-                    self._tile(a, row, panels, p, address(sums, place), block, accumulate=True)
+                    self._tile(a, row, panels, p, address(sums, place), block, place[0])
         with (
             self._groups() as (first, count),
             self._row_tiles() as (t, row),
@@ -234,22 +234,26 @@ class Tiled:
     # ------------------------------------------------------------------ tiles
 
     def _tile(
-        self, a: PackedA, row: Expr, panels: Buffer, p: Expr, c: Address, block: DepthBlock, accumulate: bool
+        self, a: PackedA, row: Expr, panels: Buffer, p: Expr, c: Address, block: DepthBlock, panel: Expr
     ) -> None:
+        """The tile of one panel; the last panel of all, if it is part empty, has a narrower one."""
+        last = narrow_tile(self.n, self.lanes, self.width) or self.lanes
+        where = address(panels, (p, ZERO, ZERO))
+        if last == self.lanes:
+            self._put_tile(self.lanes, a, row, where, c, block)
+        elif self.panels == 1:
+            self._put_tile(last, a, row, where, c, block)
+        else:
+            number = ix.add(self.panel0, panel)
+            for lanes, op in ((self.lanes, "lt"), (last, "eq")):
+                with self.w.when(ix.compare(op, number, self.panels - 1)):
+                    self._put_tile(lanes, a, row, where, c, block)
+
+    def _put_tile(self, lanes: int, a: PackedA, row: Expr, b: Address, c: Address, block: DepthBlock) -> None:
+        pitch = ix.const(self.lanes)
+        steps = ix.const(a.row), ix.const(a.step)
         self.w.put(
-            Tile(
-                self.rows,
-                self.lanes,
-                block.size,
-                a.at(row),
-                ix.const(a.row),
-                ix.const(a.step),
-                address(panels, (p, ZERO, ZERO)),
-                ix.const(self.lanes),
-                c,
-                ix.const(self.lanes),
-                accumulate,
-            )
+            Tile(self.rows, lanes, block.size, a.at(row), *steps, b, pitch, c, pitch, accumulate=self.deep)
         )
 
     def _clear(self, sums: Buffer) -> None:
