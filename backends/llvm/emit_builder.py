@@ -234,11 +234,15 @@ class Builder:
         """A conversion instruction (fptosi, zext, bitcast between equal lane counts...)."""
         return self.instruction(elem, x.lanes, f"{op} {x.typed} to {vector_type(elem, x.lanes)}")
 
+    def declare(self, signature: str) -> None:
+        """Declare a function, e.g. ``i64 @llvm.smax.i64(i64, i64)``, unless it is already."""
+        self.declarations.setdefault(signature.partition("@")[2].partition("(")[0], f"declare {signature}")
+
     def call(self, name: str, elem: str, lanes: int, args: Sequence[Operand]) -> Operand:
         """Call a function by full name, declaring it on first use."""
         result = vector_type(elem, lanes)
         if name not in self.declarations:
-            self.declarations[name] = f"declare {result} @{name}({', '.join(a.type for a in args)})"
+            self.declare(f"{result} @{name}({', '.join(a.type for a in args)})")
         return self.instruction(elem, lanes, f"call {result} @{name}({', '.join(a.typed for a in args)})")
 
     def call_void(self, name: str, args: Sequence[Operand | str]) -> None:
@@ -249,7 +253,7 @@ class Builder:
                 t.rsplit(" ", 1)[0] if isinstance(a, str) else a.type
                 for t, a in zip(typed, args, strict=True)
             )
-            self.declarations[name] = f"declare void @{name}({types})"
+            self.declare(f"void @{name}({types})")
         self.line(f"call void @{name}({', '.join(typed)})")
 
     def intrinsic(self, name: str, *args: Operand) -> Operand:

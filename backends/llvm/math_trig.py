@@ -135,12 +135,14 @@ loop:
   br i1 %more, label %loop, label %done
 done:
   ret void
-}}
-declare i64 @llvm.smax.i64(i64, i64)
-declare i64 @llvm.smin.i64(i64, i64)
-declare i64 @llvm.fshl.i64(i64, i64, i64)
-declare i192 @llvm.ctlz.i192(i192, i1)
-declare i192 @llvm.umin.i192(i192, i192)"""
+}}"""
+_USED = (
+    "i64 @llvm.smax.i64(i64, i64)",
+    "i64 @llvm.smin.i64(i64, i64)",
+    "i64 @llvm.fshl.i64(i64, i64, i64)",
+    "i192 @llvm.ctlz.i192(i192, i1)",
+    "i192 @llvm.umin.i192(i192, i192)",
+)
 
 
 def _reduce(b: Builder, x: Operand) -> tuple[Operand, Operand]:
@@ -168,6 +170,8 @@ def _reduce_huge(b: Builder, x: Operand, huge: Operand, r: Operand, n: Operand) 
         narrow="%re = fptrunc double %signed to float" if single else "%re = fadd double %signed, -0.0",
         trunc="%qe = trunc i64 %quadrant to i32" if single else "%qe = add i64 %quadrant, 0",
     )
+    for used in _USED:
+        b.declare(used)
     safe = b.select(huge, x, 1e30)
     got_r, got_n = b.lane_by_lane(name, [safe], [f.elem, f.integer])
     got_r = b.select(fabs(b, x) < float("inf"), got_r, float("nan"))

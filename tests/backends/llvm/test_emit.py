@@ -440,6 +440,27 @@ def test_runtime_extents() -> None:
     check(k, [array(float32, 45), array(float32, 45), array(float32, 4)], rtol=1e-5, atol=1e-6)
 
 
+def test_helpers_beside_runtime_extents() -> None:
+    """Functions with a slow path of their own (sin, rem, integer pow) in a kernel that clamps extents."""
+    x, n, y = Buffer("x", float32, (40,)), Buffer("n", int64, (40,)), Buffer("y", float32, (40,))
+    t, i = var("t", 3), var("i", 16)
+    at = add(mul(t, 16), i)
+    value = binary("rem", unary("sin", load(x, (at,))), unary("cos", load(x, (at,))))
+    power = cast(binary("pow", load(n, (at,)), Const(int64, 3)), float32)
+    loop = For(
+        i,
+        binary("min", idx(16), sub(idx(40), mul(t, 16))),
+        (Store(y, (at,), binary("add", value, power)),),
+        "vector",
+        8,
+    )
+    data = array(float32, 40)
+    data[::7] = 1e20
+    check(
+        kernel([x, n, y], t, loop), [data, rng.integers(-3, 4, 40), array(float32, 40)], rtol=1e-5, atol=1e-6
+    )
+
+
 def test_zero_extent_loops_do_nothing() -> None:
     x, y = Buffer("x", float32, (4,)), Buffer("y", float32, (4,))
     t, i = var("t", 4), var("i", 4)
