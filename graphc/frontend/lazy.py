@@ -7,7 +7,7 @@ this thread in one program, and lets new values take over the buffers of those t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +85,7 @@ class Pending:
     scalar_at: list[int] = field(default_factory=list)
 
 
-def canonical(targets: Iterable[Node], given: Sequence[Node] = ()) -> Pending:
+def canonical(targets: Sequence[Node], given: Sequence[Node] = ()) -> Pending:
     """Number everything that `targets` need, stopping at `given` nodes and those whose value is known."""
     found = Pending()
     index, order, key = found.index, found.order, found.key
@@ -108,7 +108,7 @@ def canonical(targets: Iterable[Node], given: Sequence[Node] = ()) -> Pending:
                     stack += (node, bound)
                 continue
             if type(bound) is not np.ndarray:
-                raise _no_value(node, bound)
+                raise _no_value(node, bound, next((t for t in targets if t not in index), node))
             _leaf(found, slots, node, bound)
             continue
         op = node.op
@@ -125,7 +125,7 @@ def canonical(targets: Iterable[Node], given: Sequence[Node] = ()) -> Pending:
             index[node] = index[inputs[0]]
         else:
             if op is INPUT:
-                raise _no_value(node, None)
+                raise _no_value(node, None, next((t for t in targets if t not in index), node))
             index[node] = len(order)
             order.append(node)
             key.append((op, node.attrs.key, *[index[n] for n in inputs]))
@@ -161,8 +161,9 @@ def _constant(found: Pending, node: Node) -> None:
     found.order.append(node)
 
 
-def _no_value(node: Node, bound: Any) -> Exception:
-    made = site_of(node)
+def _no_value(node: Node, bound: Any, target: Node) -> Exception:
+    """The error for a target that needs the input `node`, which has no value."""
+    made = site_of(target)
     place = f" made at {made}" if made else ""
     if bound is OVERWRITTEN:
         return RuntimeError(
@@ -171,7 +172,7 @@ def _no_value(node: Node, bound: Any) -> Exception:
         )
     if bound is not None and getattr(bound, "active", False):
         return TracerError(
-            f"the value of a traced tensor ({node.type}{place}, from {bound.what}) is not known while "
+            f"the value of a traced tensor ({target.type}{place}, from {bound.what}) is not known while "
             f"tracing: "
             "Python's if, while, bool(), int(), float(), .item(), .numpy() and print need it. Write "
             "graphc.where(condition, a, b) for a choice, graphc.scan for a loop, or return the tensor and "

@@ -41,7 +41,7 @@ from graphc.frontend.promotion import can_cast
 from graphc.frontend.size import Size
 from graphc.ir.node import Kind, Node
 from graphc.ir.types import DType, TensorType, from_numpy_dtype
-from graphc.ops.constant import INPUT
+from graphc.ops.constant import INPUT, InputAttrs
 
 Build = Callable[..., Node]
 _names = itertools.count()
@@ -283,9 +283,13 @@ def _replace(base: Node, node: Node) -> Node:
 
 
 def fresh_input(type_: TensorType, bound: Any = None) -> Node:
-    """A new input node, bound to an array, to another node, or (None) to nothing."""
-    node = ops.input_(f"%{next(_names)}", type_)
-    node.bound = bound
+    """A new input node, bound to an array, to another node, or (None) to nothing.
+
+    It is unlike every other node, so it need not go through the table of nodes.
+    """
+    node = object.__new__(Node)
+    node.op, node.inputs, node.type, node.bound = INPUT, (), type_, bound
+    node.attrs = InputAttrs(f"%{next(_names)}", type_.shape, type_.dtype)
     return node
 
 
