@@ -22,7 +22,7 @@ from graphc.ir.partition import Group, Partition
 from graphc.ir.printer import print_graph
 from graphc.loop.lower import lower_group
 from graphc.loop.lowered import KernelCall, Temp
-from graphc.passes import checks, fold, fuse, simplify
+from graphc.passes import checks, fold, fuse, remat, simplify
 from graphc.program import Machine
 from graphc.storage import is_alias
 
@@ -184,7 +184,10 @@ def lower(
         early, late = checks.split(checked)
         whole = checked.graph.with_outputs((*checked.graph.outputs, *late))
         stages.graph("checks", graph, whole.with_outputs((*checked.graph.outputs, *checked.flags)))
-        partition = fuse.partition(whole, machine)
+        results = [node for o, node in enumerate(checked.graph.outputs) if o not in donated]
+        recompute = remat.decide(whole, results)
+        stages.note("remat", stages.lap(), partial(report.values_text, whole, recompute))
+        partition = fuse.partition(whole, machine, recompute)
         stages.note("partition", stages.lap(), partial(report.partition_text, partition))
         calls = _lower_groups(partition, machine)
         stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, calls))

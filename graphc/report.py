@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -28,6 +29,15 @@ def partition_text(partition: Partition) -> str:
         writes = ", ".join([f"%{number[n]}" for n in group.outputs])
         lines.append(f"\ngroup {i}: ({reads}) -> ({writes})")
         lines += [f"  {node_line(node, number)}" for node in group.nodes]
+    return "\n".join(lines) + "\n"
+
+
+def values_text(graph: Graph, values: AbstractSet[Node]) -> str:
+    """The lines of the printed graph that define some values, and their bytes."""
+    number = numbering(graph)
+    total = sum(node.type.nbytes for node in values)
+    lines = [f"computed again by the backward pass: {len(values)} values, {total} bytes"]
+    lines += [f"  {node_line(node, number)}" for node in graph.nodes if node in values]
     return "\n".join(lines) + "\n"
 
 

@@ -196,7 +196,15 @@ def test_report_has_every_stage() -> None:
     graph = Graph((X, W), (ops.sub(W, ops.mul(X, ops.like(X, 1.0))),), ("x", "w"), ("new",))
     report = pipeline.inspect(graph, {0: 1})
     names = [stage.name for stage in report.stages]
-    assert names == ["trace", *[p.name for p in pipeline.PASSES], "checks", "partition", "loops", "plan"]
+    assert names == [
+        "trace",
+        *[p.name for p in pipeline.PASSES],
+        "checks",
+        "remat",
+        "partition",
+        "loops",
+        "plan",
+    ]
     for stage in report.stages:
         if stage.graph is not None:
             assert parse_graph(stage.text, ops.REGISTRY).outputs == stage.graph.outputs

@@ -24,16 +24,18 @@ from graphc.passes.shed import shed
 from graphc.program import Machine
 
 
-def partition(graph: Graph, machine: Machine) -> Partition:
+def partition(graph: Graph, machine: Machine, recompute: AbstractSet[Node] = frozenset()) -> Partition:
     """Ordered groups that together compute the graph's outputs.
 
     Every value read outside its group is an output of exactly one group; groups are convex and their quotient is
     acyclic. Inputs and constants that are outputs of the graph themselves are in no group.
+
+    `recompute` names values that are better computed again by their readers than stored (`remat.decide`).
     """
     roles = assign(graph)
     fusion = _Fusion(graph, roles, machine)
     fusion.run()
-    again = shed(graph, roles, fusion.quotient.home, fusion.fitter.sources).again
+    again = shed(graph, roles, fusion.quotient.home, fusion.fitter.sources, recompute).again
     fusion.join_fellows(again)
     clusters = [fusion.quotient.members[c] for c in fusion.quotient.order()]
     groups = build_groups(graph, roles, clusters, again)

@@ -8,6 +8,7 @@ readers evaluate it inside their own loops, and it is never stored.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from graphc.ir.graph import Graph
@@ -24,9 +25,16 @@ class Shed:
 
 
 def shed(
-    graph: Graph, roles: Roles, home: Mapping[Node, int], sources: Mapping[Node, tuple[Node, ...]]
+    graph: Graph,
+    roles: Roles,
+    home: Mapping[Node, int],
+    sources: Mapping[Node, tuple[Node, ...]],
+    recompute: AbstractSet[Node] = frozenset(),
 ) -> Shed:
-    """Decide which values are stored. `home` gives the cluster, `sources` the operands of each member."""
+    """Decide which values are stored. `home` gives the cluster, `sources` the operands of each member.
+
+    Values in `recompute` (`remat.py`) are not stored if there is a cheap way back to memory at all.
+    """
     result = Shed()
     readers: dict[Node, set[int]] = {}
     reads: dict[int, set[Node]] = {}
@@ -41,7 +49,7 @@ def shed(
         if node not in readers or node.kind is not Kind.ELEMENTWISE or node in roles.stored:
             continue
         cone = _cone(node, roles, result)
-        if cone is not None and _worth(cone.big, readers[node], reads):
+        if cone is not None and (node in recompute or _worth(cone.big, readers[node], reads)):
             result.written.discard(node)
             result.written.update(cone.small)
             result.again.add(node)
