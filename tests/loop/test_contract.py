@@ -119,6 +119,7 @@ def test_thin(shapes):
 
 def test_outer_product_and_empty():
     check(ops.dot_general(leaf("x", 3), leaf("y", 40), ((), ())))
+    check(matmul(leaf("x", 64, 1), leaf("y", 1, 64)))
     check(matmul(leaf("x", 3, 0), leaf("y", 0, 4)))
     assert lower_contraction(group_of(matmul(leaf("x", 0, 3), leaf("y", 3, 4))), WIDE) == ()
 

@@ -40,14 +40,19 @@ class Fused:
         return _read(self.evaluator, access)
 
     def finish(self, index: Index, value: Expr) -> None:
-        """Store every output of the group at `index`, given the anchor's element there."""
+        """Store every output of the group, given the anchor's element at `index`.
+
+        Members may have another shape than the anchor, but the same row-major order.
+        """
         index = tuple(ix.ZERO if e == 1 else i for i, e in zip(index, self.anchor.shape, strict=True))
         value = self.scope.let(value, "c")
         self.evaluator.bind(self.anchor, index, value)
+        position = ix.flatten(index, self.anchor.shape)
         for output in self.group.outputs:
-            result = self.evaluator.value(output, index)
+            same = output.shape == self.anchor.shape
+            result = self.evaluator.value(output, index if same else ix.unflatten(position, output.shape))
             self.written.add(output)
-            self.scope.store(self.buffer(output), (ix.flatten(index, output.shape),), result)
+            self.scope.store(self.buffer(output), (position,), result)
 
     def store_temp(self, temp: Temp, index: Index, value: Expr) -> None:
         """temp[index] = value."""

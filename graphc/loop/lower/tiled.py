@@ -59,7 +59,7 @@ class Tiled:
         self.panels = -(-self.n // self.lanes)
         self.row_blocks = -(-self.tiles // blocking.row_tiles)
         self.col_blocks = -(-self.panels // blocking.col_panels)
-        self.depth = DepthCut(problem.depth or (1,), blocking.axis, max(1, blocking.units))
+        self.depth = DepthCut(problem.depth, blocking.axis, blocking.units)
         self.split = blocking.split
         self.deep = self.depth.count > 1
         self.group = min(blocking.group, blocking.col_panels)
