@@ -212,6 +212,12 @@ def canonical(expr: Expr | int) -> Expr:
             known = (both if expr.op == "and" else either)(canonical(expr.a), canonical(expr.b))
         elif isinstance(expr, Unary) and expr.op == "not":
             known = negate(canonical(expr.x))
+        elif isinstance(expr, Cast):
+            inner = canonical(expr.x)
+            known = _intern(("cast", expr.dtype, inner), lambda: Cast(expr.dtype, inner))
+        elif isinstance(expr, Select):
+            parts = (canonical(expr.condition), canonical(expr.a), canonical(expr.b))
+            known = _intern(("select", *parts), lambda: Select(expr.dtype, *parts))
         elif expr.dtype is int64 and isinstance(expr, Const | Binary):
             sums = form(expr)
             known = _build(dict(sums.terms), sums.constant)
