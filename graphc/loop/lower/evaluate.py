@@ -7,11 +7,10 @@ functions of one index must be bound by whoever writes their loops.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from graphc.ir.node import Kind, Node
+from graphc.ir.node import Kind, Node, freeze
 from graphc.ir.types import DType, bool_
 from graphc.loop import index as ix
 from graphc.loop.ir import Binary, Buffer, Cast, Const, Expr, Load, Select, Unary, load, select
@@ -196,9 +195,7 @@ _constants: dict[tuple, Const] = {}
 
 def _shared(value: Const) -> Const:
     """One object for equal constants, so that equal wants meet."""
-    key = (value.dtype, type(value.value), math.copysign(1.0, value.value), value.value)
-    if value.value != value.value:
-        return value
+    key = (value.dtype, freeze(value.value))  # by bits: a NaN is equal to itself, 0.0 is not -0.0
     return _constants.setdefault(key, value)
 
 
