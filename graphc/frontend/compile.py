@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc import pipeline
 from graphc.frontend import lazy, tree
+from graphc.frontend.compiler import check_backend, compile_graph
 from graphc.frontend.errors import fail
 from graphc.frontend.modes import MODE
 from graphc.frontend.promotion import get_default_dtype
@@ -69,7 +69,7 @@ class Variant:
             return
         self._plan(record)
         graph = graph_of(self.targets, self.inputs.nodes, self.inputs.names, trace.name)
-        self.program = pipeline.compile(graph, self.donate, backend)
+        self.program = compile_graph(graph, self.donate, backend)
         self.graph = graph
 
     def _plan(self, record: Record) -> None:
@@ -441,7 +441,7 @@ def compile(function: Any = None, *, backend: str | None = None, **options: Any)
     if not callable(function):
         raise fail(TypeError, f"compile() needs a function or a Module, got {type(function).__name__}")
     if backend is not None:
-        pipeline.backends.load(backend)
+        check_backend(backend)
     return Compiled(function, _name_of(function), backend)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc import pipeline
+from graphc.frontend.compiler import compile_graph
 from graphc.frontend.errors import TracerError, here
 from graphc.frontend.modes import MODE
 from graphc.frontend.tensor import Cell, Tensor, fresh_input, refresh, share
@@ -260,7 +260,7 @@ def _find(found: Pending, outputs: tuple[int, ...], donate: tuple[tuple[int, int
         lifted = tuple(sorted({*known.lifted, *changed}))
     graph = build_graph(found, outputs, lifted)
     STATS.compilations += 1
-    variant = _Variant(found.scalars, lifted, pipeline.compile(graph, dict(donate), SETTINGS.backend))
+    variant = _Variant(found.scalars, lifted, compile_graph(graph, dict(donate), SETTINGS.backend))
     if lifted:
         variants.clear()
     variants.append(variant)
