@@ -40,8 +40,22 @@ from graphc.nn.batchnorm import (
     InstanceNorm3d,
 )
 from graphc.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
-from graphc.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from graphc.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
+from graphc.nn.conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
+from graphc.nn.dropout import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+)
 from graphc.nn.flatten import Flatten, Unflatten
 from graphc.nn.linear import Bilinear, Embedding, Identity, Linear
 from graphc.nn.loss import (

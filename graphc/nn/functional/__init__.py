@@ -34,6 +34,14 @@ from graphc.nn.functional.activation import (
     tanhshrink,
     threshold,
 )
+from graphc.nn.functional.adaptive import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+)
 from graphc.nn.functional.conv import (
     conv1d,
     conv2d,
@@ -74,24 +82,20 @@ from graphc.nn.functional.normalization import (
     rms_norm,
 )
 from graphc.nn.functional.pooling import (
-    adaptive_avg_pool1d,
-    adaptive_avg_pool2d,
-    adaptive_avg_pool3d,
-    adaptive_max_pool1d,
-    adaptive_max_pool2d,
-    adaptive_max_pool3d,
     avg_pool1d,
     avg_pool2d,
     avg_pool3d,
-    lp_pool1d,
-    lp_pool2d,
-    lp_pool3d,
     max_pool1d,
     max_pool1d_with_indices,
     max_pool2d,
     max_pool2d_with_indices,
     max_pool3d,
     max_pool3d_with_indices,
+)
+from graphc.nn.functional.unpool import (
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
     max_unpool1d,
     max_unpool2d,
     max_unpool3d,

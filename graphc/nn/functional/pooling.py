@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc import ops
-from graphc.frontend.errors import describe, fail
+from graphc.frontend.errors import fail
 from graphc.frontend.nodes import cast, expand
 from graphc.frontend.tensor import Tensor, apply, from_node
 from graphc.ir.node import Node
 from graphc.ir.types import int32, int64
-from graphc.nn.functional.common import Ints, need_float, need_tensors, tuple_of
+from graphc.nn.functional.common import Ints, need_float, tuple_of
 
 Axes = tuple[int, ...]
 
@@ -89,7 +89,8 @@ def _count(extent: int, pad: int, reach: int, stride: int, ceil_mode: bool) -> i
     return count
 
 
-def _check_rank(name: str, input: Tensor, rank: int) -> None:
+def check_rank(name: str, input: Tensor, rank: int) -> None:
+    """RuntimeError unless `input` is a float tensor of `rank` spatial dims, with or without a batch."""
     need_float(name, input)
     if input.ndim not in (rank + 1, rank + 2) or 0 in input.shape[1:]:
         raise fail(
@@ -113,7 +114,7 @@ def _first_hit(w: Node, top: Node, taps: int) -> tuple[Node, Node]:
     return ids, ops.reduce_min(ops.select(hit, ids, last), axes)
 
 
-def _maximum(w: Node, taps: int) -> tuple[Node, Node]:
+def maximum(w: Node, taps: int) -> tuple[Node, Node]:
     """(maximum over the last `taps` axes, its gradient going to the first maximum; id of that one)."""
     axes = tuple(range(w.type.rank - taps, w.type.rank))
     top = ops.reduce_max(ops.stop_gradient(w), axes)
@@ -150,12 +151,12 @@ def _max_pool(
     return_indices: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
     name = f"max_pool{rank}d"
-    _check_rank(name, input, rank)
+    check_rank(name, input, rank)
     g = Windows(name, input.shape[-rank:], size, stride, padding, dilation, ceil_mode)
     picked: list[Node] = []
 
     def build(n: Node) -> Node:
-        value, first = _maximum(g.view(n, -math.inf), rank)
+        value, first = maximum(g.view(n, -math.inf), rank)
         picked.append(first)
         return value
 
@@ -216,7 +217,7 @@ def _avg_pool(
     divisor: int | None = None,
 ) -> Tensor:
     name = f"avg_pool{rank}d"
-    _check_rank(name, input, rank)
+    check_rank(name, input, rank)
     if divisor == 0:
         raise fail(RuntimeError, "divisor must be not zero")
     g = Windows(name, input.shape[-rank:], size, stride, padding, 1, ceil_mode)
@@ -268,259 +269,3 @@ def avg_pool3d(
 ) -> Tensor:
     """The mean of each window of [N, C, D, H, W] (the sum over `divisor_override`, if given)."""
     return _avg_pool(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-
-
-# ------------------------------------------------------------------ adaptive
-
-
-def _adaptive_sizes(name: str, input: Tensor, rank: int, output_size: object) -> Axes:
-    _check_rank(name, input, rank)
-    wanted = output_size if isinstance(output_size, int) or output_size is None else tuple(output_size)  # type: ignore[arg-type]
-    if not isinstance(wanted, tuple):
-        wanted = (wanted,) * rank
-    if len(wanted) == 1:
-        wanted = wanted * rank
-    if len(wanted) != rank:
-        raise fail(RuntimeError, f"{name}: output_size must be {rank} numbers, got {wanted}")
-    sizes = tuple([n if w is None else int(w) for w, n in zip(wanted, input.shape[-rank:], strict=True)])
-    if min(sizes) < 1:
-        raise fail(
-            RuntimeError,
-            f"{name}: elements of output_size must be greater than 0, got {sizes} ({describe(input)})",
-        )
-    return sizes
-
-
-def _bounds(extent: int, count: int) -> list[tuple[int, int]]:
-    """Where each of `count` adaptive windows over `extent` elements begins and ends."""
-    return [(i * extent // count, -(-(i + 1) * extent // count)) for i in range(count)]
-
-
-def _average_axis(n: Node, axis: int, count: int) -> Node:
-    """Adaptive means along one axis: a split and a mean if sizes divide, else a small matrix product."""
-    extent = n.shape[axis]
-    if count == extent:
-        return n
-    if extent % count == 0:
-        split = ops.reshape(n, (*n.shape[:axis], count, extent // count, *n.shape[axis + 1 :]))
-        total = ops.reduce_sum(split, (axis + 1,))
-        return ops.div(total, ops.like(total, float(extent // count)))
-    matrix = np.zeros((extent, count), n.dtype.numpy)
-    for i, (start, end) in enumerate(_bounds(extent, count)):
-        matrix[start:end, i] = 1.0 / (end - start)
-    moved = ops.dot_general(n, ops.constant(matrix), ((axis,), (0,)))
-    rank = n.type.rank
-    return ops.transpose(moved, (*range(axis), rank - 1, *range(axis, rank - 1)))
-
-
-def _adaptive_avg(rank: int, input: Tensor, output_size: object) -> Tensor:
-    sizes = _adaptive_sizes(f"adaptive_avg_pool{rank}d", input, rank, output_size)
-
-    def build(n: Node) -> Node:
-        first = n.type.rank - rank
-        if set(sizes) == {1}:
-            total = ops.reduce_sum(n, range(first, n.type.rank))
-            mean = ops.div(total, ops.like(total, float(math.prod(n.shape[first:]))))
-            return ops.reshape(mean, (*n.shape[:first], *sizes))
-        for i, count in enumerate(sizes):
-            n = _average_axis(n, first + i, count)
-        return n
-
-    return apply(f"AdaptiveAvgPool{rank}DBackward0", build, input)
-
-
-def adaptive_avg_pool1d(input: Tensor, output_size: object) -> Tensor:
-    """Means over `output_size` windows that cover L; None keeps a size."""
-    return _adaptive_avg(1, input, output_size)
-
-
-def adaptive_avg_pool2d(input: Tensor, output_size: object) -> Tensor:
-    """Means over a grid of `output_size` windows that cover H, W; None keeps a size."""
-    return _adaptive_avg(2, input, output_size)
-
-
-def adaptive_avg_pool3d(input: Tensor, output_size: object) -> Tensor:
-    """Means over a grid of `output_size` windows that cover D, H, W; None keeps a size."""
-    return _adaptive_avg(3, input, output_size)
-
-
-def _adaptive_max(
-    rank: int, input: Tensor, output_size: object, return_indices: bool
-) -> Tensor | tuple[Tensor, Tensor]:
-    sizes = _adaptive_sizes(f"adaptive_max_pool{rank}d", input, rank, output_size)
-    spatial = tuple(input.shape[-rank:])
-    starts, places = [], []
-    for extent, count in zip(spatial, sizes, strict=True):
-        bounds = _bounds(extent, count)
-        longest = max(end - start for start, end in bounds)
-        starts.append(np.array([start for start, _ in bounds], np.int64))
-        # Short windows repeat their last element, which changes neither the maximum nor which comes first.
-        taps = [np.minimum(np.arange(start, start + longest), end - 1) for start, end in bounds]
-        places.append(np.array(taps, np.int64))
-    picked: list[Node] = []
-
-    def build(n: Node) -> Node:
-        lead = n.type.rank - rank
-        for i, place in enumerate(places):  # each axis becomes (window, tap)
-            n = ops.take(n, ops.constant(place), lead + 2 * i)
-        windows = [lead + 2 * i for i in range(rank)]
-        w = ops.transpose(n, (*range(lead), *windows, *[a + 1 for a in windows]))
-        value, first = _maximum(w, rank)
-        picked.append(first)
-        return value
-
-    out = apply(f"AdaptiveMaxPool{rank}DBackward0", build, input)
-    if not return_indices:
-        return out
-    rest, index = cast(picked[0], int64), ops.full(picked[0].shape, 0, int64)
-    lead = rest.type.rank - rank
-    for i in range(rank):
-        step = math.prod(p.shape[1] for p in places[i + 1 :])
-        tap = ops.div(rest, ops.like(rest, step))
-        rest = ops.rem(rest, ops.like(rest, step))
-        begin = ops.broadcast(ops.constant(starts[i]), rest.shape, (lead + i,))
-        index = ops.add(index, ops.mul(ops.add(begin, tap), ops.like(rest, math.prod(spatial[i + 1 :]))))
-    return out, from_node(index, tracks=True)
-
-
-def adaptive_max_pool1d(input: Tensor, output_size: object, return_indices: bool = False):  # type: ignore[no-untyped-def]
-    """Maxima over `output_size` windows that cover L; with return_indices also where they were."""
-    return _adaptive_max(1, input, output_size, return_indices)
-
-
-def adaptive_max_pool2d(input: Tensor, output_size: object, return_indices: bool = False):  # type: ignore[no-untyped-def]
-    """Maxima over a grid of windows that cover H, W; with return_indices also where they were."""
-    return _adaptive_max(2, input, output_size, return_indices)
-
-
-def adaptive_max_pool3d(input: Tensor, output_size: object, return_indices: bool = False):  # type: ignore[no-untyped-def]
-    """Maxima over a grid of windows that cover D, H, W; with return_indices also where they were."""
-    return _adaptive_max(3, input, output_size, return_indices)
-
-
-# -------------------------------------------------------------- power average
-
-
-def _lp_pool(
-    rank: int, input: Tensor, norm: float, size: Ints, stride: Ints | None, ceil_mode: bool
-) -> Tensor:
-    name = f"lp_pool{rank}d"
-    _check_rank(name, input, rank)
-    g = Windows(name, input.shape[-rank:], size, stride, 0, 1, ceil_mode)
-    taps, counts = math.prod(g.size), g.divisors(True)
-
-    def build(n: Node) -> Node:
-        # PyTorch's: the window's mean times the whole window's size.
-        total = ops.reduce_sum(
-            g.view(ops.pow(n, ops.like(n, norm)), 0.0), range(n.type.rank, n.type.rank + rank)
-        )
-        mean = ops.mul(total, expand(ops.constant((taps / counts).astype(n.dtype.numpy)), total.shape))
-        return ops.pow(mean, ops.like(mean, 1.0 / norm))
-
-    return apply("PowBackward0", build, input)
-
-
-def lp_pool1d(
-    input: Tensor, norm_type: float, kernel_size: Ints, stride: Ints | None = None, ceil_mode: bool = False
-) -> Tensor:
-    """(sum of x ** norm_type) ** (1 / norm_type) over windows of [N, C, L]."""
-    return _lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
-
-
-def lp_pool2d(
-    input: Tensor, norm_type: float, kernel_size: Ints, stride: Ints | None = None, ceil_mode: bool = False
-) -> Tensor:
-    """(sum of x ** norm_type) ** (1 / norm_type) over windows of [N, C, H, W]."""
-    return _lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
-
-
-def lp_pool3d(
-    input: Tensor, norm_type: float, kernel_size: Ints, stride: Ints | None = None, ceil_mode: bool = False
-) -> Tensor:
-    """(sum of x ** norm_type) ** (1 / norm_type) over windows of [N, C, D, H, W]."""
-    return _lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)
-
-
-# -------------------------------------------------------------------- unpooling
-
-
-def _max_unpool(
-    rank: int,
-    input: Tensor,
-    indices: Tensor,
-    size: Ints,
-    stride: Ints | None,
-    padding: Ints,
-    output_size: Sequence[int] | None,
-) -> Tensor:
-    name = f"max_unpool{rank}d"
-    _check_rank(name, input, rank)
-    need_tensors(name, indices)
-    if tuple(indices.shape) != tuple(input.shape) or indices.dtype is not int64:
-        raise fail(
-            RuntimeError, f"{name}: indices must be int64 of the input's shape: {describe(input, indices)}"
-        )
-    kernel = tuple_of(size, rank, "kernel_size")
-    steps = kernel if stride is None else tuple_of(stride, rank, "stride")
-    pads = tuple_of(padding, rank, "padding")
-    rows = zip(input.shape[-rank:], steps, pads, kernel, strict=True)
-    default = tuple([(n - 1) * s - 2 * p + k for n, s, p, k in rows])
-    out = default if output_size is None else tuple(output_size)[-rank:]
-    for o, d, s in zip(out, default, steps, strict=True):
-        if not d - s < o < d + s:
-            raise fail(
-                ValueError,
-                f"invalid output_size {tuple(out)} (dims must be within a stride of {default})",
-            )
-    lead, count = tuple(input.shape[:-rank]), math.prod(out)
-
-    def build(n: Node, where: Node) -> Node:
-        flat = (math.prod(lead), math.prod(n.shape[-rank:]))
-        place = ops.check_index(ops.reshape(where, flat), 0, count, f"{name}: found an invalid max index")
-        empty = ops.full((flat[0], count), 0, n.dtype)
-        return ops.reshape(_put(empty, place, ops.reshape(n, flat)), (*lead, *out))
-
-    return apply(f"MaxUnpool{rank}DBackward0", build, input, indices)
-
-
-def _put(base: Node, place: Node, value: Node) -> Node:
-    """Rows of `value` at distinct `place`s of rows of `base`; of several writers to one place, their mean."""
-    total = ops.scatter_add_along(base, place, value, 1)
-    uses = ops.scatter_add_along(base, place, ops.like(value, 1), 1)
-    return ops.div(total, ops.maximum(uses, ops.like(uses, 1)))
-
-
-def max_unpool1d(
-    input: Tensor,
-    indices: Tensor,
-    kernel_size: Ints,
-    stride: Ints | None = None,
-    padding: Ints = 0,
-    output_size: Sequence[int] | None = None,
-) -> Tensor:
-    """Puts maxima back where `indices` says they came from; zeros elsewhere."""
-    return _max_unpool(1, input, indices, kernel_size, stride, padding, output_size)
-
-
-def max_unpool2d(
-    input: Tensor,
-    indices: Tensor,
-    kernel_size: Ints,
-    stride: Ints | None = None,
-    padding: Ints = 0,
-    output_size: Sequence[int] | None = None,
-) -> Tensor:
-    """Puts maxima back where `indices` says they came from; zeros elsewhere."""
-    return _max_unpool(2, input, indices, kernel_size, stride, padding, output_size)
-
-
-def max_unpool3d(
-    input: Tensor,
-    indices: Tensor,
-    kernel_size: Ints,
-    stride: Ints | None = None,
-    padding: Ints = 0,
-    output_size: Sequence[int] | None = None,
-) -> Tensor:
-    """Puts maxima back where `indices` says they came from; zeros elsewhere."""
-    return _max_unpool(3, input, indices, kernel_size, stride, padding, output_size)

@@ -1,0 +1,142 @@
+"""Adaptive pooling: windows that cover the input, given how many of them there are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from graphc import ops
+from graphc.frontend.errors import describe, fail
+from graphc.frontend.nodes import cast
+from graphc.frontend.tensor import Tensor, apply, from_node
+from graphc.ir.node import Node
+from graphc.ir.types import int64
+from graphc.nn.functional.pooling import check_rank, maximum
+
+Axes = tuple[int, ...]
+
+
+def _adaptive_sizes(name: str, input: Tensor, rank: int, output_size: object) -> Axes:
+    check_rank(name, input, rank)
+    wanted = output_size if isinstance(output_size, int) or output_size is None else tuple(output_size)  # type: ignore[arg-type]
+    if not isinstance(wanted, tuple):
+        wanted = (wanted,) * rank
+    if len(wanted) == 1:
+        wanted = wanted * rank
+    if len(wanted) != rank:
+        raise fail(RuntimeError, f"{name}: output_size must be {rank} numbers, got {wanted}")
+    sizes = tuple([n if w is None else int(w) for w, n in zip(wanted, input.shape[-rank:], strict=True)])
+    if min(sizes) < 1:
+        raise fail(
+            RuntimeError,
+            f"{name}: elements of output_size must be greater than 0, got {sizes} ({describe(input)})",
+        )
+    return sizes
+
+
+def _bounds(extent: int, count: int) -> list[tuple[int, int]]:
+    """Where each of `count` adaptive windows over `extent` elements begins and ends."""
+    return [(i * extent // count, -(-(i + 1) * extent // count)) for i in range(count)]
+
+
+def _average_axis(n: Node, axis: int, count: int) -> Node:
+    """Adaptive means along one axis: a split and a mean if sizes divide, else a small matrix product."""
+    extent = n.shape[axis]
+    if count == extent:
+        return n
+    if extent % count == 0:
+        split = ops.reshape(n, (*n.shape[:axis], count, extent // count, *n.shape[axis + 1 :]))
+        total = ops.reduce_sum(split, (axis + 1,))
+        return ops.div(total, ops.like(total, float(extent // count)))
+    matrix = np.zeros((extent, count), n.dtype.numpy)
+    for i, (start, end) in enumerate(_bounds(extent, count)):
+        matrix[start:end, i] = 1.0 / (end - start)
+    moved = ops.dot_general(n, ops.constant(matrix), ((axis,), (0,)))
+    rank = n.type.rank
+    return ops.transpose(moved, (*range(axis), rank - 1, *range(axis, rank - 1)))
+
+
+def _adaptive_avg(rank: int, input: Tensor, output_size: object) -> Tensor:
+    sizes = _adaptive_sizes(f"adaptive_avg_pool{rank}d", input, rank, output_size)
+
+    def build(n: Node) -> Node:
+        first = n.type.rank - rank
+        if set(sizes) == {1}:
+            total = ops.reduce_sum(n, range(first, n.type.rank))
+            mean = ops.div(total, ops.like(total, float(math.prod(n.shape[first:]))))
+            return ops.reshape(mean, (*n.shape[:first], *sizes))
+        for i, count in enumerate(sizes):
+            n = _average_axis(n, first + i, count)
+        return n
+
+    return apply(f"AdaptiveAvgPool{rank}DBackward0", build, input)
+
+
+def adaptive_avg_pool1d(input: Tensor, output_size: object) -> Tensor:
+    """Means over `output_size` windows that cover L; None keeps a size."""
+    return _adaptive_avg(1, input, output_size)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: object) -> Tensor:
+    """Means over a grid of `output_size` windows that cover H, W; None keeps a size."""
+    return _adaptive_avg(2, input, output_size)
+
+
+def adaptive_avg_pool3d(input: Tensor, output_size: object) -> Tensor:
+    """Means over a grid of `output_size` windows that cover D, H, W; None keeps a size."""
+    return _adaptive_avg(3, input, output_size)
+
+
+def _adaptive_max(
+    rank: int, input: Tensor, output_size: object, return_indices: bool
+) -> Tensor | tuple[Tensor, Tensor]:
+    sizes = _adaptive_sizes(f"adaptive_max_pool{rank}d", input, rank, output_size)
+    spatial = tuple(input.shape[-rank:])
+    starts, places = [], []
+    for extent, count in zip(spatial, sizes, strict=True):
+        bounds = _bounds(extent, count)
+        longest = max(end - start for start, end in bounds)
+        starts.append(np.array([start for start, _ in bounds], np.int64))
+        # Short windows repeat their last element, which changes neither the maximum nor which comes first.
+        taps = [np.minimum(np.arange(start, start + longest), end - 1) for start, end in bounds]
+        places.append(np.array(taps, np.int64))
+    picked: list[Node] = []
+
+    def build(n: Node) -> Node:
+        lead = n.type.rank - rank
+        for i, place in enumerate(places):  # each axis becomes (window, tap)
+            n = ops.take(n, ops.constant(place), lead + 2 * i)
+        windows = [lead + 2 * i for i in range(rank)]
+        w = ops.transpose(n, (*range(lead), *windows, *[a + 1 for a in windows]))
+        value, first = maximum(w, rank)
+        picked.append(first)
+        return value
+
+    out = apply(f"AdaptiveMaxPool{rank}DBackward0", build, input)
+    if not return_indices:
+        return out
+    rest, index = cast(picked[0], int64), ops.full(picked[0].shape, 0, int64)
+    lead = rest.type.rank - rank
+    for i in range(rank):
+        step = math.prod(p.shape[1] for p in places[i + 1 :])
+        tap = ops.div(rest, ops.like(rest, step))
+        rest = ops.rem(rest, ops.like(rest, step))
+        begin = ops.broadcast(ops.constant(starts[i]), rest.shape, (lead + i,))
+        index = ops.add(index, ops.mul(ops.add(begin, tap), ops.like(rest, math.prod(spatial[i + 1 :]))))
+    return out, from_node(index, tracks=True)
+
+
+def adaptive_max_pool1d(input: Tensor, output_size: object, return_indices: bool = False):  # type: ignore[no-untyped-def]
+    """Maxima over `output_size` windows that cover L; with return_indices also where they were."""
+    return _adaptive_max(1, input, output_size, return_indices)
+
+
+def adaptive_max_pool2d(input: Tensor, output_size: object, return_indices: bool = False):  # type: ignore[no-untyped-def]
+    """Maxima over a grid of windows that cover H, W; with return_indices also where they were."""
+    return _adaptive_max(2, input, output_size, return_indices)
+
+
+def adaptive_max_pool3d(input: Tensor, output_size: object, return_indices: bool = False):  # type: ignore[no-untyped-def]
+    """Maxima over a grid of windows that cover D, H, W; with return_indices also where they were."""
+    return _adaptive_max(3, input, output_size, return_indices)
