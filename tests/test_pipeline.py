@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from graphc import ops, pipeline, program_cache
+from graphc.analysis.evaluate import evaluate_graph
 from graphc.debug import Validate, ValidationError, check_graph
 from graphc.ir.graph import Graph, rewrite
 from graphc.ir.node import Node
@@ -19,6 +20,8 @@ from graphc.ir.types import TensorType, float32, int64
 from graphc.ir.verify import VerifyError
 from graphc.passes import simplify
 from graphc.pipeline import Pass
+
+from .random_graphs import random_graph, random_inputs
 
 BACKENDS = ("reference", "llvm")
 X = ops.input_("x", TensorType((4, 6), float32))
@@ -34,6 +37,17 @@ def close(actual: np.ndarray, expected: np.ndarray) -> None:
 
 def x(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((4, 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_random_graphs_agree_with_the_oracle(block: int) -> None:
+    """Through fusion, lowering, planning and native code."""
+    for seed in range(1000 + block * 8, 1008 + block * 8):
+        graph = random_graph(seed, steps=20)
+        arrays = random_inputs(graph, seed, specials=False)
+        expected = evaluate_graph(graph, arrays)
+        for actual, right in zip(pipeline.compile(graph)(arrays), expected, strict=True):
+            np.testing.assert_allclose(actual, right, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

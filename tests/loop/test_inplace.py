@@ -1,0 +1,157 @@
+"""Which kernels may overwrite an operand: proofs, and the near misses that must be refused."""
+
+from __future__ import annotations
+
+from graphc.ir.types import float32, int64
+from graphc.loop.inplace import inplace_pairs
+from graphc.loop.ir import (
+    Accumulate,
+    Alloc,
+    Buffer,
+    Expr,
+    For,
+    Kernel,
+    Let,
+    Local,
+    Stmt,
+    Store,
+    Var,
+    binary,
+    index_const,
+    load,
+    unary,
+)
+
+N = 64
+A, B, OUT = (Buffer(name, float32, (8 * N,)) for name in ("a", "b", "out"))
+
+
+def loop(var: Var, *body: Stmt, mode: str = "vector") -> For:
+    return For(var, index_const(var.extent), tuple(body), mode, 16)  # type: ignore[arg-type]
+
+
+def var(name: str, extent: int = N) -> Var:
+    return Var(int64, name, extent)
+
+
+def kernel(*body: Stmt, params=(A, B, OUT), tasks: int = 1, task: Var | None = None) -> Kernel:
+    return Kernel("k", params, task or var("t", tasks), tasks, body)
+
+
+def pairs(*body: Stmt, **options) -> set[tuple[str, str]]:
+    k = kernel(*body, **options)
+    return {(k.params[r].name, k.params[w].name) for r, w in inplace_pairs(k)}
+
+
+def at(row: Expr, column: Expr) -> Expr:
+    return binary("add", binary("mul", row, index_const(N)), column)
+
+
+def plus(a: Expr, b: Expr) -> Expr:
+    return binary("add", a, b)
+
+
+def test_elementwise() -> None:
+    i = var("i")
+    assert pairs(loop(i, Store(OUT, (i,), plus(load(A, (i,)), load(B, (i,)))))) == {
+        ("a", "out"),
+        ("b", "out"),
+    }
+
+
+def test_equal_index_expressions_need_not_be_one_object() -> None:
+    t, i = var("t", 8), var("i")
+    body = loop(i, Store(OUT, (at(t, i),), load(A, (at(t, i),))))
+    assert pairs(body, tasks=8, task=t) == {("a", "out")}
+
+
+def test_other_index_is_refused() -> None:
+    i = var("i")
+    shifted = plus(i, index_const(1))
+    assert pairs(loop(i, Store(OUT, (i,), load(A, (shifted,))))) == set()
+    back = binary("sub", index_const(N - 1), i)
+    assert pairs(loop(i, Store(OUT, (i,), plus(load(A, (i,)), load(A, (back,)))))) == set()
+
+
+def test_broadcast_operand_is_refused() -> None:
+    r, i = var("r", 8), var("i")
+    body = loop(r, loop(i, Store(OUT, (at(r, i),), plus(load(A, (at(r, i),)), load(B, (i,))))), mode="serial")
+    assert pairs(body) == {("a", "out")}
+
+
+def test_store_that_misses_a_loop_is_refused() -> None:
+    """Every task writes the same places: another task may still read them."""
+    t, i = var("t", 8), var("i")
+    assert pairs(loop(i, Store(OUT, (i,), load(A, (i,)))), tasks=8, task=t) == set()
+    r = var("r", 8)
+    assert pairs(loop(r, loop(i, Store(OUT, (i,), load(A, (i,)))), mode="serial")) == set()
+
+
+def rows(first: For, second: For, r: Var) -> For:
+    return loop(r, first, second, mode="serial")
+
+
+def test_earlier_sweep_over_the_row() -> None:
+    """Softmax: the maximum of the row, then the row, read again and overwritten."""
+    r, i, j = var("r", 8), var("i"), var("j")
+    total = Buffer("total", float32, (), "local")
+    sweep = loop(i, Accumulate(total, (), "max", load(A, (at(r, i),))))
+    write = loop(j, Store(OUT, (at(r, j),), plus(load(A, (at(r, j),)), load(total, ()))))
+    body = loop(r, Alloc(total), sweep, write, mode="serial")
+    assert pairs(body) == {("a", "out")}
+
+
+def test_later_sweep_is_refused() -> None:
+    r, i, j = var("r", 8), var("i"), var("j")
+    total = Buffer("total", float32, (), "local")
+    write = loop(j, Store(OUT, (at(r, j),), load(A, (at(r, j),))))
+    sweep = loop(i, Accumulate(total, (), "max", load(A, (at(r, i),))))
+    assert pairs(rows(write, sweep, r)) == set()
+
+
+def test_sweep_over_other_rows_is_refused() -> None:
+    """The earlier sweep reads the next row as well, which the last iteration has overwritten."""
+    r, i, j = var("r", 7), var("i"), var("j")
+    total = Buffer("total", float32, (), "local")
+    next_row = plus(r, index_const(1))
+    sweep = loop(i, Accumulate(total, (), "max", load(A, (at(next_row, i),))))
+    write = loop(j, Store(OUT, (at(r, j),), load(A, (at(r, j),))))
+    assert pairs(rows(sweep, write, r)) == set()
+    shorter = var("s", N - 1)
+    sweep = loop(shorter, Accumulate(total, (), "max", load(A, (at(r, shorter),))))
+    assert pairs(rows(sweep, write, r)) == set()
+
+
+def test_load_after_the_store_is_refused() -> None:
+    i = var("i")
+    other = Buffer("other", float32, (8 * N,))
+    stores = (Store(OUT, (i,), load(A, (i,))), Store(other, (i,), unary("exp", load(A, (i,)))))
+    assert pairs(loop(i, *stores), params=(A, OUT, other)) == {("a", "other")}
+
+
+def test_bound_loads_come_before_the_stores() -> None:
+    i = var("i")
+    other = Buffer("other", float32, (8 * N,))
+    x = Local(float32, "x")
+    body = loop(i, Let(x, load(A, (i,))), Store(OUT, (i,), x), Store(other, (i,), unary("exp", x)))
+    assert pairs(body, params=(A, OUT, other)) == {("a", "out"), ("a", "other")}
+
+
+def test_accumulating_and_two_stores_are_refused() -> None:
+    i = var("i")
+    assert pairs(loop(i, Accumulate(OUT, (i,), "add", load(A, (i,))))) == set()
+    twice = (Store(OUT, (i,), load(A, (i,))), Store(OUT, (i,), load(A, (i,))))
+    assert pairs(loop(i, *twice)) == set()
+
+
+def test_index_bound_by_let() -> None:
+    t, i = var("t", 8), var("i")
+    place = Local(int64, "place")
+    body = loop(i, Let(place, at(t, i)), Store(OUT, (place,), load(A, (place,))), mode="serial")
+    assert pairs(body, tasks=8, task=t) == {("a", "out")}
+
+
+def test_size_of_elements_must_agree() -> None:
+    i = var("i")
+    wide = Buffer("wide", int64, (8 * N,))
+    assert pairs(loop(i, Store(OUT, (i,), load(wide, (i,)))), params=(wide, OUT)) == set()
