@@ -1,4 +1,4 @@
-"""Accuracy of the vector math; the bounds are what a run over all float32 numbers found, rounded up."""
+"""Accuracy of the vector math; the bounds are the figures in backends/llvm/math.py, rounded up."""
 
 from __future__ import annotations
 
