@@ -11,7 +11,7 @@ Largest error at every 4099th float32, both signs:
     atan 1.99   sinh 1.53   cosh 1.36   asinh 1.67 acosh 1.73  atanh 1.99
 
 float32 pow is within 1 ulp (it goes through double); the float64 functions are within 6e-16 relative.
-Infinities, NaNs, signed zeros and denormals follow C's rules; arguments of sin, cos and tan may be as large as they like.
+Infinities, NaNs, signed zeros and denormals follow C's rules; sin, cos and tan take arguments of any size.
 """
 
 from __future__ import annotations
