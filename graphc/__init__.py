@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from graphc import autograd
 from graphc.frontend import (  # each enters its methods
+    comparison,
     convert,
+    counting,
     creation,
     elementwise,
     gather,
@@ -16,10 +18,11 @@ from graphc.frontend import (  # each enters its methods
     printing,
     reduce,
     shape,
+    slicing,
     sorting,
     unary,
 )
-from graphc.frontend.compile import TensorSpec, compile
+from graphc.frontend.compile import compile
 from graphc.frontend.convert import device
 from graphc.frontend.creation import (
     BoolTensor,
@@ -66,6 +69,7 @@ from graphc.frontend.random import (
 )
 from graphc.frontend.size import Size
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.tracing import TensorSpec
 from graphc.functional import grad, jvp, value_and_grad, vjp
 from graphc.functional import trace as _trace
 from graphc.ir.types import DType as dtype

@@ -12,6 +12,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.autodiff import gradients
+from graphc.frontend.cell import Cell, fresh_input
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, RemovableHandle, free, walk
 from graphc.frontend.methods import attach
@@ -24,10 +25,8 @@ from graphc.frontend.modes import (
     set_grad_enabled,
 )
 from graphc.frontend.tensor import (
-    Cell,
     Tensor,
     add_hook,
-    fresh_input,
     from_node,
     gradient_fn,
     inplace,

@@ -12,13 +12,12 @@ from typing import Any
 from graphc import ops
 from graphc.autodiff import gradients
 from graphc.frontend import tree
-from graphc.frontend.compile import trace as trace_function
+from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.gather import trace as matrix_trace
 from graphc.frontend.history import AccumulateGrad, GradFn, walk
 from graphc.frontend.modes import MODE, enable_grad
 from graphc.frontend.tensor import (
-    Cell,
     Tensor,
     from_node,
     gradient_fn,
@@ -28,6 +27,7 @@ from graphc.frontend.tensor import (
     variable,
     wrap_cell,
 )
+from graphc.frontend.tracing import trace as trace_function
 from graphc.ir.graph import toposort
 from graphc.ir.node import Node, make
 

@@ -12,7 +12,7 @@ from graphc.frontend.errors import fail
 from graphc.frontend.lazy import value
 from graphc.frontend.methods import attach, method
 from graphc.frontend.nodes import cast
-from graphc.frontend.shape import select
+from graphc.frontend.slicing import select
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.types import BY_NAME, DType, bool_, float32, float64, int32, int64, uint8
 

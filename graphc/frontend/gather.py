@@ -16,10 +16,10 @@ from graphc.frontend.linalg import diagonal_node
 from graphc.frontend.methods import METHODS, method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, normal_axis, number
-from graphc.frontend.shape import cat, ravel, reshape_node
+from graphc.frontend.shape import ravel, reshape_node
 from graphc.frontend.tensor import Tensor, apply, from_array, is_concrete
 from graphc.ir.node import Node
-from graphc.ir.types import DType, Shape, bool_, int32, int64
+from graphc.ir.types import Shape, bool_, int32, int64
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -399,107 +399,6 @@ def trace(input: Tensor) -> Tensor:
     if input.ndim != 2:
         raise fail(RuntimeError, f"trace: expected a matrix, but got tensor with dim {input.ndim}")
     return METHODS["diagonal"](input).sum()
-
-
-# ------------------------------------------------------------------ running values
-
-
-def _running_dtype(input: Tensor, dtype: DType | None) -> DType:
-    return dtype or (input.dtype if input.dtype.is_float else int64)
-
-
-@method(inplace=True)
-def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
-    """Running sums along `dim`."""
-    out = _running_dtype(input, dtype)
-    if input.ndim == 0:
-        return apply("CumsumBackward0", lambda n: cast(n, out), input)
-    axis = normal_axis(dim, input.ndim)
-    return apply("CumsumBackward0", lambda n: ops.cumsum(cast(n, out), axis), input)
-
-
-@method(inplace=True)
-def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
-    """Running products along `dim`."""
-    out = _running_dtype(input, dtype)
-    if input.ndim == 0:
-        return apply("CumprodBackward0", lambda n: cast(n, out), input)
-    axis = normal_axis(dim, input.ndim)
-    return apply("CumprodBackward0", lambda n: ops.cumprod(cast(n, out), axis), input)
-
-
-@method()
-def diff(
-    input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
-) -> Tensor:
-    """Differences of neighbours along `dim`, after joining `prepend` and `append`."""
-    if input.ndim == 0:
-        raise fail(RuntimeError, "diff expects input to be at least one-dimensional")
-    axis = normal_axis(dim, input.ndim)
-    parts = [t for t in (prepend, input, append) if t is not None]
-    if len(parts) > 1:
-        input = cat(parts, axis)
-    for _ in range(n):
-        extent = input.shape[axis]
-        length = max(0, extent - 1)
-        after = METHODS["narrow"](input, axis, min(1, extent), length)
-        before = METHODS["narrow"](input, axis, 0, length)
-        input = after.logical_xor(before) if input.dtype is bool_ else after - before
-    return input
-
-
-def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Each class index as a row of zeros with a one; without `num_classes`, the values are read."""
-    if tensor.dtype is not int64:
-        raise fail(RuntimeError, "one_hot is only applicable to index tensor of type LongTensor.")
-    if num_classes == -1:
-        array = value(tensor)
-        if array.size == 0:
-            raise fail(RuntimeError, "Can not infer total number of classes from empty tensor.")
-        num_classes = int(array.max()) + 1
-    classes = num_classes
-    if is_concrete(tensor):
-        array = value(tensor)
-        if array.size and (array.min() < 0):
-            raise fail(RuntimeError, "Class values must be non-negative.")
-        if array.size and array.max() >= classes:
-            raise fail(RuntimeError, "Class values must be smaller than num_classes.")
-    index = checked(tensor, classes, 0, "class value", wrap=False)
-
-    def build(n: Node) -> Node:
-        shape = (*n.shape, classes)
-        wide = ops.broadcast(n, shape, tuple(range(n.type.rank)))
-        return cast(ops.eq(wide, ops.iota(shape, len(shape) - 1)), int64)
-
-    return apply("", build, index)
-
-
-@method()
-def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    """How often each value occurs; reads the values."""
-    counts = np.bincount(value(input), None if weights is None else value(weights), minlength)
-    if weights is not None and weights.dtype.is_float:
-        counts = counts.astype(weights.dtype.numpy)
-    return from_array(counts)
-
-
-@method()
-def unique(
-    input: Tensor,
-    sorted: bool = True,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    dim: int | None = None,
-) -> Any:
-    """The distinct values, sorted; reads the values."""
-    found = np.unique(value(input), return_inverse=True, return_counts=True, axis=dim)
-    values, inverse, counts = (from_array(np.ascontiguousarray(a)) for a in found)
-    parts = [values]
-    if return_inverse:
-        parts.append(inverse if dim is not None else inverse.reshape(input.shape))
-    if return_counts:
-        parts.append(counts)
-    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 @method("fill_diagonal_", function=False)

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.cell import Cell, fresh_input, share
 from graphc.frontend.compiler import compile_graph
 from graphc.frontend.errors import TracerError, here
 from graphc.frontend.modes import MODE
-from graphc.frontend.tensor import Cell, Tensor, fresh_input, refresh, share
+from graphc.frontend.tensor import Tensor, refresh
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node, make, no_sites, set_site, site_of
 from graphc.ops.constant import CONSTANT, INPUT, constant, input_

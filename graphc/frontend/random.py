@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.frontend.cell import leaf_node
 from graphc.frontend.convert import check_device
 from graphc.frontend.errors import fail
 from graphc.frontend.lazy import value
@@ -21,7 +22,7 @@ from graphc.frontend.methods import method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast, number, shape_args
 from graphc.frontend.promotion import get_default_dtype
-from graphc.frontend.tensor import Tensor, from_array, from_node, inplace, leaf_node
+from graphc.frontend.tensor import Tensor, from_array, from_node, inplace
 from graphc.ir.graph import toposort
 from graphc.ir.node import Node
 from graphc.ir.types import DType, Shape, float32, float64, int64

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.frontend import tree
+from graphc.frontend.cell import Cell, fresh_input
 from graphc.frontend.lazy import Pending, build_graph, canonical
-from graphc.frontend.tensor import Cell, Tensor, fresh_input, operand, refresh, variable, wrap_cell
+from graphc.frontend.tensor import Tensor, operand, refresh, variable, wrap_cell
 from graphc.frontend.trace import Captured, Trace, tracing
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node

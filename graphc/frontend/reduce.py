@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from graphc import ops
-from graphc.frontend.elementwise import maximum, minimum, truth
+from graphc.frontend.comparison import truth
+from graphc.frontend.elementwise import maximum, minimum
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.methods import method
 from graphc.frontend.nodes import cast, normal_axes, normal_axis, number, spread, without

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend import tree
+from graphc.frontend.cell import Cell, leaf_node
 from graphc.frontend.history import GradFn
 from graphc.frontend.record import Inputs, Output, Record, graph_of
 from graphc.frontend.tensor import (
-    Cell,
     Tensor,
     from_node,
     gradient_fn,
-    leaf_node,
     needs_grad,
     operand,
     rebind,

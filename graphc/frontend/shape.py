@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from graphc import ops
 from graphc.frontend.elementwise import result_dtype
-from graphc.frontend.errors import describe, fail
+from graphc.frontend.errors import fail
 from graphc.frontend.methods import attach, method
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, normal_axis, shape_args
 from graphc.frontend.size import Size
-from graphc.frontend.tensor import Tensor, apply, apply_view, needs_grad, operand, result
-from graphc.frontend.update import set_box
+from graphc.frontend.tensor import Tensor, apply, apply_view
 from graphc.ir.node import Node
 from graphc.ir.types import Shape, int64
 
@@ -451,180 +449,6 @@ def hstack(tensors: Sequence[Tensor]) -> Tensor:
     return cat(found, 0 if found[0].ndim == 1 else 1)
 
 
-def box(input: Tensor, start: Shape, stop: Shape, step: Shape, label: str) -> Tensor:
-    """The elements start:stop:step of each dim, as a view."""
-    return apply_view(
-        label,
-        lambda n: ops.slice_(n, start, stop, step),
-        lambda base, n: set_box(base, n, start, stop, step),
-        input,
-    )
-
-
-def slice_axis(input: Tensor, axis: int, start: int, stop: int, label: str = "SliceBackward0") -> Tensor:
-    """input[..., start:stop, ...] along one axis, as a view."""
-    shape = input._cell.node.type.shape
-    low, high = [0] * len(shape), list(shape)
-    low[axis], high[axis] = start, stop
-    return box(input, tuple(low), tuple(high), (1,) * len(shape), label)
-
-
-@method("narrow")
-def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """`length` slices from `start` along `dim`, as a view."""
-    axis = normal_axis(dim, input.ndim)
-    extent = input.shape[axis]
-    start = start + extent if start < 0 else start
-    if not 0 <= start <= start + length <= extent:
-        raise fail(RuntimeError, f"start ({start}) + length ({length}) exceeds dimension size ({extent}).")
-    return slice_axis(input, axis, start, start + length)
-
-
-@method()
-def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces of a given size (the last may be smaller) or of given sizes, as views."""
-    axis = normal_axis(dim, tensor.ndim)
-    extent = tensor.shape[axis]
-    if isinstance(split_size_or_sections, int):
-        size = split_size_or_sections
-        if size <= 0:
-            raise fail(RuntimeError, f"split expects split_size be non-negative, but got split_size={size}")
-        sizes = [min(size, extent - at) for at in range(0, extent, size)] or [0]
-    else:
-        sizes = list(split_size_or_sections)
-        if sum(sizes) != extent:
-            raise fail(
-                RuntimeError,
-                f"split_with_sizes expects split_sizes to sum exactly to {extent} (input tensor's size at "
-                f"dimension "
-                f"{dim}), but got split_sizes={sizes}",
-            )
-    pieces, at = [], 0
-    for size in sizes:
-        pieces.append(slice_axis(tensor, axis, at, at + size, "SplitBackward0"))
-        at += size
-    return tuple(pieces)
-
-
-@method()
-def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """At most `chunks` pieces of equal size (the last may be smaller), as views."""
-    if chunks <= 0:
-        raise fail(RuntimeError, f"chunk expects `chunks` to be greater than 0, got: {chunks}")
-    extent = input.shape[normal_axis(dim, input.ndim)]
-    return split(input, max(1, -(-extent // chunks)), dim)
-
-
-@method()
-def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces as equal as can be, or cut at given indices."""
-    axis = normal_axis(dim, input.ndim)
-    extent = input.shape[axis]
-    if isinstance(indices_or_sections, Tensor):
-        indices_or_sections = indices_or_sections.tolist()
-    if isinstance(indices_or_sections, int):
-        n = indices_or_sections
-        sizes = [extent // n + (i < extent % n) for i in range(n)]
-        cuts = [sum(sizes[: i + 1]) for i in range(n - 1)]
-    else:
-        cuts = list(indices_or_sections)
-    edges = [0, *[min(max(c + extent if c < 0 else c, 0), extent) for c in cuts], extent]
-    return tuple(slice_axis(input, axis, a, max(a, b)) for a, b in itertools.pairwise(edges))
-
-
-def select(input: Tensor, dim: int, index: int) -> Tensor:
-    """input[..., index, ...] along one dim, as a view without it."""
-    axis = normal_axis(dim, input.ndim)
-    shape = input._cell.node.type.shape
-    extent = shape[axis]
-    if not -extent <= index < extent:
-        raise fail(IndexError, f"index {index} is out of bounds for dimension {axis} with size {extent}")
-    at = index % extent
-    low, high = [0] * len(shape), list(shape)
-    low[axis], high[axis] = at, at + 1
-    start, stop, step = tuple(low), tuple(high), (1,) * len(shape)
-    rest = shape[:axis] + shape[axis + 1 :]
-    unit = (*shape[:axis], 1, *shape[axis + 1 :])
-    return apply_view(
-        "SelectBackward0",
-        lambda n: ops.reshape(ops.slice_(n, start, stop, step), rest),
-        lambda base, n: set_box(base, ops.reshape(n, unit), start, stop, step),
-        input,
-    )
-
-
-method("select")(select)
-
-
-@method()
-def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """The slices along `dim`, without it."""
-    axis = normal_axis(dim, input.ndim)
-    return tuple(select(input, axis, i) for i in range(input.shape[axis]))
-
-
-# ------------------------------------------------------------ flips and rolls
-
-
-@method()
-def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
-    """The order of elements reversed along `dims`."""
-    axes = tuple(sorted({normal_axis(d, input.ndim) for d in shape_args(args or (dims,))}))
-    return apply("FlipBackward0", lambda n: ops.flip(n, axes) if axes else n, input)
-
-
-@method()
-def fliplr(input: Tensor) -> Tensor:
-    """Columns reversed."""
-    return flip(input, 1)
-
-
-@method()
-def flipud(input: Tensor) -> Tensor:
-    """Rows reversed."""
-    return flip(input, 0)
-
-
-def roll_node(n: Node, shift: int, axis: int) -> Node:
-    """Elements moved on by `shift` along `axis`, around the end."""
-    extent = n.shape[axis]
-    shift = shift % extent if extent else 0
-    if shift == 0:
-        return n
-    cut = extent - shift
-    return ops.concat([ops.slice_axis(n, axis, cut, extent), ops.slice_axis(n, axis, 0, cut)], axis)
-
-
-@method()
-def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
-    """Elements moved on along `dims`, around the end (over the flat tensor by default)."""
-    moves = (shifts,) if isinstance(shifts, int) else tuple(shifts)
-    if dims is None:
-        return reshape(roll(ravel(input), moves[0], 0), input.shape)
-    axes = tuple(normal_axis(d, input.ndim) for d in ((dims,) if isinstance(dims, int) else dims))
-    if len(moves) != len(axes):
-        raise fail(RuntimeError, f"shifts and dimensions must align. shifts: {len(moves)}, dims:{len(axes)}")
-
-    def build(n: Node) -> Node:
-        for shift, axis in zip(moves, axes, strict=True):
-            n = roll_node(n, shift, axis)
-        return n
-
-    return apply("RollBackward0", build, input)
-
-
-@method()
-def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
-    """Turned by k quarter turns in the plane of two dims."""
-    k %= 4
-    if k == 0:
-        return apply("AliasBackward0", lambda n: n, input)
-    if k == 2:
-        return flip(input, tuple(dims))
-    turned = transpose(flip(input, dims[1]), dims[0], dims[1])
-    return turned if k == 1 else flip(turned, tuple(dims))
-
-
 @method(function=False)
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
     """This tensor: graphc chooses the layout in memory."""
@@ -651,23 +475,3 @@ def atleast_2d(input: Any) -> Any:
     if isinstance(input, (list, tuple)):
         return tuple(atleast_2d(t) for t in input)
     return input if input.ndim >= 2 else reshape(input, (1, -1))
-
-
-def pad_constant(input: Tensor, low: Sequence[int], high: Sequence[int], value: float) -> Tensor:
-    """Elements equal to `value` around; negative amounts cut."""
-    tracked = needs_grad(input)
-    n = operand(input, tracked)
-    cut_low, cut_high = tuple(max(0, -a) for a in low), tuple(max(0, -a) for a in high)
-    if any(cut_low) or any(cut_high):
-        stop = tuple(e - h for e, h in zip(n.shape, cut_high, strict=True))
-        n = ops.slice_(n, cut_low, stop, (1,) * len(stop))
-    grow_low, grow_high = tuple(max(0, a) for a in low), tuple(max(0, a) for a in high)
-    if any(grow_low) or any(grow_high):
-        n = ops.pad(n, grow_low, grow_high, value)
-    return result(n, "ConstantPadNdBackward0", (input,), tracked)
-
-
-def check_same_shape(name: str, *tensors: Tensor) -> None:
-    """RuntimeError unless all shapes are equal."""
-    if len({t._cell.node.type.shape for t in tensors}) > 1:
-        raise fail(RuntimeError, f"{name}(): shapes must be equal: {describe(*tensors)}")

@@ -34,54 +34,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import ops
+from graphc.frontend.cell import Build, Cell, View, alias, fresh_input, leaf_node
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, GradFn
 from graphc.frontend.modes import MODE
 from graphc.frontend.promotion import can_cast
 from graphc.frontend.size import Size
 from graphc.ir.node import Kind, Node
-from graphc.ir.types import DType, TensorType, from_numpy_dtype
-from graphc.ops.constant import INPUT, InputAttrs
+from graphc.ir.types import DType
+from graphc.ops.constant import INPUT
 
-Build = Callable[..., Node]
-_names = itertools.count()
 _creation = itertools.count(1)
-
-
-class View:
-    """How a cell follows its base: `forward(base node) -> node`, `back(base node, node) -> base node`."""
-
-    __slots__ = ("back", "cell", "forward", "handle", "label", "seen")
-
-    def __init__(self, base: Tensor, label: str, forward: Build, back: Build) -> None:
-        self.cell = base._cell
-        self.handle = weakref.ref(base)
-        self.label = label
-        self.forward = forward
-        self.back = back
-        self.seen = base._cell.version
-
-
-class Cell:
-    """Storage: the node that is its value now, and the history of that value.
-
-    tracks  the node depends on differentiable leaves although the value does not require grad
-    trace   the trace during which the cell was made
-    old     the input node of the last value computed, whose buffer the next value may take over
-    vars    the nodes that stand for leaves on this cell, bound to `old` or to the present value
-    """
-
-    __slots__ = ("__weakref__", "fn", "node", "old", "trace", "tracks", "vars", "version", "view")
-
-    def __init__(self, node: Node, fn: GradFn | None = None, tracks: bool = False) -> None:
-        self.node = node
-        self.fn = fn
-        self.tracks = tracks
-        self.version = 0
-        self.view: View | None = None
-        self.old: Node | None = None
-        self.vars: list[weakref.ref[Node]] | None = None
-        self.trace = MODE.trace
 
 
 class Tensor:
@@ -280,41 +243,6 @@ def _replace(base: Node, node: Node) -> Node:
 
 
 # ---------------------------------------------------------------- making tensors
-
-
-def fresh_input(type_: TensorType, bound: Any = None) -> Node:
-    """A new input node, bound to an array, to another node, or (None) to nothing.
-
-    It is unlike every other node, so it need not go through the table of nodes.
-    """
-    node = object.__new__(Node)
-    node.op, node.inputs, node.type, node.bound = INPUT, (), type_, bound
-    node.attrs = InputAttrs(f"%{next(_names)}", type_.shape, type_.dtype)
-    return node
-
-
-def leaf_node(array: np.ndarray) -> Node:
-    """A new input node whose value is `array` (which must not be written to by anybody else)."""
-    return fresh_input(TensorType(array.shape, from_numpy_dtype(array.dtype)), array)
-
-
-class Sharing:
-    """`count` goes up whenever an array becomes the value of a second cell."""
-
-    count = 0
-
-
-def share(array: np.ndarray) -> np.ndarray:
-    """`array`, marked as one that several cells read: nobody may take over its buffer."""
-    Sharing.count += 1
-    array.flags.writeable = False
-    return array
-
-
-def alias(node: Node) -> Node:
-    """Another input node with the value of an input node: each cell has an input node of its own."""
-    bound = node.bound
-    return fresh_input(node.type, share(bound) if type(bound) is np.ndarray else node)
 
 
 def wrap_cell(cell: Cell) -> Tensor:

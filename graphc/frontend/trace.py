@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.frontend import lazy
+from graphc.frontend.cell import Cell, fresh_input, leaf_node
 from graphc.frontend.errors import TracerError, describe, fail
 from graphc.frontend.lazy import Unbound
 from graphc.frontend.modes import MODE
-from graphc.frontend.tensor import Cell, Tensor, fresh_input, from_node, leaf_node, wrap_cell
+from graphc.frontend.tensor import Tensor, from_node, wrap_cell
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, float64, int64
 
