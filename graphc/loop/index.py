@@ -431,10 +431,17 @@ def inside(index: Expr, extent: int) -> Expr:
 
 def flatten(index: Sequence[Expr], shape: Sequence[int]) -> Expr:
     """The row-major position of an index in an array of this shape."""
-    position: Expr = ZERO
-    for i, extent in zip(index, shape, strict=True):
-        position = add(mul(position, extent), i)
-    return position
+    if len(index) == 1:
+        return canonical(index[0])
+    terms: dict[Expr, int] = {}
+    constant, stride = 0, 1
+    for i, extent in zip(reversed(index), reversed(shape), strict=True):
+        sums = form(i)
+        constant += stride * sums.constant
+        for atom, k in sums.terms:
+            terms[atom] = terms.get(atom, 0) + stride * k
+        stride *= extent
+    return _build(terms, constant)
 
 
 def unflatten(position: Expr, shape: Sequence[int]) -> Index:

@@ -52,9 +52,11 @@ class Evaluator:
         self.inputs = frozenset(inputs)
         self.buffer = buffer
         self.computed: Callable[[Node, Index, Expr], None] | None = None
+        self._bound: set[Node] = set()
 
     def bind(self, node: Node, index: Sequence[Expr], value: Expr) -> None:
         """Give the value of a node at an index, for the rest of the innermost open block."""
+        self._bound.add(node)
         self.scope.remember((node, ix.flatten(index, node.shape)), value)
 
     def value(
@@ -82,10 +84,11 @@ class Evaluator:
         if mask is not None and ix.is_false(mask):
             self.scope.bind(want, other if other is not None else dummy(node.dtype))
             return []
-        fixed = self.scope.known((node, ix.flatten(index, node.shape)))
-        if fixed is not None:
-            self.scope.remember(want, self._choose(want, fixed))
-            return []
+        if node in self._bound:
+            fixed = self.scope.known((node, ix.flatten(index, node.shape)))
+            if fixed is not None:
+                self.scope.remember(want, self._choose(want, fixed))
+                return []
         if node in self.inputs:
             self.scope.bind(want, self._load(want))
             return []
