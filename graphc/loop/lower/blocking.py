@@ -88,6 +88,9 @@ def choose_tile(rows: int, cols: int, depth: int, machine: Machine, itemsize: in
     )  # A is read from beyond the second-level cache every time
     best, best_cost = (1, width), math.inf
     for most, vectors in machine.tiles:
+        vectors = min(vectors, -(-cols // width))
+        panel = min(depth, machine.l2_bytes // 4 // (vectors * width * itemsize))
+        far = rows * panel * itemsize > machine.l2_bytes  # every panel fetches A anew
         passes = -(-rows // most)
         panels, rest = divmod(cols, vectors * width)
         narrow = narrow_tile(cols, vectors * width, width)

@@ -36,11 +36,14 @@ class Form:
     cost: float
 
 
-def _step_cost(stride: int | None, width: int) -> float:
-    """Cycles to load or store a vector whose lanes lie `stride` elements apart."""
+def _step_cost(stride: int | None, width: int, plain: bool = True) -> float:
+    """Cycles to load or store a vector whose lanes lie `stride` elements apart; more if it is not a
+    `plain` load, but needs a mask."""
     if stride == 0:
-        return 0.3
-    return 1.0 if stride == 1 else float(width)
+        return 0.3 if plain else 2.0
+    if stride == 1:
+        return 1.0 if plain else 3.0
+    return width * (1.0 if plain else 4.0)
 
 
 def _useful_lanes(axes: Shape, width: int) -> float:
@@ -56,12 +59,14 @@ def choose_form(problem: Contraction, a: Layout, b: Layout, c_strides: tuple, ma
     forms = []
     sides = ((problem.cols, a, b, c_strides[1], False), (problem.rows, b, a, c_strides[0], True))
     for axes, still, moving, out, swap in sides:
-        loads = (0.5 if still.direct else 1.5) + _step_cost(moving.side[-1] if axes else 0, width)
+        loads = (0.5 if still.direct else 1.5) + _step_cost(
+            moving.side[-1] if axes else 0, width, moving.direct
+        )
         ends = (_step_cost(out, width) + LATENCY) / max(k, 1)
         chain = 1.0 if _last(axes) >= SUMS * width else LATENCY
         forms.append(Form(swap, False, (max(loads, chain) + ends) / _useful_lanes(axes, width)))
     if problem.depth and k > 1:
-        loads = _step_cost(a.depth[-1], width) + _step_cost(b.depth[-1], width)
+        loads = _step_cost(a.depth[-1], width, a.direct) + _step_cost(b.depth[-1], width, b.direct)
         chain = 1.0 if problem.depth[-1] >= UNROLLED * width else LATENCY
         ends = LATENCY * width / max(k, 1)
         forms.append(Form(False, True, (max(loads, chain) + ends) / _useful_lanes(problem.depth, width)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import replace
 
 from graphc.loop import index as ix
@@ -14,6 +15,7 @@ from graphc.loop.lower.operand import Layout, run_length, symbols
 from graphc.loop.lower.pack import COPY, GATHER, RUN, Line, clip, copy_line, parts
 from graphc.loop.lower.problem import Access, Contraction, Index
 
+CLIP = 25.0  # cycles to work out the limits of a run for one tap
 CLIPPED_RUN = 8.0  # cycles to start a run along k whose limits differ from column to column
 SCATTER = 1.3  # cycles to store an element of a run along k into its column
 LINE = 4.0  # cycles to start a run along k in one of many columns
@@ -34,22 +36,22 @@ class Way(enum.Enum):
 
 def choose_way(problem: Contraction, layout: Layout, lanes: int, width: int) -> tuple[Way, float]:
     """The way to pack B, and what it costs, in cycles per element."""
-    bounded = bool(_bounds(problem))
+    depth = symbols("k", problem.depth)
+    bounds = problem.b(symbols("b", problem.batch), depth, symbols("n", problem.cols)).bounds
+    bounded = bool(bounds)
     if layout.along_side and not bounded and one_run(problem.cols, lanes):
         return Way.RUNS, COPY / width
     run = min(problem.cols[-1], lanes) if problem.cols else 1
     copy = COPY if layout.along_side else STRIDED
-    ways = [(Way.TAPS, (RUN + copy * -(-run // width)) / run)]
+    walk = math.prod(v.extent for v in depth if not any(ix.depends(c, v) for c, _ in bounds))
+    start = RUN + (CLIP / walk if bounded else 0.0)
+    ways = [(Way.TAPS, (start + copy * -(-run // width)) / run)]
     if layout.along_depth and not bounded:
         run = run_length(layout.depth, problem.depth)
         ways.append((Way.TRANSPOSED, GATHER + LINE / max(run, 1)))
     if layout.along_depth and bounded:
         ways.append((Way.COLUMNS, CLIPPED_RUN / problem.depth[-1] + SCATTER))
     return min(ways, key=lambda w: w[1])
-
-
-def _bounds(problem: Contraction) -> tuple[tuple[Expr, int], ...]:
-    return problem.b(*(symbols("q", s) for s in (problem.batch, problem.depth, problem.cols))).bounds
 
 
 class Panels:
