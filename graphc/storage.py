@@ -14,13 +14,10 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop.inplace import inplace_pairs
-from graphc.loop.ir import Kernel
 from graphc.loop.lowered import KernelCall, Temp
 from graphc.plan_kernels import check_call, copy_call
 from graphc.program import Slot
 from graphc.schedule import Precedence, Value, Work, work_of
-
-InplacePairs = dict[Kernel, frozenset[tuple[int, int]]]
 
 
 @dataclass(eq=False)
@@ -81,7 +78,6 @@ class _Builder:
         self.graph = graph
         self.donated = dict(donated)
         self.alias: dict[Value, Value] = {}
-        self.pairs: InplacePairs = {}
         self.layout = Layout()
         for call in prelude:
             self.layout.precedence.add(Work((call,)))
@@ -203,16 +199,11 @@ class _Builder:
             writes = [i for i in call.writes if call.args[i] is new]
             if reads and written:
                 return False
-            pairs = self._inplace(call.kernel) if reads and writes else frozenset()
+            pairs = inplace_pairs(call.kernel) if reads and writes else frozenset()
             if any((r, w) not in pairs for r in reads for w in writes):
                 return False
             written = written or bool(writes)
         return True
-
-    def _inplace(self, kernel: Kernel) -> frozenset[tuple[int, int]]:
-        if kernel not in self.pairs:
-            self.pairs[kernel] = inplace_pairs(kernel)
-        return self.pairs[kernel]
 
     def _copy_out(self, value: Value, position: int) -> int:
         """The number of a work that copies a value to an output."""

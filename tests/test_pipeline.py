@@ -252,7 +252,8 @@ def broken(graph: Graph) -> Graph:
 
 
 def test_validation_names_the_pass_that_broke_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = Graph((X, W), (ops.sub(X, W),))
+    guarded = ops.take(X, ops.check_index(LABELS, 0, 4, "row"), 0)
+    graph = Graph((X, W, LABELS), (ops.sub(X, W), guarded))
     pipeline.compile(graph, observers=[Validate()])
     passes = (Pass("simplify", simplify.run), Pass("scramble", broken), Pass("cleanup", simplify.run))
     monkeypatch.setattr(pipeline, "PASSES", passes)

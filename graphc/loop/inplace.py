@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from graphc.loop.ir import (
     Accumulate,
@@ -48,8 +49,18 @@ class Access:
     index: Index | None  # None: a block of addresses (a Tile operand)
 
 
+_known: WeakKeyDictionary[Kernel, frozenset[tuple[int, int]]] = WeakKeyDictionary()
+
+
 def inplace_pairs(kernel: Kernel) -> frozenset[tuple[int, int]]:
     """Pairs (read position, written position) of params that may be the same memory."""
+    pairs = _known.get(kernel)
+    if pairs is None:
+        pairs = _known[kernel] = _prove(kernel)
+    return pairs
+
+
+def _prove(kernel: Kernel) -> frozenset[tuple[int, int]]:
     reads, writes = _accesses(kernel)
     lets = {stmt.local: stmt.value for stmt, _ in statements(kernel.body) if isinstance(stmt, Let)}
     position = {buffer: i for i, buffer in enumerate(kernel.params)}
