@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from graphc.frontend import sites
+from graphc.frontend import lazy, sites
 from graphc.frontend.modes import MODE
 from graphc.frontend.tensor import Tensor
 from graphc.nn import hooks, tree
@@ -66,9 +66,11 @@ class Module(tree.Traversal, StateDict, Conversion):
     # ------------------------------------------------------------------ calling
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        caller = _calling.module
         if MODE.trace is not None:
             MODE.trace.note_module(self)
-        caller = _calling.module
+        elif caller is None and not MODE.grad and MODE.pending:
+            lazy.sync()  # an evaluation loop computes batch by batch, however late its results are read
         name = type(self).__name__ if caller is None else tree.path_below(caller, self)
         if name is None:  # not part of the calling module
             name = type(self).__name__

@@ -147,3 +147,15 @@ def test_native_equals_reference() -> None:
         return _train(4)[0]
 
     np.testing.assert_allclose(run("llvm"), run("reference"), rtol=1e-5)
+
+
+def test_evaluation_loops_compute_batch_by_batch() -> None:
+    net = gc.nn.Linear(4, 3)
+    right: Any = 0
+    with gc.no_grad():
+        for _ in range(7):
+            x = gc.from_numpy(RNG.standard_normal((8, 4)).astype(np.float32))
+            right = right + (net(x).argmax(1) == 0).sum()
+    assert lazy.STATS.native_calls >= 5
+    assert lazy.STATS.compilations <= 3
+    assert 0 <= right.item() <= 56
