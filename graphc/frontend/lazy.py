@@ -38,6 +38,8 @@ class Stats:
     native_calls: int = 0
 
 
+MOVES = 32  # graphs up to this size that only move data (zeros, slices, transposes) need no program
+
 SETTINGS = Settings()
 STATS = Stats()
 
@@ -268,10 +270,31 @@ def _find(found: Pending, outputs: tuple[int, ...], donate: tuple[tuple[int, int
     return variant
 
 
+def _only_moves(found: Pending) -> bool:
+    leaves = set(found.leaf_at)
+    return all(n.kind in (Kind.VIEW, Kind.CONSTANT) or at in leaves for at, n in enumerate(found.order))
+
+
+def _move(found: Pending, outputs: tuple[int, ...]) -> list[np.ndarray]:
+    """The values of a graph that only moves data: NumPy has them sooner than a program is compiled."""
+    arrays = dict(zip(found.leaf_at, found.arrays, strict=True))
+    values: list[np.ndarray] = []
+    for at, node in enumerate(found.order):
+        if at in arrays:
+            values.append(arrays[at])
+        else:
+            assert node.op.evaluate is not None
+            inputs = [values[found.index[n]] for n in node.inputs]
+            values.append(np.asarray(node.op.evaluate(inputs, node.attrs)))
+    return [np.array(values[at], order="C") for at in outputs]
+
+
 def run(
     found: Pending, outputs: tuple[int, ...], donate: tuple[tuple[int, int], ...] = ()
 ) -> list[np.ndarray]:
     """Compile, or find, the program of a pending graph, and run it."""
+    if not donate and len(found.order) <= MOVES and _only_moves(found):
+        return _move(found, outputs)
     variant = _find(found, outputs, donate)
     arrays = found.arrays
     if variant.lifted:
