@@ -18,6 +18,7 @@ from graphc.loop.lower.problem import Access, Contraction, Index
 CLIP = 25.0  # cycles to work out the limits of a run for one tap
 CLIPPED_RUN = 8.0  # cycles to start a run along k whose limits differ from column to column
 SCATTER = 1.3  # cycles to store an element of a run along k into its column
+BLOCK = 1024  # k in a usual panel
 LINE = 4.0  # cycles to start a run along k in one of many columns
 STRIDED = 5.0  # cycles to copy a vector of elements a few apart
 
@@ -42,8 +43,10 @@ def choose_way(problem: Contraction, layout: Layout, lanes: int, width: int) -> 
     if layout.along_side and not bounded and one_run(problem.cols, lanes):
         return Way.RUNS, COPY / width
     run = min(problem.cols[-1], lanes) if problem.cols else 1
-    copy = COPY if layout.along_side else STRIDED
-    walk = math.prod(v.extent for v in depth if not any(ix.depends(c, v) for c, _ in bounds))
+    step = layout.side[-1] if layout.side else 1
+    copy = COPY if layout.along_side else STRIDED if step in range(5) else width * GATHER
+    free = [v for v in depth if not any(ix.depends(c, v) for c, _ in bounds)]
+    walk = min(math.prod(v.extent for v in free), max(1, BLOCK // math.prod(problem.depth[1:])))
     start = RUN + (CLIP / walk if bounded else 0.0)
     ways = [(Way.TAPS, (start + copy * -(-run // width)) / run)]
     if layout.along_depth and not bounded:
