@@ -92,6 +92,11 @@ def scalar(node: Node) -> Num:
     return Num(node if node.dtype is float64 else ops.cast(node, float64), scalar=True)
 
 
+def ne(a: Num, b: Operand) -> Num:
+    """Where `a` differs from `b`. (`!=` compares Num objects, as in all of Python.)"""
+    return _binary(ops.ne, a, b)
+
+
 def select(condition: Num, a: Operand, b: Operand) -> Num:
     """`a` where `condition` (a comparison) holds, else `b`; one of them is a Num."""
     like = next((x.node for x in (a, b) if isinstance(x, Num) and not x.scalar), None)

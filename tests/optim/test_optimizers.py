@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 import graphc  # noqa: E402
 
-STEPS = 6
+STEPS = 8
 CASES = {
     "sgd": ("SGD", {"lr": 0.1}),
     "sgd momentum": ("SGD", {"lr": 0.1, "momentum": 0.9}),
@@ -28,6 +28,24 @@ CASES = {
     "adam small beta": ("Adam", {"lr": 0.05, "betas": (0.3, 0.9)}),
     "adamw": ("AdamW", {"lr": 0.05}),
     "adamw all": ("AdamW", {"lr": 0.05, "weight_decay": 0.3, "amsgrad": True, "maximize": True}),
+    "adagrad": ("Adagrad", {"lr": 0.1}),
+    "adagrad all": (
+        "Adagrad",
+        {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.2},
+    ),
+    "adadelta": ("Adadelta", {"lr": 2.0, "rho": 0.8, "weight_decay": 0.1}),
+    "rmsprop": ("RMSprop", {"lr": 0.05}),
+    "rmsprop all": (
+        "RMSprop",
+        {"lr": 0.05, "alpha": 0.8, "momentum": 0.6, "centered": True, "weight_decay": 0.1},
+    ),
+    "adamax": ("Adamax", {"lr": 0.05, "weight_decay": 0.1}),
+    "nadam": ("NAdam", {"lr": 0.05, "weight_decay": 0.1}),
+    "nadam decoupled": ("NAdam", {"lr": 0.05, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    "radam": ("RAdam", {"lr": 0.05, "weight_decay": 0.1}),
+    "radam rectified": ("RAdam", {"lr": 0.05, "betas": (0.8, 0.9), "maximize": True}),
+    "asgd": ("ASGD", {"lr": 0.05, "lambd": 0.1, "t0": 2, "weight_decay": 0.1}),
+    "rprop": ("Rprop", {"lr": 0.05, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.2)}),
 }
 SHAPES = [(3, 4), (4,), ()]
 

@@ -1,0 +1,64 @@
+"""Adamax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from graphc import ops
+from graphc.frontend.creation import zeros_like
+from graphc.frontend.tensor import Tensor
+from graphc.nn.arith import Num
+from graphc.optim.adam import lerp
+from graphc.optim.checks import check_betas, check_lr, check_number
+from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+
+
+class Adamax(Optimizer):
+    """Adam with the infinity norm of gradients.
+
+    `foreach` and `capturable` are hints without effect. ValueError for numbers out of range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+    ) -> None:
+        check_lr(lr)
+        check_number("epsilon value", eps)
+        check_betas(betas)
+        check_number("weight_decay value", weight_decay)
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "foreach": foreach,
+            "maximize": maximize,
+            "differentiable": differentiable,
+            "capturable": capturable,
+        }
+        super().__init__(params, defaults)
+
+    def _init_state(self, group: Group, p: Tensor) -> State:
+        return {"exp_avg": zeros_like(p), "exp_inf": zeros_like(p)}
+
+    def _update(
+        self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
+    ) -> tuple[Num, dict[str, Num]]:
+        if group["weight_decay"] != 0:
+            grad = grad + hyper.weight_decay * p
+        beta1, beta2 = hyper.item("betas", 0), hyper.item("betas", 1)
+        mean = lerp(state["exp_avg"], grad, 1 - beta1, group["betas"][0] <= 0.5)
+        norm = (state["exp_inf"] * beta2).maximum(grad.map(ops.abs) + hyper.eps)
+        rate = hyper.lr / (1 - beta1 ** state["step"])
+        return p - rate * mean / norm, {"exp_avg": mean, "exp_inf": norm}

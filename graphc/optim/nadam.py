@@ -1,0 +1,79 @@
+"""NAdam."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from graphc import ops
+from graphc.frontend.creation import ones, zeros_like
+from graphc.frontend.tensor import Tensor
+from graphc.ir.types import float32
+from graphc.nn.arith import Num, scalar
+from graphc.optim.adam import lerp
+from graphc.optim.checks import check_betas, check_lr, check_number
+from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+
+
+class NAdam(Optimizer):
+    """Adam with Nesterov momentum, whose weight follows a schedule.
+
+    `foreach` and `capturable` are hints without effect. ValueError for numbers out of range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        check_lr(lr)
+        check_number("epsilon value", eps)
+        check_betas(betas)
+        check_number("weight_decay value", weight_decay)
+        check_number("momentum_decay value", momentum_decay)
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "momentum_decay": momentum_decay,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+        }
+        super().__init__(params, defaults)
+
+    def _init_state(self, group: Group, p: Tensor) -> State:
+        product = ones((), dtype=float32)
+        return {"mu_product": product, "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
+
+    def _update(
+        self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
+    ) -> tuple[Num, dict[str, Num]]:
+        beta1, beta2, step = hyper.item("betas", 0), hyper.item("betas", 1), state["step"]
+        if group["weight_decay"] != 0:
+            if group["decoupled_weight_decay"]:
+                p = p * (1 - hyper.lr * hyper.weight_decay)
+            else:
+                grad = grad + hyper.weight_decay * p
+        mu = beta1 * (1 - 0.96 ** (step * hyper.momentum_decay) * 0.5)
+        mu_next = beta1 * (1 - 0.96 ** ((step + 1) * hyper.momentum_decay) * 0.5)
+        product = scalar((scalar(state["mu_product"].node) * mu).to(float32))  # kept as float32
+        mean = lerp(state["exp_avg"], grad, 1 - beta1, group["betas"][0] <= 0.5)
+        square = state["exp_avg_sq"] * beta2 + grad * grad * (1 - beta2)
+        denominator = (square / (1 - beta2**step)).map(ops.sqrt) + hyper.eps
+        p = p - hyper.lr * (1 - mu) / (1 - product) * grad / denominator
+        p = p - hyper.lr * mu_next / (1 - product * mu_next) * mean / denominator
+        return p, {"mu_product": product, "exp_avg": mean, "exp_avg_sq": square}
