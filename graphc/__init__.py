@@ -3,25 +3,8 @@
 
 from __future__ import annotations
 
-from graphc import autograd
-from graphc.frontend import (  # each enters its methods
-    comparison,
-    convert,
-    counting,
-    creation,
-    elementwise,
-    gather,
-    indexing,
-    linalg,
-    methods,
-    operators,
-    printing,
-    reduce,
-    shape,
-    slicing,
-    sorting,
-    unary,
-)
+from graphc import autograd, cuda
+from graphc.frontend import methods as _methods
 from graphc.frontend.compile import compile
 from graphc.frontend.convert import device
 from graphc.frontend.creation import (
@@ -49,6 +32,7 @@ from graphc.frontend.creation import (
 from graphc.frontend.errors import TracerError
 from graphc.frontend.lazy import compilations, native_calls, set_backend, sync
 from graphc.frontend.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphc.frontend.numbers import e, finfo, iinfo, inf, is_tensor, nan, newaxis, pi
 from graphc.frontend.printing import set_printoptions
 from graphc.frontend.promotion import can_cast, get_default_dtype, promote_types, set_default_dtype
 from graphc.frontend.random import (
@@ -74,6 +58,7 @@ from graphc.functional import grad, jvp, value_and_grad, vjp
 from graphc.functional import trace as _trace
 from graphc.ir.types import DType as dtype
 from graphc.ir.types import bool_, float32, float64, int32, int64, uint8
+from graphc.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
@@ -83,8 +68,7 @@ long = int64
 int = int32
 bool = bool_
 
-methods.install()
-globals().update(methods.FUNCTIONS)
+globals().update(_methods.FUNCTIONS)
 trace = _trace
 
 from graphc import nn, optim, utils  # noqa: E402  (they use the methods installed above)

@@ -32,7 +32,7 @@ LAYERS = [
         "graphc.pipeline",
         "graphc.backends",
     ),
-    ("graphc.frontend", "graphc.autograd", "graphc.functional"),
+    ("graphc.frontend", "graphc.autograd", "graphc.functional", "graphc.cuda"),
     ("graphc.serialization", "graphc.nn", "graphc.optim", "graphc.utils"),
     ("graphc",),
     ("graphc.command", "graphc.__main__"),

@@ -1,1 +1,43 @@
 """The PyTorch-shaped front end: tensors, tracing, compilation. It builds nodes and knows no kernels."""
+
+from graphc.frontend import (  # each enters its operations
+    comparison,
+    convert,
+    counting,
+    creation,
+    elementwise,
+    gather,
+    indexing,
+    linalg,
+    methods,
+    operators,
+    printing,
+    random,
+    reduce,
+    shape,
+    slicing,
+    sorting,
+    unary,
+)
+
+__all__ = [
+    "comparison",
+    "convert",
+    "counting",
+    "creation",
+    "elementwise",
+    "gather",
+    "indexing",
+    "linalg",
+    "methods",
+    "operators",
+    "printing",
+    "random",
+    "reduce",
+    "shape",
+    "slicing",
+    "sorting",
+    "unary",
+]
+
+methods.install()

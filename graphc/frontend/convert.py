@@ -281,6 +281,13 @@ def _deepcopy(self: Tensor, memo: dict) -> Tensor:
     return copied
 
 
+def _copy(self: Tensor) -> Tensor:
+    """Another handle on the same storage (and history)."""
+    copied = object.__new__(type(self))
+    copied.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_acc", "_seq")})
+    return copied
+
+
 _OWN = frozenset(("_cell", "_requires", "_grad", "_var", "_acc", "_hooks", "_retains", "_seq", "_weak"))
 
 
@@ -288,7 +295,7 @@ def _no_pickle(self: Tensor, protocol: int) -> Any:
     raise fail(TypeError, "tensors are not pickled; save them with graphc.save (safetensors)")
 
 
-attach(__deepcopy__=_deepcopy, __reduce_ex__=_no_pickle)
+attach(__copy__=_copy, __deepcopy__=_deepcopy, __reduce_ex__=_no_pickle)
 
 
 def stop_gradient(input: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.convert import check_device, clone, convert
 from graphc.frontend.errors import fail
-from graphc.frontend.methods import method
+from graphc.frontend.methods import attach, method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import shape_args
 from graphc.frontend.promotion import get_default_dtype, number_dtype
@@ -416,6 +416,15 @@ def _class(dtype: DType) -> Any:
     make.__doc__ = f"A {dtype.name} tensor of data, or of a size."
     return make
 
+
+def _construct(cls: type[Tensor], *data: Any) -> Tensor:
+    """`Tensor(data)` or `Tensor(2, 3)`: of the default dtype."""
+    if cls is not Tensor:
+        return object.__new__(cls)
+    return _class(get_default_dtype())(*data) if data else zeros(0)
+
+
+attach(__new__=staticmethod(_construct))
 
 FloatTensor, DoubleTensor = _class(float32), _class(float64)
 LongTensor, IntTensor = _class(int64), _class(int32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -318,3 +320,21 @@ def test_numpy_operands() -> None:
     assert (np.float32(2) * x).tolist() == [2, 2, 2]
     assert (x + np.arange(3)).tolist() == [1, 2, 3]
     assert isinstance(np.ones(3) - x, gc.Tensor)
+
+
+def test_constructors_copies_and_constants() -> None:
+    assert gc.Tensor([1, 2]).dtype is gc.float32
+    assert tuple(gc.Tensor(2, 3).shape) == (2, 3)
+    assert gc.Tensor().numel() == 0
+    x = gc.ones(2)
+    shared, own = copy.copy(x), copy.deepcopy(x)
+    x.add_(1)
+    assert shared.tolist() == [2, 2]
+    assert own.tolist() == [1, 1]
+    with pytest.raises(TypeError, match=r"graphc\.save"):
+        pickle.dumps(x)
+    assert gc.finfo(gc.float32).eps == torch.finfo(torch.float32).eps
+    assert gc.iinfo(gc.int32).max == 2**31 - 1
+    assert not gc.cuda.is_available()
+    assert gc.is_tensor(x)
+    assert x[gc.newaxis].ndim == 2
