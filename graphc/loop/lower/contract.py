@@ -15,7 +15,7 @@ from graphc.loop.lower.direct import choose_form, direct_call
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.merge import merged
 from graphc.loop.lower.operand import Layout, Strides, flat_stride, probe, run_length, symbols
-from graphc.loop.lower.pack import run_cost
+from graphc.loop.lower.pack import CLIPPED_RUN, run_cost
 from graphc.loop.lower.panels import choose_way
 from graphc.loop.lower.problem import Contraction, dot_problem
 from graphc.loop.lower.split import combine_call
@@ -102,20 +102,24 @@ def _sizes(way: _Way, machine: Machine) -> Sizes:
         and flat_stride(way.a.depth, p.depth) is not None
     )
     width = machine.lanes(p.anchor.dtype.itemsize)
-    a_runs = [p.depth[-1]] if way.a.along_depth else []
-    a_runs += p.rows[-1:] if way.a.along_side and len(p.rows) == 1 else ()
-    bounded = p.a(*(symbols("q", s) for s in (p.batch, p.rows, p.depth))).bounds
+    a_runs = list(zip(p.depth[-1:], way.a.depth[-1:], strict=True))
+    a_runs += zip(p.rows, way.a.side, strict=True) if len(p.rows) == 1 else ()
+    if p.a(*(symbols("q", s) for s in (p.batch, p.rows, p.depth))).bounds:
+        a_cost = stage_cost = run_cost(a_runs, width, CLIPPED_RUN, CLIPPED_RUN)
+    else:
+        a_cost = run_cost(a_runs, width)
+        stage_cost = run_cost([(run_length(way.a.depth, p.depth), 1), *a_runs], width)
     return Sizes(
         batch,
         m,
         n,
         p.depth,
         p.anchor.dtype.itemsize,
-        run_cost(a_runs, width),
-        run_cost(a_runs if bounded else [run_length(way.a.depth, p.depth), *a_runs], width),
+        a_cost,
+        stage_cost,
         in_place,
         choose_way(p, way.b, LANES * width, width)[1],
-        run_cost(p.cols[-1:] if _last(way.c)[1] == 1 else (), width, SCATTER),
+        run_cost([(p.cols[-1], 1)] if p.cols and _last(way.c)[1] == 1 else (), width, SCATTER),
     )
 
 

@@ -13,7 +13,10 @@ from graphc.loop.lower.problem import Access
 from graphc.loop.lower.writer import Writer
 
 COPY = 1.5  # cycles to load and store a vector
+STRIDED = 5.0  # cycles to copy a vector of elements a few apart
+SHUFFLED = (2, 3, 4)  # strides at which wide loads and shuffles do
 RUN = 2.5  # cycles to start a run of vectors: loop control, addresses, clipping
+CLIPPED_RUN = 8.0  # cycles to start a run whose limits are not those of the run before
 GATHER = 1.0  # cycles to copy an element of a run that is not contiguous on one side
 PAD = 16  # elements added to a row whose length would make rows compete for cache sets
 
@@ -103,9 +106,17 @@ def copy_line(w: Writer, line: Line, span: tuple[Expr, Expr], read: Read, put: P
             put(j, read(line.access(j)) if part.inside else None)
 
 
-def run_cost(runs: Sequence[int], width: int, otherwise: float = GATHER) -> float:
-    """Cycles per element to copy runs of some length (the best of several ways), or without any."""
-    return min([otherwise, *((RUN + COPY * -(-r // width)) / r for r in runs if r)])
+def run_cost(
+    runs: Sequence[tuple[int, int | None]], width: int, otherwise: float = GATHER, start: float = RUN
+) -> float:
+    """Cycles per element to copy runs of some (length, stride), the best of several ways, or
+    `otherwise`; `start` is what a run costs besides its vectors."""
+    costs = [otherwise]
+    for length, stride in runs:
+        if length and stride in (0, 1, *SHUFFLED):
+            copy = STRIDED if stride in SHUFFLED else COPY
+            costs.append((start + copy * -(-length // width)) / length)
+    return min(costs)
 
 
 def padded(length: int, itemsize: int) -> int:

@@ -12,15 +12,24 @@ from graphc.loop.lower.columns import Segment, one_run, segments
 from graphc.loop.lower.depth import DepthBlock
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.operand import Layout, run_length, symbols
-from graphc.loop.lower.pack import COPY, GATHER, RUN, Line, clip, copy_line, parts
+from graphc.loop.lower.pack import (
+    CLIPPED_RUN,
+    COPY,
+    GATHER,
+    RUN,
+    SHUFFLED,
+    STRIDED,
+    Line,
+    clip,
+    copy_line,
+    parts,
+)
 from graphc.loop.lower.problem import Access, Contraction, Index
 
 CLIP = 25.0  # cycles to work out the limits of a run for one tap
-CLIPPED_RUN = 8.0  # cycles to start a run along k whose limits differ from column to column
 SCATTER = 1.3  # cycles to store an element of a run along k into its column
 BLOCK = 1024  # k in a usual panel
 LINE = 4.0  # cycles to start a run along k in one of many columns
-STRIDED = 5.0  # cycles to copy a vector of elements a few apart
 
 
 class Way(enum.Enum):
@@ -44,7 +53,7 @@ def choose_way(problem: Contraction, layout: Layout, lanes: int, width: int) -> 
         return Way.RUNS, COPY / width
     run = min(problem.cols[-1], lanes) if problem.cols else 1
     step = layout.side[-1] if layout.side else 1
-    copy = COPY if layout.along_side else STRIDED if step in range(5) else width * GATHER
+    copy = COPY if layout.along_side else STRIDED if step in SHUFFLED else width * GATHER
     free = [v for v in depth if not any(ix.depends(c, v) for c, _ in bounds)]
     walk = min(math.prod(v.extent for v in free), max(1, BLOCK // math.prod(problem.depth[1:])))
     start = RUN + (CLIP / walk if bounded else 0.0)
