@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from graphc.frontend import lazy, sites
 from graphc.frontend.modes import MODE
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.trace import members_changed
 from graphc.nn import hooks, tree
 from graphc.nn.convert import Conversion
 from graphc.nn.hooks import HookTable, RemovableHandle
@@ -171,6 +172,7 @@ class Module(tree.Traversal, StateDict, Conversion):
                 "(graphc Tensor or None required)"
             )
         self._buffers[name] = tensor
+        members_changed()
         (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(
             name
         )
@@ -192,6 +194,7 @@ class Module(tree.Traversal, StateDict, Conversion):
                 "forward() method."
             )
         self._parameters[name] = param
+        members_changed()
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Make `module` a child under `name`."""
@@ -233,6 +236,7 @@ class Module(tree.Traversal, StateDict, Conversion):
                     "(graphc.nn.Parameter or None expected)"
                 )
             fields["_parameters"][name] = None
+            members_changed()
         elif name in fields.get("_modules", ()):
             if value is not None:
                 raise TypeError(

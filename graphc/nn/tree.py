@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from graphc.frontend.trace import members_changed
+
 if TYPE_CHECKING:
     from graphc.nn.module import Module
     from graphc.nn.parameter import Parameter
@@ -22,6 +24,7 @@ def edited() -> None:
     """A module was added to, replaced in or removed from some tree."""
     global _edits
     _edits += 1
+    members_changed()
 
 
 def path_below(root: Module, module: Module) -> str | None:

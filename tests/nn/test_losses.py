@@ -18,6 +18,8 @@ X, Y = inputs((4, 5), (4, 5))
 P = np.random.default_rng(1).uniform(0.05, 0.95, (4, 5)).astype(np.float32)
 T01 = np.random.default_rng(2).uniform(0, 1, (4, 5)).astype(np.float32)
 IMAGE = inputs((2, 5, 3, 4))[0]
+SIGNS = np.sign(inputs((4, 5), seed=5)[0]).astype(np.int64)  # not differentiable
+SEVERAL = np.array([[3, 0, -1, 2, 1], [-1, 1, 2, 3, 4], [0, 1, 2, 3, 4], [4, 4, -1, -1, -1]])
 LABELS = np.array([1, 4, 0, 2])
 IMAGE_LABELS = np.random.default_rng(3).integers(0, 5, (2, 3, 4))
 WITH_IGNORED = np.array([1, -100, 0, -100])
@@ -53,6 +55,15 @@ CASES = {
     "poisson of rates": (*loss("poisson_nll_loss", log_input=False), P, T01 * 4),
     "gaussian": (*loss("gaussian_nll_loss", P, full=True), X, Y),
     "gaussian one variance": (*loss("gaussian_nll_loss", P[:, :1].copy()), X, Y),
+    "hinge": (*loss("hinge_embedding_loss", margin=0.7), X, SIGNS),
+    "ranking": (*loss("margin_ranking_loss", SIGNS, margin=0.2), X, Y),
+    "multilabel soft": (*loss("multilabel_soft_margin_loss", weight=W), X, T01),
+    "multi margin": (*loss("multi_margin_loss"), X, LABELS),
+    "multi margin all": (*loss("multi_margin_loss", p=2, margin=0.6, weight=W), X, LABELS),
+    "multilabel margin": (*loss("multilabel_margin_loss"), X, SEVERAL),
+    "cosine embedding": (*loss("cosine_embedding_loss", SIGNS[:, 0].copy(), margin=0.1), X, Y),
+    "triplet": (*loss("triplet_margin_loss", Y[::-1].copy(), margin=2.0), X, Y),
+    "triplet swap": (*loss("triplet_margin_loss", Y[::-1].copy(), p=3, swap=True), X, Y),
     "nll": (*loss("nll_loss"), X, LABELS),
     "nll weighted": (*loss("nll_loss", weight=W, ignore_index=2), X, LABELS),
     "nll image": (*loss("nll_loss", weight=W), IMAGE, IMAGE_LABELS),
@@ -92,6 +103,15 @@ def test_bce_at_the_ends():
         return lambda p: T.nn.functional.binary_cross_entropy(p, T.from_numpy(target))
 
     same_function(build, [np.array([0.0, 1.0, 1.0], np.float32)])
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_soft_margin(reduction):
+    def build(T):
+        signs = T.from_numpy(SIGNS.astype(np.float32))
+        return lambda x: T.nn.functional.soft_margin_loss(x, signs, reduction=reduction)
+
+    same_function(build, [X * 20])
 
 
 def test_kl_div_of_zero_targets():
