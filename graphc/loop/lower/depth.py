@@ -58,7 +58,7 @@ class DepthBlock:
     def loops(self, w: Writer, axes: Sequence[int], rest: Index | None = None) -> Iterator[Index]:
         """Serial loops over some axes; yields a position, the other axes as in `rest` (or 0)."""
         with ExitStack() as stack:
-            local = list(rest) if rest is not None else [ZERO] * self.rank
+            local: list[Expr] = list(rest) if rest is not None else [ZERO] * self.rank
             for axis in axes:
                 local[axis] = stack.enter_context(w.loop("k", *self.extent(axis)))
             yield tuple(local)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from graphc.ir.types import Shape, int64
 from graphc.loop import index as ix
-from graphc.loop.ir import Accumulate, Buffer, Expr, Var, binary, identity_of, load
+from graphc.loop.ir import Accumulate, Buffer, Expr, Mode, Var, binary, identity_of, load
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.operand import Layout
 from graphc.loop.lower.problem import Contraction, Index
@@ -135,7 +135,8 @@ def _outer(
     first = ix.mul(outer[-1], block)
     extent = ix.minimum(block, ix.sub(_last(problem.cols), first))
     lanes = SUMS * width if block >= SUMS * width else width
-    with w.loop("j", extent, block, "vector", lanes) as j:
+    mode: Mode = "vector" if block > 1 else "serial"
+    with w.loop("j", extent, block, mode, lanes) as j:
         col: tuple[Expr, ...] = (*outer[:-1], ix.add(first, j)) if problem.cols else ()
         sums = _accumulator(w, problem)
         with w.nest("k", problem.depth) as k:

@@ -32,12 +32,15 @@ def merged(problem: Contraction, find: Find) -> Contraction:
     ways = {side: merged_axes(axes, offsets, fixed) for side, axes in at.items()}
     old_a, old_b, old_c = problem.a, problem.b, problem.c
     batch, rows, cols, depth = (ways[side][1] for side in ("batch", "rows", "cols", "depth"))
-    extents = {side: kept for side, (kept, _) in ways.items()}
-    if not extents["depth"]:  # K has an axis, if only of one step
-        extents["depth"], depth = (1,), lambda index: (ZERO,) * len(problem.depth)
+    steps = ways["depth"][0]
+    if not steps:  # K has an axis, if only of one step
+        steps, depth = (1,), lambda index: (ZERO,) * len(problem.depth)
     return replace(
         problem,
-        **extents,
+        batch=ways["batch"][0],
+        rows=ways["rows"][0],
+        cols=ways["cols"][0],
+        depth=steps,
         a=lambda b, m, k: old_a(batch(b), rows(m), depth(k)),
         b=lambda b, k, n: old_b(batch(b), depth(k), cols(n)),
         c=lambda b, m, n: old_c(batch(b), rows(m), cols(n)),
