@@ -33,6 +33,7 @@ from graphc.frontend.record import (
 )
 from graphc.frontend.replay import Replay
 from graphc.frontend.tensor import Tensor, from_array, wrap_cell
+from graphc.frontend.trace import Members, members
 from graphc.ir.node import Node
 
 log = logging.getLogger("graphc")
@@ -53,7 +54,9 @@ class Variant:
         self.inputs: Inputs = inputs_of(record, module_names(record))
         self.result, self.outputs = record.result, record.outputs
         self.guards = list(trace.guards)
-        self.modules = list(trace.modules.items())
+        self.modules = [(m, mode) for m, (mode, _) in trace.modules.items()]
+        self.members = [(m, found) for m, (_, found) in trace.modules.items()]
+        self.edits = Members.edits
         self.requires = [
             (s.tensor, s.requires) for s in trace.handles.values() if isinstance(s.tensor, Tensor)
         ]
@@ -128,6 +131,10 @@ class Variant:
         for module, mode in self.modules:
             if module.training is not mode:
                 return False
+        if Members.edits != self.edits:
+            if not all(_same(found, members(m)) for m, found in self.members):
+                return False
+            self.edits = Members.edits
         for tensor, requires in self.requires:
             if tensor._requires is not requires:
                 return False
@@ -144,6 +151,9 @@ class Variant:
         for module, mode in self.modules:
             if module.training is not mode:
                 return f"{type(module).__name__} is now in {'train' if module.training else 'eval'} mode"
+        for module, found in self.members:
+            if not _same(found, members(module)):
+                return f"a parameter, buffer or child of {type(module).__name__} was replaced"
         for tensor, requires in self.requires:
             if tensor._requires is not requires:
                 return (
@@ -245,6 +255,11 @@ class Variant:
             return leaves[output.keep] if output.kind == "argument" else output.keep
 
         return tree.rebuild(self.result, make)
+
+
+def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    """Whether two lists hold the same objects."""
+    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
 
 
 def _wrap(array: np.ndarray) -> Tensor:

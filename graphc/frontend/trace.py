@@ -58,6 +58,24 @@ class GradInput:
     node: Node
 
 
+class Members:
+    """`edits` counts changes to the members of any module: parameters, buffers and children."""
+
+    edits = 0
+
+
+def members_changed() -> None:
+    """A parameter, buffer or child of some module was registered, replaced or removed."""
+    Members.edits += 1
+
+
+def members(module: Any) -> list[Any]:
+    """The parameters, buffers and children of a module."""
+    fields = module.__dict__
+    tables = (fields["_parameters"], fields["_buffers"], fields["_modules"])
+    return [member for table in tables for member in table.values()]
+
+
 class Trace:
     """One run of a function on tensors without values."""
 
@@ -73,7 +91,7 @@ class Trace:
         self.keys: dict[Generator, tuple[Node, int]] = {}
         self.dynamics: list[tuple[Node, Callable[[], float]]] = []
         self.guards: list[tuple[Callable[[], Any], Any]] = []
-        self.modules: dict[Any, bool] = {}
+        self.modules: dict[Any, tuple[bool, list[Any]]] = {}  # mode and members
         self.consumed: set[int] = set()
         self.scalars: dict[Node, int] = {}  # stand-ins for Python numbers, by argument leaf
 
@@ -165,7 +183,8 @@ class Trace:
 
     def note_module(self, module: Any) -> None:
         """A module is being called: the program is for its present mode."""
-        self.modules.setdefault(module, module.training)
+        if module not in self.modules:
+            self.modules[module] = (module.training, members(module))
 
     def needs_value(self, message: str) -> TracerError:
         """The error for what cannot be done without values."""

@@ -472,3 +472,21 @@ def test_freezing_a_layer_retraces() -> None:
     step(x, y)
     np.testing.assert_array_equal(frozen.numpy(), before)
     assert "requires_grad=False" in step.explain()[1]
+
+
+def test_replaced_members_retrace() -> None:
+    net = nn.Sequential(nn.Linear(8, 4), nn.ReLU())
+    f = gc.compile(net)
+    x = gc.from_numpy(X)
+    with gc.no_grad():
+        f(x)
+        nn.Linear(3, 3)  # an edit elsewhere changes nothing
+        f(x)
+        assert f.compilations == 1
+        net[0] = nn.Linear(8, 2)
+        assert tuple(f(x).shape) == (16, 2)
+        net[0].weight = nn.Parameter(gc.zeros(2, 8))
+        net[0].bias = nn.Parameter(gc.full((2,), 5.0))
+        assert f(x)[0].tolist() == [5, 5]
+    assert "of Sequential was replaced" in f.explain()[1]
+    assert "of Linear was replaced" in f.explain()[2]
