@@ -153,7 +153,8 @@ class _Printer:
             case Load(_, buffer, index, mask, other):
                 if mask is None:
                     return self.place(buffer, index)
-                assert other is not None
+                if other is None:
+                    raise ValueError(f"a masked load of {buffer.name!r} without another value")
                 return self.place(buffer, index, f"; {self.expr(mask)}; {self.expr(other)}")
             case Address(_, buffer, index):
                 return "&" + self.place(buffer, index)
