@@ -66,6 +66,8 @@ CASES = {
     "3-d": Case((1, 4, 3, 3, 4), (5, 4, 2, 2, 3), low=1),
     "one-pixel-wide": Case((2, 8, 5, 1), (8, 8, 3, 3), low=1),
     "one-channel": Case((2, 1, 7, 7), (6, 1, 5, 5), low=2),
+    "padding-on-one-side-only-matters": Case((2, 16, 33), (8, 4, 2), stride=3, low=2, groups=4),
+    "phases-of-a-dilated-kernel": Case((1, 4, 12, 12), (20, 4, 3, 3), stride=3, low=1, dilation=2),
     "no-room-for-some-taps": Case((1, 4, 2, 2), (5, 4, 5, 5), low=2),
 }
 TWICE = ("3x3", "wide-rows", "strided-and-dilated", "grouped")  # also on a machine where panels are tiny

@@ -89,7 +89,7 @@ class Part:
 def parts(w: Writer, length: Expr, span: tuple[Expr, Expr]) -> list[Part]:
     """The zeros before, the elements inside and the zeros after `span` = clip(line)."""
     low, high = span
-    if isinstance(low, Const) and high is length:
+    if isinstance(low, Const) and low.value == 0 and high is length:
         return [Part(low, length, True, ix.TRUE)]
     low, high = w.let(low, "low"), w.let(high, "high")
     ranges = ((ZERO, low, False), (low, high, True), (high, length, False))
