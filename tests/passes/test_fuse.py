@@ -1,0 +1,169 @@
+"""The partition: what fuses with what, and the promises that every partition keeps."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphc import ops
+from graphc.ir.graph import Graph
+from graphc.ir.node import Kind, Node
+from graphc.ir.partition import Partition
+from graphc.passes.fuse import partition
+from graphc.passes.roles import is_leaf
+from tests.loop import models as m
+from tests.loop.running import NARROW, WIDE, calls_of, check
+from tests.random_graphs import random_graph
+
+# groups and kernels of the patterns that must fuse; small sizes, so that no reduction is cut into parts
+PATTERNS = {
+    "softmax, forward and backward": (lambda: m.softmax_backward(9, 21), 1, 1),
+    "layernorm forward": (lambda: m.layernorm(6, 33, False), 1, 1),
+    "layernorm, forward and backward": (lambda: m.layernorm(6, 33, True), 2, 2),
+    "batch norm, relu": (lambda: m.batchnorm(3, 5, 4, 4, False), 1, 1),
+    "batch norm, relu, forward and backward": (lambda: m.batchnorm(3, 5, 4, 4, True), 1, 1),
+    "cross entropy and its gradient": (lambda: m.cross_entropy(12, 10), 2, 2),
+    "adamw": (lambda: m.adamw(7, 9), 1, 1),
+    "relu, max pool": (lambda: m.max_pool(2, 3, 6, False), 1, 1),
+}
+
+
+def verify(parts: Partition) -> None:
+    """Assert what a Partition promises."""
+    written: dict[Node, int] = {}
+    for i, group in enumerate(parts.groups):
+        members, inputs = set(group.nodes), set(group.inputs)
+        assert group.outputs
+        assert members.issuperset(group.outputs)
+        for node in group.nodes:
+            assert all(x in members or x in inputs for x in node.inputs)
+        for x in group.inputs:
+            assert is_leaf(x) or written[x] < i, "a value is read before it is written"
+        for node in group.outputs:
+            assert node not in written, "a value is written twice"
+            written[node] = i
+    for node in parts.graph.outputs:
+        assert node in written or node.kind in (Kind.INPUT, Kind.CONSTANT)
+    read = {x for g in parts.groups for x in g.inputs}
+    assert all(n in read or n in parts.graph.outputs for n in written), "a value is written for nobody"
+
+
+def quotient(parts: Partition) -> nx.DiGraph:
+    """The groups, with an edge for every value that one writes and another reads."""
+    home = {n: i for i, g in enumerate(parts.groups) for n in g.outputs}
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(len(parts.groups)))
+    graph.add_edges_from((home[x], i) for i, g in enumerate(parts.groups) for x in g.inputs if x in home)
+    return graph
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_pattern(name: str) -> None:
+    build, groups, kernels = PATTERNS[name]
+    graph = build()
+    parts = partition(graph, WIDE)
+    verify(parts)
+    assert (len(parts.groups), len(calls_of(parts))) == (groups, kernels)
+    check(graph, parts)
+    check(graph, partition(graph, NARROW), NARROW)
+
+
+def test_update_is_one_pass_over_memory() -> None:
+    """p, m and v are read once and written once, in one loop."""
+    (call,) = calls_of(partition(m.adamw(4, 40), WIDE))
+    big = [a for a in call.args if a.type.size == 160]
+    assert len(big) == 4 + 3
+    assert len(call.writes) == 3
+
+
+def test_epilogue_joins_its_contraction() -> None:
+    x, w, b = m.leaf("x", 8, 16), m.leaf("w", 4, 16), m.leaf("b", 4)
+    y = ops.dot_general(x, w, ((1,), (1,)), ((), ()))
+    y = m.relu(ops.add(y, m.spread(b, y, (1,))))
+    (group,) = partition(m.graph([x, w, b], [y]), WIDE).groups
+    assert group.outputs == (y,)
+
+
+def test_operands_of_contractions_are_in_memory() -> None:
+    """A function of one contraction that feeds another is stored in between, whatever joins."""
+    x, w = m.leaf("x", 8, 8), m.leaf("w", 8, 8)
+    h = ops.tanh(ops.dot_general(x, w, ((1,), (0,)), ((), ())))
+    y = ops.add(ops.dot_general(h, w, ((1,), (0,)), ((), ())), h)
+    graph = m.graph([x, w], [y])
+    parts = partition(graph, WIDE)
+    verify(parts)
+    assert [sum(n.kind is Kind.CONTRACT for n in g.nodes) for g in parts.groups] == [1, 1]
+    check(graph, parts)
+
+
+def test_no_cycle_through_a_reduction() -> None:
+    """x -> sum -> exp(sum), and x * that: the sum over all rows needs all of x first."""
+    x = m.leaf("x", 600, 700)
+    e = ops.exp(x)
+    total = ops.reduce_sum(e, (0,))
+    y = ops.div(e, m.spread(total, e, (1,)))
+    z = ops.reduce_sum(y, (1,))
+    parts = partition(m.graph([x], [y, z]), WIDE)
+    verify(parts)
+    assert nx.is_directed_acyclic_graph(quotient(parts))
+    # each kernel has reductions of one kind of row only
+    for group in parts.groups:
+        assert len({n.shape for n in group.nodes if n.kind is Kind.REDUCE}) <= 1
+
+
+def test_cheap_values_are_computed_again() -> None:
+    """The mask of a relu is not stored for the backward pass."""
+    x, w = m.leaf("x", 8, 16), m.leaf("w", 16, 16)
+    h = m.relu(ops.dot_general(x, w, ((1,), (0,)), ((), ())))
+    y = ops.dot_general(h, w, ((1,), (0,)), ((), ()))
+    ct = m.leaf("ct", 8, 16)
+    graph = m.graph([x, w, ct], m.with_gradients(y, [w], ct))
+    parts = partition(graph, WIDE)
+    verify(parts)
+    check(graph, parts)
+
+
+def test_reshapes_that_are_outputs_are_groups_of_their_own() -> None:
+    """The plan renames memory for them instead of copying."""
+    x = m.leaf("x", 6, 4)
+    y = ops.exp(x)
+    parts = partition(m.graph([x], [y, ops.reshape(y, (24,))]), WIDE)
+    assert [[n.op.name for n in g.nodes] for g in parts.groups] == [["exp"], ["reshape"]]
+
+
+def test_inputs_and_constants_as_outputs_are_in_no_group() -> None:
+    x = m.leaf("x", 3)
+    parts = partition(m.graph([x], [x, ops.constant(2.0, x.dtype)]), WIDE)
+    assert parts.groups == ()
+
+
+def test_long_chains_do_not_recurse() -> None:
+    x = m.leaf("x", 4)
+    y = x
+    for _ in range(3000):
+        y = ops.add(ops.sin(y), x)
+    graph = m.graph([x], [y])
+    parts = partition(graph, WIDE)
+    verify(parts)
+    assert len(parts.groups) < 200
+    check(graph, parts)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 100000))
+def test_random_graphs(seed: int) -> None:
+    graph: Graph = random_graph(seed, steps=14)
+    parts = partition(graph, WIDE)
+    verify(parts)
+    assert nx.is_directed_acyclic_graph(quotient(parts))
+    calls_of(parts)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_graphs_compute_the_same(seed: int) -> None:
+    graph = random_graph(7000 + seed, steps=12)
+    if sum(n.type.size for n in graph.nodes) > 6000:
+        pytest.skip("too large to interpret")
+    check(graph, partition(graph, WIDE), tolerance=1e-4)
