@@ -31,13 +31,14 @@ class Program:
         self.arrays: dict[Node, np.ndarray] = {}
         for shape in self.pick.sample(SHAPES, 5):
             self.input(shape)
-        self.floats = [x for x in self.arrays]
+        self.floats = list(self.arrays)
         self.pool = list(self.floats)
         self.key = self.given("key", np.array([seed, 3], np.int64), int64)
         self.streams = 0
 
     def given(self, kind: str, array: np.ndarray, dtype: DType) -> Node:
         """A new input that holds `array`."""
+        array = np.asarray(array)
         node = ops.input_(f"{kind}{len(self.arrays)}", TensorType(array.shape, dtype))
         self.arrays[node] = array
         return node
