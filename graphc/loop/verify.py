@@ -1,7 +1,7 @@
 """Checks that a kernel is well formed: scopes, dtypes, ranks, loops, and bounds where they are certain.
 
-Bounds are checked for accesses that surely happen: unmasked, under no condition, with an index that is a sum of
-variables of known ranges. Other accesses are the interpreter's to check.
+Bounds are checked for accesses that surely happen: unmasked, under no condition, with an index that is a
+sum of variables of known ranges. Other accesses are the interpreter's to check.
 """
 
 from __future__ import annotations
@@ -114,17 +114,15 @@ class _Verifier:
     def loop(self, loop: For, inside: frozenset[str], exact: bool) -> None:
         self.expect(loop.extent, int64, "a loop extent", exact)
         _rule(loop.var not in self.values, f"loop variable {loop.var.name} is used by an outer loop")
-        constant = isinstance(loop.extent, Const)
-        if constant:
-            _rule(loop.extent.value == loop.var.extent, f"extent and range of {loop.var.name} differ")  # type: ignore[attr-defined]
+        extent = loop.extent.value if isinstance(loop.extent, Const) else None
+        _rule(extent is None or extent == loop.var.extent, f"extent and range of {loop.var.name} differ")
         if loop.mode == "vector":
             _rule(loop.lanes >= 1, "a vector loop without lanes")
             _rule("vector" not in inside, "a vector loop inside a vector loop")
         self.values.add(loop.var)
-        if constant:
+        if extent is not None:
             self.exact.add(loop.var)
-        runs = exact and constant and loop.extent.value > 0  # type: ignore[attr-defined]
-        self.block(loop.body, inside | {loop.mode}, runs)
+        self.block(loop.body, inside | {loop.mode}, exact and bool(extent))
         self.values.discard(loop.var)
 
     def tile(self, tile: Tile, exact: bool) -> None:

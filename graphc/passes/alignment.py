@@ -1,7 +1,7 @@
-"""Where the axes of an operand go: which axes of a node carry, one to one and in order, given axes of its operand.
+"""Which axes of a node carry, one to one and in order, given axes of its operand.
 
-Fusion asks this to know whether loops fit: a value that depends on `row i` must be read at row i. It is answered from
-the ops' own lowering rules, by looking at the index they read an operand at.
+Fusion asks this to know whether loops fit: a value that depends on `row i` must be read at row i. It is
+answered from the ops' own lowering rules, by looking at the index they read an operand at.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def follow_reshape(source: Shape, target: Shape, axes: Axes) -> Axes | None:
 
 
 def axis_maps(node: Node) -> tuple[AxisMap, ...]:
-    """For each operand, and each of its axes, the axis of `node` whose index it is read at (None: another index)."""
+    """For each operand and each of its axes: the axis of `node` whose index it is read at, or None."""
     known = _maps.get(node)
     if known is None:
         known = _maps[node] = _look(node)

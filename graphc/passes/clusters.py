@@ -1,4 +1,4 @@
-"""The quotient graph during fusion: disjoint clusters of members, their dependences as bit sets, legal merges."""
+"""The quotient graph during fusion: clusters of members, dependences as bit sets, legal merges."""
 
 from __future__ import annotations
 

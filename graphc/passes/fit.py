@@ -1,9 +1,9 @@
 """Which nodes one loop nest can compute together. Mirrors what `graphc/loop/lower` can do.
 
-A *point* cluster is one loop over the elements of its members, which all have the same number of them in the same
-row-major order. An *anchor* cluster is a contraction and point members on its result. A *row* cluster has reductions
-that keep the same axes: each member has a value per row or per element of a row, its row axes are known, and a value
-of a row is only read in that row.
+A *point* cluster is one loop over the elements of its members, which all have the same number of them in
+the same row-major order. An *anchor* cluster is a contraction and point members on its result. A *row*
+cluster has reductions that keep the same axes: each member has a value per row or per element of a row, its
+row axes are known, and a value of a row is only read in that row.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ class Fitter:
             moved = {m: follow_reshape(x.shape, m.shape, kept) for m in fit.axes}
             if None in moved.values():
                 return None
-            fit = Fit("row", node.type.size, moved, dict.fromkeys(moved, 0), inlined=fit.inlined)  # type: ignore[arg-type]
+            rows = {m: axes for m, axes in moved.items() if axes is not None}
+            fit = Fit("row", node.type.size, rows, dict.fromkeys(rows, 0), inlined=fit.inlined)
         elif node.type.size != fit.size:
             return None
         elif place is None:

@@ -1,8 +1,8 @@
 """Fusion: a partition of an untouched graph into groups that become one kernel each (or a few).
 
-Members are visited in topological order; each joins the clusters of the values it reads where one loop nest can
-compute them together (`fit.py`) and the quotient stays acyclic (`clusters.py`). Views, constants and cheap values
-belong to every group that reads them (`roles.py`).
+Members are visited in topological order; each joins the clusters of the values it reads where one loop nest
+can compute them together (`fit.py`) and the quotient stays acyclic (`clusters.py`). Views, constants and
+cheap values belong to every group that reads them (`roles.py`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from graphc.program import Machine
 def partition(graph: Graph, machine: Machine, recompute: AbstractSet[Node] = frozenset()) -> Partition:
     """Ordered groups that together compute the graph's outputs.
 
-    Every value read outside its group is an output of exactly one group; groups are convex and their quotient is
-    acyclic. Inputs and constants that are outputs of the graph themselves are in no group.
+    Every value read outside its group is an output of exactly one group; groups are convex and their
+    quotient is acyclic. Inputs and constants that are outputs of the graph themselves are in no group.
 
     `recompute` names values that are better computed again by their readers than stored (`remat.decide`).
     """
@@ -89,7 +89,7 @@ class _Fusion:
                 last = at if at in self.fits else last
 
     def _candidates(self, node: Node, sources: Sequence[Node]) -> list[Node]:
-        """What `node` may join, best first: operands by size, then fellow readers of the operand of a reduction."""
+        """What `node` may join, best first: operands by size, then other reductions of the same operand."""
         order = sorted(sources, key=lambda s: -s.type.nbytes)
         if node.kind is Kind.REDUCE:
             for s in order:
@@ -109,9 +109,9 @@ class _Fusion:
     def _merged(self, a: int, b: int) -> Fit | None:
         first, last = self.fits[a], self.fits[b]
         members = (self.quotient.members[a], self.quotient.members[b])
-        if first.kind == "point" and last.kind != "own" and self._only_reader(*members):
-            if self._worth_inlining(first, *members):
-                return self.fitter.inline(first, last, members[0])
+        may_inline = first.kind == "point" and last.kind != "own" and self._only_reader(*members)
+        if may_inline and self._worth_inlining(first, *members):
+            return self.fitter.inline(first, last, members[0])
         if len(members[1]) == 1 and not last.inlined and members[1][0].kind not in ANCHORS:
             direct = self.fitter.admit(first, members[1][0])
             if direct is not None or self.quotient.direct[b] >> a & 1:
@@ -189,8 +189,8 @@ def _closure(
 
 def _lowers(group: Group) -> bool:
     """Whether the loops of a group with reductions can be found."""
-    reductions = sum(n.kind is Kind.REDUCE for n in group.nodes)
-    if not reductions or len(group.outputs) == 1 == reductions and group.outputs[0].kind is Kind.REDUCE:
+    reductions = [n for n in group.nodes if n.kind is Kind.REDUCE]
+    if not reductions or tuple(reductions) == group.outputs == group.outputs[:1]:
         return True
     try:
         analyse(Frame(group))

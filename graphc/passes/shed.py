@@ -1,8 +1,8 @@
-"""Values that are rather computed again by their readers than written: cheap functions of what is in memory anyway.
+"""Cheap functions of what is in memory anyway: computed again by their readers, not written.
 
-After clusters are known, an elementwise value that other clusters read may turn out to be a few operations away from
-values that are written or given (normalised activations from the activations and two numbers a channel). Then its
-readers evaluate it inside their own loops, and it is never stored.
+After clusters are known, an elementwise value that other clusters read may turn out to be a few operations
+away from values that are written or given (normalised activations from the activations and two numbers a
+channel). Then its readers evaluate it inside their own loops, and it is never stored.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from graphc import ops
 from graphc.autodiff import gradients
 from graphc.ir.graph import Graph
@@ -122,7 +124,7 @@ def mlp(n: int, sizes: tuple[int, ...]) -> Graph:
     x, t = leaf("x", n, sizes[0]), leaf("t", n, sizes[-1])
     weights: list[Node] = []
     y = x
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(sizes)):
         w, bias = leaf(f"w{i}", b, a), leaf(f"b{i}", b)
         weights += [w, bias]
         y = ops.dot_general(y, w, ((1,), (1,)), ((), ()))

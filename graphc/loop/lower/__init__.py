@@ -61,7 +61,7 @@ def _rebind(calls: tuple[KernelCall, ...], to: dict[Node, Node]) -> tuple[Kernel
     temps: dict[Temp, Temp] = {}
     result = []
     for call in calls:
-        args = []
+        args: list[Node | Temp] = []
         for arg in call.args:
             if isinstance(arg, Temp):
                 args.append(temps.setdefault(arg, Temp(arg.name, arg.type)))

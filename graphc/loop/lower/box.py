@@ -13,6 +13,8 @@ from graphc.loop.ir import ZERO, Expr
 from graphc.loop.lower.nest import Grid, cut
 from graphc.loop.lower.scope import Scope
 
+ONE_BLOCK = Grid(1, 1)
+
 
 @dataclass(frozen=True)
 class Box:
@@ -23,8 +25,8 @@ class Box:
     vector: int | None = None
     lanes: int = 1
     lead: int = 0
-    outer: Grid = Grid(1, 1)
-    inner: Grid = Grid(1, 1)
+    outer: Grid = ONE_BLOCK
+    inner: Grid = ONE_BLOCK
 
     @property
     def tasks(self) -> int:
@@ -42,12 +44,12 @@ def make_box(dims: Shape, vector: int | None, lanes: int, wanted: int = 1) -> Bo
         vector = None
     box = Box(dims, vector, lanes)
     extents = [dims[d] for d in box.serial]
-    inner = Grid(1, 1) if vector is None else Grid(dims[vector], dims[vector])
+    inner = ONE_BLOCK if vector is None else Grid(dims[vector], dims[vector])
     if wanted <= 1:
         return Box(dims, vector, lanes, inner=inner)
     lead = next((j for j in range(1, len(extents) + 1) if prod(extents[:j]) >= wanted), len(extents))
     flat = prod(extents[:lead])
-    outer = cut(flat, wanted, extents[lead - 1]) if lead else Grid(1, 1)
+    outer = cut(flat, wanted, extents[lead - 1]) if lead else ONE_BLOCK
     if vector is not None and outer.tasks * 2 <= wanted:
         inner = cut(dims[vector], wanted // outer.tasks, 1, lanes)
     return Box(dims, vector, lanes, lead, outer, inner)

@@ -28,7 +28,7 @@ class Want(NamedTuple):
     """The value of `node` at `index`; where `mask` is false, `other` (None: any value, memory untouched)."""
 
     node: Node
-    index: Index
+    at: Index
     mask: Expr | None
     other: Expr | None
 

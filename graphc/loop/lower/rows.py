@@ -1,8 +1,8 @@
 """What a group with reductions is made of: rows, sweeps over a row, and where each output lies in them.
 
-All reductions of such a group give one value per *row* (the kept axes, flattened); each row is swept once or more:
-a sweep computes the reductions whose operands need only earlier sweeps, and stores the outputs that run over the
-row's elements. Softmax is three sweeps of one row, LayerNorm three, a bias gradient one.
+All reductions of such a group give one value per *row* (the kept axes, flattened); each row is swept once
+or more: a sweep computes the reductions whose operands need only earlier sweeps, and stores the outputs
+that run over the row's elements. Softmax is three sweeps of one row, LayerNorm three, a bias gradient one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from graphc.ops.op import Reduction
 
 @dataclass(frozen=True)
 class Digit:
-    """A factor of an output's position: coefficient * ((flat // stride) % extent) of the row or of the element."""
+    """A factor of a position: coefficient * ((flat // stride) % extent) of the row or the element."""
 
     of_row: bool
     stride: int
@@ -88,7 +88,7 @@ class Tracer(Evaluator):
     def unbound(self, want: Want) -> Expr:
         if want.node.kind is not Kind.REDUCE:
             return super().unbound(want)
-        self.reads.setdefault(want.node, []).append(ix.flatten(want.index, want.node.shape))
+        self.reads.setdefault(want.node, []).append(ix.flatten(want.at, want.node.shape))
         return Local(want.node.dtype, "reduced")
 
 

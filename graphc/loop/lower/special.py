@@ -1,6 +1,7 @@
 """Loops of ops that are neither pointwise nor reductions: running sums and scatters.
 
-Their order of additions is that of the elements, whatever the number of tasks; operands may be any injective nodes.
+Their order of additions is that of the elements, whatever the number of tasks; operands may be any
+injective nodes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.ir.types import int64
 from graphc.loop import index as ix
-from graphc.loop.ir import TRUE, Accumulate, Expr, Store, cast, identity_of, load
+from graphc.loop.ir import TRUE, Accumulate, Expr, Mode, Store, cast, identity_of, load
 from graphc.loop.lower import cost
 from graphc.loop.lower.box import enter, make_box
 from graphc.loop.lower.evaluate import Evaluator, LoweringError
@@ -85,16 +86,19 @@ def _scatter(scope: Scope, frame: Frame, evaluator: Evaluator, node: Node, wante
     low = ix.mul(part, ranges.block)
     lanes = lanes_for(max(inner, 2), width, 4)
 
-    across = ("v", inner, None, "vector" if inner > 1 else "serial", lanes)
+    def across() -> AbstractContextManager[Expr]:
+        mode: Mode = "vector" if inner > 1 else "serial"
+        return scope.loop("v", inner, None, mode, lanes)
+
     with scope.loop("o", rows.extent(share), rows.block) as row:
         before = ix.add(ix.mul(share, rows.block), row)
-        with scope.loop("a", ranges.extent(part), ranges.block) as a, scope.loop(*across) as after:  # type: ignore[arg-type]
+        with scope.loop("a", ranges.extent(part), ranges.block) as a, across() as after:
             place = ix.flatten((before, ix.add(low, a), after), (outer, extent, inner))
             frame.store(scope, node, place, evaluator.value(base, ix.unflatten(place, node.shape)))
         with scope.loop("j", count) as j:
             at = _position(scope, evaluator.value(indices, ix.unflatten(j, indices.shape)))
             mine = _within(at, low, ranges.extent(part), ranges.tasks)
-            with _where(scope, mine), scope.loop(*across) as after:  # type: ignore[arg-type]
+            with _where(scope, mine), across() as after:
                 source = ix.flatten((before, j, after), (outer, count, inner))
                 value = evaluator.value(updates, ix.unflatten(source, updates.shape))
                 place = ix.flatten((before, at, after), (outer, extent, inner))
@@ -109,7 +113,7 @@ def _within(at: Expr, low: Expr, extent: Expr, ranges: int) -> Expr:
 
 
 def _scatter_along(scope: Scope, frame: Frame, evaluator: Evaluator, node: Node, wanted: int) -> None:
-    """Each line along the axis gets its own indices: lines are independent, elements of a line are added in order."""
+    """Lines along the axis are independent, with indices of their own; a line is added up in order."""
     base, indices, updates = node.inputs
     axis = node.attrs.axis
     outer, extent, inner = _around(node, axis)
