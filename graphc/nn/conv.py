@@ -22,6 +22,7 @@ class _ConvNd(Module):
 
     _rank: int
     _transposed = False
+    padding: Any
 
     def _setup(
         self,
@@ -140,7 +141,7 @@ class _Conv(_ConvNd):
         return pairs
 
     def forward(self, input: Tensor) -> Tensor:
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._pads(), self.padding_mode), 0
         function = getattr(F, f"conv{self._rank}d")

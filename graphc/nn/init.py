@@ -16,7 +16,14 @@ from graphc.frontend.creation import from_numpy
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 
-_FIXED_GAINS = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d")
+_FIXED_GAINS: tuple[str, ...] = (
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+)
 _FIXED_GAINS += ("conv_transpose3d", "sigmoid")
 
 

@@ -15,7 +15,7 @@ def _share(cls: type, data: Tensor | None, what: str) -> Any:
         data = zeros(0)
     if not isinstance(data, Tensor):
         raise fail(TypeError, f"{what} must be made from a Tensor, not {type(data).__name__}")
-    self = object.__new__(cls)
+    self: Any = object.__new__(cls)
     self._cell = data.detach()._cell
     register(self)
     return self

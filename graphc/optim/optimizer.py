@@ -14,7 +14,7 @@ import itertools
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from graphc import ops
 from graphc.frontend import lazy, trace
@@ -110,6 +110,13 @@ class Optimizer:
     params: parameters, (name, parameter) pairs, or dicts with a "params" key and options of their own.
     defaults: the options a group does not give.
     """
+
+    _optimizer_step_pre_hooks: HookTable
+    _optimizer_step_post_hooks: HookTable
+    _optimizer_state_dict_pre_hooks: HookTable
+    _optimizer_state_dict_post_hooks: HookTable
+    _optimizer_load_state_dict_pre_hooks: HookTable
+    _optimizer_load_state_dict_post_hooks: HookTable
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -228,9 +235,10 @@ class Optimizer:
     def _step_one(self, group: Group, hyper: Hyper, p: Tensor, state: State, count: Num | None) -> None:
         """Run `_update` on nodes and store what it returns."""
         tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and k != "step"}
-        inputs = (p, p.grad, *tensors.values())
+        gradient = cast(Tensor, p.grad)
+        inputs = (p, gradient, *tensors.values())
         tracked = bool(group.get("differentiable")) and needs_grad(*inputs)
-        grad = Num(operand(p.grad, tracked))
+        grad = Num(operand(gradient, tracked))
         values = {name: Num(operand(t, tracked)) for name, t in tensors.items()}
         if count is not None:
             values["step"] = count

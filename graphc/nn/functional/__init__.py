@@ -42,6 +42,7 @@ from graphc.nn.functional.adaptive import (
     adaptive_max_pool2d,
     adaptive_max_pool3d,
 )
+from graphc.nn.functional.attention import scaled_dot_product_attention
 from graphc.nn.functional.conv import (
     conv1d,
     conv2d,
@@ -213,6 +214,7 @@ __all__ = [
     "relu_",
     "rms_norm",
     "rrelu",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "silu",

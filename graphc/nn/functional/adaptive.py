@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +18,10 @@ from graphc.nn.functional.pooling import check_rank, maximum
 Axes = tuple[int, ...]
 
 
-def _adaptive_sizes(name: str, input: Tensor, rank: int, output_size: object) -> Axes:
+def _adaptive_sizes(name: str, input: Tensor, rank: int, output_size: Any) -> Axes:
     check_rank(name, input, rank)
-    wanted = output_size if isinstance(output_size, int) or output_size is None else tuple(output_size)  # type: ignore[arg-type]
-    if not isinstance(wanted, tuple):
-        wanted = (wanted,) * rank
+    single = isinstance(output_size, int) or output_size is None
+    wanted: tuple[Any, ...] = (output_size,) * rank if single else tuple(output_size)
     if len(wanted) == 1:
         wanted = wanted * rank
     if len(wanted) != rank:
@@ -57,7 +57,7 @@ def _average_axis(n: Node, axis: int, count: int) -> Node:
     return ops.transpose(moved, (*range(axis), rank - 1, *range(axis, rank - 1)))
 
 
-def _adaptive_avg(rank: int, input: Tensor, output_size: object) -> Tensor:
+def _adaptive_avg(rank: int, input: Tensor, output_size: Any) -> Tensor:
     sizes = _adaptive_sizes(f"adaptive_avg_pool{rank}d", input, rank, output_size)
 
     def build(n: Node) -> Node:
@@ -73,23 +73,23 @@ def _adaptive_avg(rank: int, input: Tensor, output_size: object) -> Tensor:
     return apply(f"AdaptiveAvgPool{rank}DBackward0", build, input)
 
 
-def adaptive_avg_pool1d(input: Tensor, output_size: object) -> Tensor:
+def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
     """Means over `output_size` windows that cover L; None keeps a size."""
     return _adaptive_avg(1, input, output_size)
 
 
-def adaptive_avg_pool2d(input: Tensor, output_size: object) -> Tensor:
+def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """Means over a grid of `output_size` windows that cover H, W; None keeps a size."""
     return _adaptive_avg(2, input, output_size)
 
 
-def adaptive_avg_pool3d(input: Tensor, output_size: object) -> Tensor:
+def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """Means over a grid of `output_size` windows that cover D, H, W; None keeps a size."""
     return _adaptive_avg(3, input, output_size)
 
 
 def _adaptive_max(
-    rank: int, input: Tensor, output_size: object, return_indices: bool
+    rank: int, input: Tensor, output_size: Any, return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]:
     sizes = _adaptive_sizes(f"adaptive_max_pool{rank}d", input, rank, output_size)
     spatial = tuple(input.shape[-rank:])
@@ -127,16 +127,16 @@ def _adaptive_max(
     return out, from_node(index, tracks=True)
 
 
-def adaptive_max_pool1d(input: Tensor, output_size: object, return_indices: bool = False):  # type: ignore[no-untyped-def]
+def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False):  # type: ignore[no-untyped-def]
     """Maxima over `output_size` windows that cover L; with return_indices also where they were."""
     return _adaptive_max(1, input, output_size, return_indices)
 
 
-def adaptive_max_pool2d(input: Tensor, output_size: object, return_indices: bool = False):  # type: ignore[no-untyped-def]
+def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False):  # type: ignore[no-untyped-def]
     """Maxima over a grid of windows that cover H, W; with return_indices also where they were."""
     return _adaptive_max(2, input, output_size, return_indices)
 
 
-def adaptive_max_pool3d(input: Tensor, output_size: object, return_indices: bool = False):  # type: ignore[no-untyped-def]
+def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False):  # type: ignore[no-untyped-def]
     """Maxima over a grid of windows that cover D, H, W; with return_indices also where they were."""
     return _adaptive_max(3, input, output_size, return_indices)

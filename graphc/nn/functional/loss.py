@@ -314,6 +314,7 @@ def gaussian_nll_loss(
             raise fail(ValueError, f"var is of incorrect size: {describe(input, var)}")
     if reduction not in ("none", "mean", "sum"):
         raise fail(ValueError, f"{reduction} is not valid")
+    assert isinstance(var, Tensor)
 
     def formula(x: Num, t: Num, v: Num) -> Num:
         # The gradient passes through var even where it is raised to eps, as PyTorch's does.

@@ -6,7 +6,7 @@ import itertools
 import math
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from graphc.utils.data.collate import default_collate, default_convert
 from graphc.utils.data.dataset import Dataset, IterableDataset
@@ -65,11 +65,10 @@ class DataLoader(Generic[T_co]):
             if stream:
                 sampler = _Forever()
             else:
-                sampler = (
-                    RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
-                )  # type: ignore[arg-type]
+                source: Any = dataset
+                sampler = RandomSampler(source, generator=generator) if shuffle else SequentialSampler(source)
         if batch_size is not None and batch_sampler is None:
-            batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+            batch_sampler = BatchSampler(cast(Any, sampler), batch_size, drop_last)
         self.dataset = dataset
         self.batch_size = batch_size
         self.sampler = sampler
