@@ -23,6 +23,8 @@ from graphc.passes.roles import ANCHORS, CHEAP, Roles, assign
 from graphc.passes.shed import shed
 from graphc.program import Machine
 
+FELLOWS = 4  # most clusters with which a reduction may share nothing but an operand that are tried
+
 
 def partition(graph: Graph, machine: Machine, recompute: AbstractSet[Node] = frozenset()) -> Partition:
     """Ordered groups that together compute the graph's outputs.
@@ -75,7 +77,7 @@ class _Fusion:
         found: dict[tuple, list[int]] = {}
         for at in sorted(self.quotient.members):
             fit = self.fits[at]
-            if fit.kind == "row" and fit.spaces and max(fit.level.values()) == 1:
+            if fit.kind == "row" and fit.spaces:
                 _, inputs = _closure(self.quotient.members[at], self.roles, self.graph, again)
                 for key in [(space, s) for space in fit.spaces for s in inputs if s.type.size >= fit.size]:
                     found.setdefault(key, []).append(at)
@@ -93,8 +95,9 @@ class _Fusion:
         order = sorted(sources, key=lambda s: -s.type.nbytes)
         if node.kind is Kind.REDUCE:
             for s in order:
-                fellows = [r for r in self.readers[s] if r.kind is Kind.REDUCE and r in self.quotient.home]
-                order = [*order, *[r for r in fellows if r is not node][:4]]
+                homes = {self.quotient.home[r]: r for r in self.readers[s] if r in self.quotient.home}
+                rows = [r for at, r in homes.items() if self.fits[at].kind == "row" and r is not node]
+                order = [*order, *rows[:FELLOWS]]
         return order
 
     def _join(self, a: int, b: int) -> None:
