@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphc import ops
-from graphc.frontend.errors import describe, fail, here
+from graphc.frontend.errors import describe, fail
 from graphc.frontend.linalg import linear_node
 from graphc.frontend.modes import no_grad
 from graphc.frontend.nodes import cast, expand, spread
@@ -78,9 +78,8 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
 
 def check_labels(name: str, labels: Node, count: int, what: str) -> Node:
     """`labels`, checked when the program runs to be in 0..count-1."""
-    place = here()
     message = f"{name}: {what} is out of bounds: it must be at least 0 and less than {count}"
-    return ops.check_index(labels, 0, count, f"{message}\n  at {place}" if place else message)
+    return ops.check_index(labels, 0, count, message)
 
 
 def embedding(
