@@ -23,6 +23,7 @@ from graphc.passes.roles import ANCHORS, CHEAP, Roles, assign
 from graphc.passes.shed import shed
 from graphc.program import Machine
 
+FEW = 256  # loops over no more elements are merged even if they share nothing
 FELLOWS = 4  # most clusters with which a reduction may share nothing but an operand that are tried
 
 
@@ -39,6 +40,7 @@ def partition(graph: Graph, machine: Machine, recompute: AbstractSet[Node] = fro
     fusion.run()
     again = shed(graph, roles, fusion.quotient.home, fusion.fitter.sources, recompute).again
     fusion.join_fellows(again)
+    fusion.join_small()
     clusters = [fusion.quotient.members[c] for c in fusion.quotient.order()]
     groups = build_groups(graph, roles, clusters, again)
     bad = {n for g in groups if not _lowers(g) for n in g.outputs}
@@ -89,6 +91,16 @@ class _Fusion:
                 if at in self.fits and last in self.fits and at != last:
                     self._join(last, at)
                 last = at if at in self.fits else last
+
+    def join_small(self) -> None:
+        """Merge independent loops over a few elements (counters, scalars of an optimizer): fewer calls."""
+        last: dict[int, int] = {}
+        for at in sorted(self.quotient.members):
+            fit = self.fits[at]
+            if fit.kind == "point" and 0 < fit.size <= FEW:
+                if fit.size in last:
+                    self._join(last[fit.size], at)
+                last[fit.size] = at
 
     def _candidates(self, node: Node, sources: Sequence[Node]) -> list[Node]:
         """What `node` may join, best first: operands by size, then other reductions of the same operand."""
