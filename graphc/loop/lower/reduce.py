@@ -14,6 +14,7 @@ from graphc.loop.lower import cost
 from graphc.loop.lower.box import enter
 from graphc.loop.lower.choose import choose, settle_rows
 from graphc.loop.lower.frame import Frame
+from graphc.loop.lower.keep import dear_values
 from graphc.loop.lower.rows import analyse
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lower.stages import in_stream, in_two_stages
@@ -37,6 +38,8 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     frame.set_tasks(plan.rows.tasks)
     scope = Scope()
     nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
+    if plan.name == "rows":
+        nest.keep(dear_values(rows, frame))
     with enter(scope, plan.rows, frame.task()) as row:
         for sweep in rows.sweeps:
             nest.sweep(sweep, row)

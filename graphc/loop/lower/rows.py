@@ -148,7 +148,7 @@ def _met_by(reduction: Node, rows: Rows, frame: Frame, known: dict[Node, Placed]
     for node, places in tracer.met.items():
         if node in known or node.type.size != rows.count * prod(rule.extents):
             continue
-        digits = _mixed_radix(places[0], kept, rows.shape, swept, rule.extents)
+        digits = mixed_radix(places[0], kept, rows.shape, swept, rule.extents)
         if digits is not None:
             found[node] = Placed(node, prod(rule.extents), digits)
     return found
@@ -164,7 +164,7 @@ def element(evaluator: Evaluator, node: Node, rule: Reduction, row: Expr, place:
     return rule.element(index, ix.unflatten(place, rule.extents), [reader(x) for x in node.inputs])
 
 
-def _mixed_radix(
+def mixed_radix(
     place: Expr, kept: Index, kept_dims: Shape, swept: Index, swept_dims: Shape
 ) -> tuple[Digit, ...] | None:
     """`place` as digits of the row and the element, if it runs over every position exactly once."""

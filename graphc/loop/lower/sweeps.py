@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -11,6 +12,7 @@ from graphc.loop.ir import ZERO, Accumulate, Buffer, Expr, Store, identity_of, l
 from graphc.loop.lower.box import Box, enter
 from graphc.loop.lower.evaluate import Evaluator
 from graphc.loop.lower.frame import Frame
+from graphc.loop.lower.keep import Kept
 from graphc.loop.lower.rows import Rows, Sweep, element
 from graphc.loop.lower.scope import Scope
 
@@ -34,6 +36,13 @@ class Nest:
 
     def __init__(self, scope: Scope, frame: Frame, rows: Rows, plan: Plan, evaluator: Evaluator) -> None:
         self.scope, self.frame, self.rows, self.plan, self.evaluator = scope, frame, rows, plan, evaluator
+        self.kept: list[tuple[Kept, Buffer]] = []
+
+    def keep(self, kept: Sequence[Kept]) -> None:
+        """Make room in scratch for values that several sweeps need."""
+        for value in kept:
+            node = value.place.node
+            self.kept.append((value, self.scope.alloc("kept", node.dtype, (value.place.size,))))
 
     def sweep(self, sweep: Sweep, row: Expr) -> None:
         """One pass over the elements of a row; afterwards its reductions have values."""
@@ -84,16 +93,35 @@ class Nest:
     ) -> None:
         """What happens at one element: all values first, then sums and stores."""
         rules = self.rows.rules
+        number = self.rows.sweeps.index(sweep)
+        self._recall(number, row, place)
         values = [element(self.evaluator, node, rules[node], row, place) for node in sweep.reductions]
         stores = []
         for output in sweep.outputs:
             position = output.position(row, place)
             value = self.evaluator.value(output.node, ix.unflatten(position, output.node.shape))
             stores.append((output.node, position, value))
+        self._remember(number, row, place)
         for node, total, value in zip(sweep.reductions, totals, values, strict=True):
             self.scope.put(Accumulate(total, at, rules[node].combine, value))
         for node, position, value in stores:
             self.frame.store(self.scope, node, position, value)
+
+    def _recall(self, number: int, row: Expr, place: Expr) -> None:
+        """Read what earlier sweeps have kept."""
+        for value, buffer in self.kept:
+            if number in value.later:
+                node = value.place.node
+                index = ix.unflatten(value.place.position(row, place), node.shape)
+                self.evaluator.bind(node, index, self.scope.let(load(buffer, (place,)), "kept"))
+
+    def _remember(self, number: int, row: Expr, place: Expr) -> None:
+        """Keep values for later sweeps."""
+        for value, buffer in self.kept:
+            if number == value.first:
+                node = value.place.node
+                index = ix.unflatten(value.place.position(row, place), node.shape)
+                self.scope.put(Store(buffer, (place,), self.evaluator.value(node, index)))
 
     def scalars(self, row: Expr) -> None:
         """Store the outputs with one value per row."""
