@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 
-from graphc.ir.types import Shape
+from graphc.ir.types import Shape, row_major_strides
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Expr
 from graphc.loop.lower.nest import Grid, cut
@@ -19,7 +20,8 @@ ONE_BLOCK = Grid(1, 1)
 @dataclass(frozen=True)
 class Box:
     """Loops over `dims`. Of those other than `vector`, the first `lead` are one flat range cut by `outer`;
-    the vector loop is cut by `inner`."""
+    the vector loop is cut by `inner`. Factors in `unroll` have no loops: the body is written for each of
+    their points (`offsets`)."""
 
     dims: Shape
     vector: int | None = None
@@ -27,6 +29,7 @@ class Box:
     lead: int = 0
     outer: Grid = ONE_BLOCK
     inner: Grid = ONE_BLOCK
+    unroll: tuple[int, ...] = ()
 
     @property
     def tasks(self) -> int:
@@ -35,24 +38,33 @@ class Box:
     @property
     def serial(self) -> list[int]:
         """Positions of the loops that are not the vector one."""
-        return [d for d in range(len(self.dims)) if d != self.vector]
+        return [d for d in range(len(self.dims)) if d != self.vector and d not in self.unroll]
+
+    @property
+    def offsets(self) -> list[int]:
+        """Flat distances of the points of the unrolled factors."""
+        strides = row_major_strides(self.dims)
+        points = itertools.product(*[range(self.dims[d]) for d in self.unroll])
+        return [sum(i * strides[d] for i, d in zip(p, self.unroll, strict=True)) for p in points]
 
 
-def make_box(dims: Shape, vector: int | None, lanes: int, wanted: int = 1) -> Box:
+def make_box(
+    dims: Shape, vector: int | None, lanes: int, wanted: int = 1, unroll: tuple[int, ...] = ()
+) -> Box:
     """A box cut into about `wanted` tasks: outermost loops first, the vector loop if they are not enough."""
     if vector is not None and dims[vector] == 1:
         vector = None
-    box = Box(dims, vector, lanes)
+    box = Box(dims, vector, lanes, unroll=unroll)
     extents = [dims[d] for d in box.serial]
     inner = ONE_BLOCK if vector is None else Grid(dims[vector], dims[vector])
     if wanted <= 1:
-        return Box(dims, vector, lanes, inner=inner)
+        return Box(dims, vector, lanes, inner=inner, unroll=unroll)
     lead = next((j for j in range(1, len(extents) + 1) if prod(extents[:j]) >= wanted), len(extents))
     flat = prod(extents[:lead])
     outer = cut(flat, wanted, extents[lead - 1]) if lead else ONE_BLOCK
     if vector is not None and outer.tasks * 2 <= wanted:
         inner = cut(dims[vector], wanted // outer.tasks, 1, lanes)
-    return Box(dims, vector, lanes, lead, outer, inner)
+    return Box(dims, vector, lanes, lead, outer, inner, unroll)
 
 
 @contextmanager

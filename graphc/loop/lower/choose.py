@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from graphc.ir.partition import Group
 from graphc.ir.types import Shape
 from graphc.loop import index as ix
@@ -9,7 +11,17 @@ from graphc.loop.ir import Var
 from graphc.loop.lower import cost
 from graphc.loop.lower.box import Box, make_box
 from graphc.loop.lower.frame import Frame
-from graphc.loop.lower.nest import ROUNDS, Footprint, Index, collapse, lanes_for, refine, variables
+from graphc.loop.lower.nest import (
+    PHASES,
+    ROUNDS,
+    Footprint,
+    Index,
+    collapse,
+    divisions,
+    lanes_for,
+    refine,
+    variables,
+)
 from graphc.loop.lower.rows import Rows, Tracer, element
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lower.sweeps import Plan
@@ -17,6 +29,8 @@ from graphc.program import Machine
 
 STREAM_WIDE = 8  # with more vectors of rows than this, columns are added up in cache, row by row of memory
 STREAM_DEEP = 32  # least elements of a column for that
+UNROLLED = 16  # windows of no more elements are written out, element by element
+UNROLLED_LETS = 400  # unless that makes a body of more values than this
 ROWS = -1  # where a table by row size holds what belongs to the rows themselves
 
 
@@ -84,8 +98,11 @@ def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan
         box = make_box(rows.shape, None, 1, wanted)
         boxes = {s: make_box(d, inner[s], lanes_for(d[inner[s]], width, most)) for s, d in rows.dims.items()}
     else:
-        box = make_box(rows.shape, outer, lanes_for(rows.shape[outer], width, most), wanted)
-        boxes = {s: Box(d) for s, d in rows.dims.items()}
+        short = size <= UNROLLED and size * found.lets <= UNROLLED_LETS
+        unroll = _phases(rows, found, outer) if short else ()
+        lanes = lanes_for(rows.shape[outer], width, cost.vectors_wanted(found.lets * (size if short else 1)))
+        box = make_box(rows.shape, outer, lanes, wanted, unroll)
+        boxes = {s: Box(d, unroll=tuple(range(len(d))) if short else ()) for s, d in rows.dims.items()}
     name = "rows" if along else "columns"
     if len(rows.sweeps) == 1 and size and rows.sweeps[0].reductions:
         stream = (
@@ -99,6 +116,17 @@ def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan
             boxes[size] = make_box(old.dims, old.vector, old.lanes, splits)
             return Plan(name, box, boxes, boxes[size].tasks)
     return Plan(name, box, boxes)
+
+
+def _phases(rows: Rows, found: Footprint, vector: int) -> tuple[int, ...]:
+    """Small factors of the rows that select window taps: with a constant there, most taps drop out."""
+    divided = {v for atom, _ in divisions(found.expressions) for v in ix.variables(atom)}
+    small = [
+        d
+        for d, (extent, var) in enumerate(zip(rows.shape, found.names[ROWS], strict=True))
+        if d != vector and extent <= PHASES and var in divided
+    ]
+    return tuple(small) if prod([rows.shape[d] for d in small]) <= UNROLLED else ()
 
 
 def _waste(dims: Shape, found: Footprint, names: Index, d: int, width: int) -> tuple[float, ...]:

@@ -17,6 +17,8 @@ from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Binary, Const, Expr, Let, Load, Stmt, Var
 
 Index = tuple[Expr, ...]
+PHASES = 4  # most phases of a strided window that a loop is split into
+TAPS = 16  # extent of the loops over window taps, at most
 ROUNDS = 6  # refinements before giving up (each splits at least one loop)
 
 
@@ -68,12 +70,15 @@ def variables(stem: str, dims: Sequence[int]) -> Index:
 
 
 def refine(dims: Shape, names: Index, expressions: Iterable[Expr]) -> Shape:
-    """Split factors whose variables occur in expressions only divided by a factor of them."""
+    """Split factors whose variables are divided: alone, or (by a little stride) with window taps added."""
     cuts: dict[Expr, set[int]] = {}
-    for atom in _divisions(expressions):
-        inner = ix.form(atom.a)
-        if len(inner.terms) == 1 and inner.constant == 0 and inner.terms[0][1] == 1:
-            cuts.setdefault(inner.terms[0][0], set()).add(int(atom.b.value))  # type: ignore[attr-defined]
+    for atom, by in divisions(expressions):
+        terms = ix.form(atom.a).terms
+        if len(terms) == 1 or by <= PHASES:
+            for var, k in terms:
+                taps = all(v is var or (isinstance(v, Var) and v.extent <= TAPS) for v, _ in terms)
+                if k == 1 and taps and (len(terms) > 1 or ix.form(atom.a).constant == 0 or by <= PHASES):
+                    cuts.setdefault(var, set()).add(by)
     result: list[int] = []
     for extent, var in zip(dims, names, strict=True):
         result.extend(_split_extent(extent, sorted(cuts.get(var, ()))))
@@ -91,9 +96,9 @@ def _split_extent(extent: int, cuts: list[int]) -> list[int]:
     return [f for f in reversed(factors) if f != 1] or [1]
 
 
-def _divisions(expressions: Iterable[Expr]) -> list[Binary]:
-    """All divisions and remainders by constants inside expressions."""
-    found: dict[Binary, None] = {}
+def divisions(expressions: Iterable[Expr]) -> list[tuple[Binary, int]]:
+    """All divisions and remainders by constants inside expressions, with their divisors."""
+    found: dict[tuple[Binary, int], None] = {}
     seen: set[Expr] = set()
     stack = list(expressions)
     while stack:
@@ -102,7 +107,7 @@ def _divisions(expressions: Iterable[Expr]) -> list[Binary]:
             continue
         seen.add(e)
         if isinstance(e, Binary) and e.op in ("div", "rem") and isinstance(e.b, Const):
-            found[e] = None
+            found[e, int(e.b.value)] = None
         stack.extend(ix.operands(e))
     return list(found)
 

@@ -10,6 +10,7 @@ stream    the same for wide columns: sums in cache while memory is read row by r
 from __future__ import annotations
 
 from graphc.ir.partition import Group
+from graphc.loop import index as ix
 from graphc.loop.lower import cost
 from graphc.loop.lower.box import enter
 from graphc.loop.lower.choose import choose, settle_rows
@@ -40,8 +41,10 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
     if plan.name == "rows":
         nest.keep(dear_values(rows, frame))
-    with enter(scope, plan.rows, frame.task()) as row:
-        for sweep in rows.sweeps:
-            nest.sweep(sweep, row)
-        nest.scalars(row)
+    with enter(scope, plan.rows, frame.task()) as first:
+        for offset in plan.rows.offsets:
+            row = ix.add(first, offset)
+            for sweep in rows.sweeps:
+                nest.sweep(sweep, row)
+            nest.scalars(row)
     return (frame.call(scope, plan.name, cost.flops(group)),)

@@ -8,7 +8,7 @@ from math import prod
 
 from graphc.ir.node import Node
 from graphc.loop import index as ix
-from graphc.loop.ir import ZERO, Accumulate, Buffer, Expr, Store, identity_of, load
+from graphc.loop.ir import ZERO, Accumulate, Buffer, Const, Expr, Store, identity_of, load
 from graphc.loop.lower.box import Box, enter
 from graphc.loop.lower.evaluate import Evaluator
 from graphc.loop.lower.frame import Frame
@@ -59,7 +59,8 @@ class Nest:
                 self._pass_by_lanes(sweep, row, totals, box)
             else:
                 with enter(self.scope, box, part) as place:
-                    self.body(sweep, row, place, totals)
+                    for offset in box.offsets:
+                        self.body(sweep, row, ix.add(place, offset), totals)
         return totals
 
     def _vector_outside(self, box: Box) -> bool:
@@ -103,7 +104,8 @@ class Nest:
             stores.append((output.node, position, value))
         self._remember(number, row, place)
         for node, total, value in zip(sweep.reductions, totals, values, strict=True):
-            self.scope.put(Accumulate(total, at, rules[node].combine, value))
+            if not _is_neutral(value, identity_of(rules[node].combine, node.dtype)):
+                self.scope.put(Accumulate(total, at, rules[node].combine, value))
         for node, position, value in stores:
             self.frame.store(self.scope, node, position, value)
 
@@ -131,3 +133,8 @@ class Nest:
             values.append((node, ix.flatten(index, node.shape), self.evaluator.value(node, index)))
         for node, place, value in values:
             self.frame.store(self.scope, node, place, value)
+
+
+def _is_neutral(value: Expr, neutral: Const) -> bool:
+    """Whether combining with `value` changes nothing (a tap outside the windows)."""
+    return isinstance(value, Const) and value.value == neutral.value
