@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.ir.partition import Group
 from graphc.ir.types import Shape
 from graphc.loop import index as ix
@@ -10,7 +12,7 @@ from graphc.loop.lower import cost
 from graphc.loop.lower.box import enter, make_box
 from graphc.loop.lower.evaluate import Evaluator
 from graphc.loop.lower.frame import Frame
-from graphc.loop.lower.nest import Footprint, Index, lanes_for, settle
+from graphc.loop.lower.nest import PHASES, Footprint, Index, lanes_for, settle
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
@@ -24,33 +26,49 @@ def lower_pointwise(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     shape = max((o.shape for o in group.outputs), key=len)
     dims, _, found = settle(shape, lambda dims, names: _probe(frame, dims, names))
     width = machine.lanes(cost.widest((*group.inputs, *group.outputs)))
-    lanes = lanes_for(dims[-1], width, cost.vectors_wanted(found.lets))
+    vector, unroll = _vector(dims)
+    points = dims[-1] if unroll else 1
+    lanes = lanes_for(dims[vector], width, cost.vectors_wanted(found.lets * points))
     work = cost.flops(group) + cost.traffic(group)
-    box = make_box(dims, len(dims) - 1, lanes, cost.tasks_wanted(work))
+    box = make_box(dims, vector, lanes, cost.tasks_wanted(work), unroll)
     frame.set_tasks(box.tasks)
     scope = Scope()
+    evaluator = frame.evaluator(scope)
     with enter(scope, box, frame.task()) as point:
-        _stores(scope, frame, frame.evaluator(scope), point)
+        _stores(scope, frame, evaluator, [ix.add(point, offset) for offset in box.offsets])
     return (frame.call(scope, "points", cost.flops(group)),)
+
+
+def _vector(dims: Shape) -> tuple[int, tuple[int, ...]]:
+    """(the factor that vectors run over, unrolled factors): the last factor, unless it is very short."""
+    last = len(dims) - 1
+    if dims[last] <= PHASES and last and dims[last - 1] > dims[last]:
+        return last - 1, (last,)
+    return last, ()
 
 
 def _probe(frame: Frame, dims: Shape, names: Index) -> Footprint:
     """Evaluate the body once, outside any loop, and see what it reads."""
     scope = Scope()
     found = Footprint()
-    _stores(scope, frame, frame.evaluator(scope), ix.flatten(names, dims), found)
+    _stores(scope, frame, frame.evaluator(scope), [ix.flatten(names, dims)], found)
     found.add_block(scope.block)
     return found
 
 
 def _stores(
-    scope: Scope, frame: Frame, evaluator: Evaluator, point: Expr, found: Footprint | None = None
+    scope: Scope,
+    frame: Frame,
+    evaluator: Evaluator,
+    points: Sequence[Expr],
+    found: Footprint | None = None,
 ) -> None:
-    """Compute all outputs at a point, then store them (so that outputs may overwrite inputs)."""
+    """Compute all outputs at some points, then store them (so that outputs may overwrite inputs)."""
     results = []
-    for output in frame.group.outputs:
-        index = ix.unflatten(point, output.shape)
-        results.append((output, ix.flatten(index, output.shape), evaluator.value(output, index)))
+    for point in points:
+        for output in frame.group.outputs:
+            index = ix.unflatten(point, output.shape)
+            results.append((output, ix.flatten(index, output.shape), evaluator.value(output, index)))
     for output, place, value in results:
         if found is None:
             frame.store(scope, output, place, value)
