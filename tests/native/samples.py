@@ -81,11 +81,14 @@ def run_both(
     return zip(native, expected, strict=True)
 
 
-def disagreement(actual: np.ndarray, expected: np.ndarray, ulps: float, each: bool = False) -> str:
+def disagreement(
+    actual: np.ndarray, expected: np.ndarray, ulps: float, each: bool = False, floor: float = 0.0
+) -> str:
     """What is wrong with `actual`; the empty string if nothing is.
 
     Integers, booleans, infinities and the places of NaN must be equal. Floats may be `ulps` units of the
-    last place of the largest finite value away, or of each value itself if `each`.
+    last place of the largest finite value away, or of each value itself if `each`; or of `floor`, for
+    values that may be differences of larger ones.
     """
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return f"{actual.dtype}{actual.shape} for {expected.dtype}{expected.shape}"
@@ -98,7 +101,7 @@ def disagreement(actual: np.ndarray, expected: np.ndarray, ulps: float, each: bo
     size = np.abs(np.where(exact, 0, expected))
     scale = size if each else size.max(initial=0)
     info = np.finfo(expected.dtype)
-    allowed = ulps * info.eps * np.maximum(scale, info.tiny)
+    allowed = ulps * info.eps * np.maximum(scale, max(floor, float(info.tiny)))
     with np.errstate(invalid="ignore"):
         near = np.abs(actual - expected) <= allowed
     return _first(actual, expected, ~(same | near))
