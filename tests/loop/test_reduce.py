@@ -1,0 +1,119 @@
+"""Loops of reductions: each shape of nest is taken where it should be, and computes what NumPy does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from graphc import ops
+from graphc.ir.graph import Graph
+from graphc.ir.types import float64, int64
+from graphc.loop.inplace import statements
+from graphc.loop.ir import Alloc, Kernel, Let, Store, Unary
+from graphc.loop.printer import print_kernel
+from graphc.loop.verify import verify_kernel
+from graphc.passes.fuse import partition
+
+from . import models as m
+from .running import NARROW, WIDE, calls_of, check
+
+
+def sums(axes: tuple[int, ...], *shape: int) -> Graph:
+    x = m.leaf("x", *shape)
+    return m.graph([x], [m.scale(ops.reduce_sum(x, axes), 2.0)])
+
+
+def pool(size: int, stride: int, low: int, *shape: int) -> Graph:
+    """Overlapping max pooling, forward and backward."""
+    x = m.leaf("x", *shape)
+    args = ((size, size), (stride, stride), (low, low), (low, low), (1, 1))
+    y = ops.reduce_max(ops.window(x, *args, float("-inf")), (x.type.rank, x.type.rank + 1))
+    ct = m.leaf("ct", *y.shape)
+    return m.graph([x, ct], m.with_gradients(y, [x], ct))
+
+
+NESTS = {
+    "rows": (lambda: sums((1,), 40, 200), ["rows"]),
+    "rows of short runs": (lambda: sums((0, 2), 50, 7, 9), ["rows"]),
+    "all": (lambda: sums((0, 1), 170, 170), ["rows_parts", "combine"]),
+    "few rows": (lambda: sums((0, 2, 3), 9, 2, 30, 30), ["rows_parts", "combine"]),
+    "narrow columns": (lambda: sums((0,), 300, 20), ["columns"]),
+    "wide columns": (lambda: sums((0,), 200, 200), ["stream", "combine"]),
+    "wide columns, one task": (lambda: sums((0,), 40, 150), ["stream"]),
+    "middle axis": (lambda: sums((1,), 6, 5, 40), ["columns"]),
+    "transposed rows": (
+        lambda: m.graph([x := m.leaf("x", 30, 50)], [ops.reduce_max(ops.transpose(x, (1, 0)), (1,))]),
+        ["columns"],
+    ),
+    "nothing to reduce": (lambda: sums((1,), 5, 0), ["columns"]),
+    "windows": (lambda: pool(3, 2, 1, 2, 3, 10, 12), ["columns", "columns"]),
+    "windows that do not divide": (lambda: pool(3, 2, 1, 2, 2, 7, 9), ["columns", "columns"]),
+    "sparse windows": (lambda: pool(2, 3, 0, 2, 2, 9, 11), ["columns", "columns"]),
+}
+
+
+@pytest.mark.parametrize("name", NESTS)
+def test_nest(name: str) -> None:
+    build, kernels = NESTS[name]
+    graph = build()
+    parts = partition(graph, WIDE)
+    calls = calls_of(parts)
+    assert [c.kernel.name for c in calls] == kernels
+    for call in calls:
+        verify_kernel(call.kernel)
+    check(graph, parts)
+    check(graph, partition(graph, NARROW), NARROW)
+
+
+@pytest.mark.parametrize("dtype", [float64, int64], ids=lambda t: t.name)
+def test_other_dtypes(dtype) -> None:
+    x = m.leaf("x", 130, 150, dtype=dtype)
+    graph = m.graph([x], [ops.reduce_sum(x, (0,)), ops.reduce_max(x, (1,)), ops.reduce_min(x, (0, 1))])
+    check(graph, partition(graph, WIDE))
+
+
+def kernel_of(graph: Graph) -> Kernel:
+    (call,) = calls_of(partition(graph, WIDE))
+    return call.kernel
+
+
+def test_softmax_computes_each_exponential_once() -> None:
+    x = m.leaf("x", 6, 40)
+    kernel = kernel_of(m.graph([x], [m.softmax(x)]))
+    exps = [
+        s
+        for s, _ in statements(kernel.body)
+        if isinstance(s, Let) and isinstance(s.value, Unary) and s.value.op == "exp"
+    ]
+    assert len(exps) == 1
+    assert [
+        s.buffer.shape for s, _ in statements(kernel.body) if isinstance(s, Alloc) and s.buffer.shape
+    ] == [(40,)]
+
+
+def test_values_of_a_row_are_computed_outside_its_loops() -> None:
+    """Nothing that depends on the channel alone is inside the loop over its pixels."""
+    kernel = kernel_of(m.batchnorm(3, 5, 8, 8, False))
+    for stmt, loops in statements(kernel.body):
+        if isinstance(stmt, Let) and isinstance(stmt.value, Unary) and stmt.value.op == "rsqrt":
+            assert all(loop.mode != "vector" for loop in loops)
+
+
+def test_overlapping_windows_have_no_divisions_left() -> None:
+    kernel = calls_of(partition(pool(3, 2, 1, 2, 3, 8, 16), WIDE))[-1].kernel
+    assert not re.search(r"div\(|rem\(", print_kernel(kernel))
+    outputs = [s for s, _ in statements(kernel.body) if isinstance(s, Store) and s.buffer in kernel.params]
+    assert len(outputs) == 4  # one for each phase of the two strides
+
+
+def test_special_ops_with_several_tasks() -> None:
+    x, base, u = m.leaf("x", 120, 90), m.leaf("base", 200, 32), m.leaf("u", 300, 32)
+    at = ops.rem(ops.abs(m.leaf("at", 300, dtype=int64)), ops.full((300,), 200, int64))
+    graph = m.graph(
+        [x, base, u, m.leaf("at", 300, dtype=int64)],
+        [ops.cumsum(x, 0), ops.cumsum(x, 1, True), ops.scatter_add(base, at, u, 0)],
+    )
+    parts = partition(graph, WIDE)
+    assert all(c.kernel.tasks > 1 for c in calls_of(parts) if c.kernel.name in ("cumsum", "scatter_add"))
+    check(graph, parts)
