@@ -75,7 +75,8 @@ def main() -> None:
     rows.sort(key=lambda row: -row[0])
     total = sum(row[0] for row in rows)
     print(
-        f"{args.workload}: step {whole:.3f} ms; {len(plan.calls)} calls, {len(plan.kernels)} kernels, {total:.3f} ms"
+        f"{args.workload}: step {whole:.3f} ms; "
+        f"{len(plan.calls)} calls, {len(plan.kernels)} kernels, {total:.3f} ms"
     )
     print(f"{'ms':>8} {'share':>6} {'calls':>5} {'tasks':>5} {'GFLOP/s':>8} {'GB/s':>7}  kernel")
     for ms, n, kernel in rows[: args.top]:
