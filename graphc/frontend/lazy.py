@@ -176,11 +176,9 @@ def _no_value(node: Node, bound: Any, target: Node) -> Exception:
     if bound is not None and getattr(bound, "active", False):
         return TracerError(
             f"the value of a traced tensor ({target.type}{place}, from {bound.what}) is not known while "
-            f"tracing: "
-            "Python's if, while, bool(), int(), float(), .item(), .numpy() and print need it. Write "
-            "graphc.where(condition, a, b) for a choice, graphc.scan for a loop, or return the tensor and "
-            "look "
-            f"at it outside\n  at {here()}"
+            "tracing: Python's if, while, bool(), int(), float(), .item(), .numpy() and print need it. "
+            "Write graphc.where(condition, a, b) for a choice; or take the decision outside the compiled "
+            f"function, on the tensor that it returns\n  at {here()}"
         )
     what = getattr(bound, "what", "a tensor")
     return TracerError(
@@ -357,11 +355,16 @@ def realise(tensors: Sequence[Tensor]) -> None:
 
 
 def compute(cells: list[Cell], donating: bool = False) -> None:
-    """Run one program for the values of `cells`."""
+    """Run one program for the values of `cells`. If it fails, changes that were part of it are undone."""
     found = canonical([c.node for c in cells])
     outputs = tuple([found.index[c.node] for c in cells])
     donate = _donations(cells, outputs, found) if donating else ()
-    values = run(found, outputs, donate)
+    try:
+        values = run(found, outputs, donate)
+    except Exception:
+        for cell in cells:
+            _undo(cell)
+        raise
     for o, i in donate:
         _overwrite(cells[o], found.leaves[i])
     settled = sorted(zip(outputs, [c.node for c in cells], values, strict=True), key=lambda item: item[0])
@@ -379,6 +382,14 @@ def compute(cells: list[Cell], donating: bool = False) -> None:
         if node.bound is None and sys.getrefcount(node) > 2:
             node.bound = share(array)
         del node
+
+
+def _undo(cell: Cell) -> None:
+    """Back to the last value computed: a failed update must not leave a parameter without one."""
+    old = cell.old
+    if old is not None and type(old.bound) is np.ndarray:
+        cell.node, cell.fn, cell.tracks, cell.old = old, None, False, None
+        cell.version += 1
 
 
 def _overwrite(cell: Cell, leaves: Sequence[Node]) -> None:
