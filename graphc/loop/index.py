@@ -283,10 +283,9 @@ def _divide(rest: Expr, by: int) -> Expr:
     low, high = _floor(sums.low, by), _floor(sums.high, by)
     if low == high and not math.isinf(low):
         return const(int(low))
-    coarse, fine, step = _layers(sums, by)
+    major, minor, step = _layers(sums, by)
     if step > 1:
-        major = _build({a: k // step for a, k in coarse}, (sums.constant - fine[1]) // step)
-        return floordiv(major, by // step)
+        return floordiv(add(major, floordiv(minor, step)), by // step)
     if len(sums.terms) == 1 and sums.constant == 0 and sums.terms[0][1] == 1:
         atom = sums.terms[0][0]
         if isinstance(atom, Binary) and isinstance(atom.b, Const):
@@ -304,33 +303,27 @@ def _remainder(rest: Expr, by: int) -> Expr:
     low, high = _floor(sums.low, by), _floor(sums.high, by)
     if low == high and not math.isinf(low):
         return add(rest, -int(low) * by)
-    coarse, fine, step = _layers(sums, by)
+    major, minor, step = _layers(sums, by)
     if step > 1:
-        major = mod(_build({a: k // step for a, k in coarse}, (sums.constant - fine[1]) // step), by // step)
-        return add(mul(major, step), _build(dict(fine[0]), fine[1]))
+        carried = mod(add(major, floordiv(minor, step)), by // step)
+        return add(mul(carried, step), mod(minor, step))
     return _atom("rem", rest, const(by))
 
 
-def _layers(sums: Form, by: int) -> tuple[list[tuple[Expr, int]], tuple[list[tuple[Expr, int]], int], int]:
-    """Split a sum into multiples of the largest step that divides `by`, and a part in range(step).
+def _layers(sums: Form, by: int) -> tuple[Expr, Expr, int]:
+    """(major, minor, step): the sum is step*major + minor, and `step` divides `by`.
 
-    Returns (coarse terms, (fine terms, fine constant), step); step 1 if there is no such split.
+    As many terms as possible are major, which makes the result the same whichever way a position was
+    divided before; step 1 if no term can be.
     """
     terms = sorted(sums.terms, key=lambda t: -abs(t[1]))
     for cut in range(len(terms), 0, -1):
         step = math.gcd(by, *[k for _, k in terms[:cut]])
-        if step == 1:
-            continue
-        fine, constant = terms[cut:], sums.constant % step
-        low: float = constant
-        high: float = constant
-        for atom, k in fine:
-            a, b = _atom_range(atom)
-            low += k * (a if k > 0 else b)
-            high += k * (b if k > 0 else a)
-        if low >= 0 and high < step:
-            return terms[:cut], (fine, constant), step
-    return [], ([], 0), 1
+        if step > 1:
+            whole, constant = divmod(sums.constant, step)
+            major = _build({a: k // step for a, k in terms[:cut]}, whole)
+            return major, _build(dict(terms[cut:]), constant), step
+    return ZERO, ZERO, 1
 
 
 def _unwrap(sums: Form, by: int) -> Form:

@@ -120,3 +120,10 @@ def test_equal_sums_are_one_object():
     assert ix.add(ix.mul(i, 3), j) is ix.add(j, ix.mul(i, 3))
     assert ix.sub(ix.add(i, 5), 5) is i
     assert ix.linear(ix.mul(ix.floordiv(j, 4), 2), j) is None
+
+
+def test_a_position_is_recognised_however_it_was_divided() -> None:
+    """Blocks of 54 or 64 of a range that is walked as (2, 9, 9) or (4, 3, 10): no factor divides another."""
+    for block, shape in [(54, (2, 9, 9)), (60, (4, 3, 10)), (12, (4, 3, 10)), (20, (4, 3, 10))]:
+        position = ix.add(ix.mul(Var(int64, "t", 3), block), Var(int64, "i", block))
+        assert ix.flatten(ix.unflatten(position, shape), shape) is position

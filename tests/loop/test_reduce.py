@@ -8,6 +8,7 @@ import pytest
 
 from graphc import ops
 from graphc.ir.graph import Graph
+from graphc.ir.partition import Group, Partition
 from graphc.ir.types import float64, int64
 from graphc.loop.inplace import statements
 from graphc.loop.ir import Alloc, Kernel, Let, Store, Unary
@@ -117,3 +118,39 @@ def test_special_ops_with_several_tasks() -> None:
     parts = partition(graph, WIDE)
     assert all(c.kernel.tasks > 1 for c in calls_of(parts) if c.kernel.name in ("cumsum", "scatter_add"))
     check(graph, parts)
+
+
+def test_reductions_that_share_no_rows_are_lowered_apart() -> None:
+    """A group that fusion would not form."""
+    x = m.leaf("x", 6, 7)
+    e = ops.exp(x)
+    y = ops.div(e, m.spread(ops.reduce_sum(e, (0,)), e, (1,)))
+    z = ops.mul(y, m.spread(ops.reduce_max(y, (1,)), y, (0,)))
+    graph = m.graph([x], [z])
+    members = tuple(n for n in graph.nodes if n is not x)
+    parts = Partition(graph, (Group(members, (x,), (z,)),))
+    assert len(calls_of(parts)) == 3
+    check(graph, parts)
+
+
+def test_outputs_of_rows_may_stand_in_another_order() -> None:
+    x = m.leaf("x", 2, 5, 12, 3)
+    total = ops.reduce_sum(x, (3,))
+    y = ops.exp(ops.transpose(total, (0, 2, 1)))
+    graph = m.graph([x], [total, y])
+    parts = partition(graph, WIDE)
+    assert len(parts.groups) == 1
+    check(graph, parts)
+    check(graph, partition(graph, NARROW), NARROW)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 10, 11), (2, 9, 9, 8), (5, 7, 3, 6)])
+def test_rows_cut_unevenly(shape: tuple[int, ...]) -> None:
+    """The row of an element is recognised whatever the blocks of the tasks are."""
+    x = m.leaf("x", *shape)
+    wide = m.leaf("w", *shape, 40)
+    y = m.softmax(ops.mul(wide, ops.broadcast(x, wide.shape, (0, 1, 2, 3))))
+    graph = m.graph([x, wide], [y, ops.reduce_max(y, (4,))])
+    parts = partition(graph, WIDE)
+    (call,) = calls_of(parts)
+    assert call.kernel.name == "rows"

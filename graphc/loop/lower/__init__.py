@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
+from graphc.loop.lower.apart import lower_apart
 from graphc.loop.lower.contract import lower_contraction
+from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.pointwise import lower_pointwise
 from graphc.loop.lower.reduce import lower_reduce
 from graphc.loop.lower.special import SPECIAL, lower_special
@@ -40,9 +42,15 @@ def _lower(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
         return lower_contraction(group, machine)
     if kinds & SPECIAL:
         return lower_special(group, machine)
-    if Kind.REDUCE in kinds:
+    if Kind.REDUCE not in kinds:
+        return lower_pointwise(group, machine)
+    try:
         return lower_reduce(group, machine)
-    return lower_pointwise(group, machine)
+    except LoweringError:
+        reductions = tuple([n for n in group.nodes if n.kind is Kind.REDUCE])
+        if reductions == group.outputs == group.outputs[:1]:
+            raise
+        return lower_apart(group, machine, _lower)
 
 
 def _structure(group: Group, machine: Machine) -> tuple[tuple, tuple[Node, ...]]:

@@ -76,8 +76,10 @@ def _probe(rows: Rows, frame: Frame, names: dict[int, Index]) -> Footprint:
             position = output.position(row, place)
             tracer.value(output.node, ix.unflatten(position, output.node.shape))
             found.places.append((position, output.node.dtype.itemsize))
-    for node in rows.scalars:
-        tracer.value(node, ix.unflatten(row, node.shape))
+    for output in rows.scalars:
+        position = output.position(row, ix.ZERO)
+        tracer.value(output.node, ix.unflatten(position, output.node.shape))
+        found.places.append((position, output.node.dtype.itemsize))
     found.add_block(scope.block)
     return found
 

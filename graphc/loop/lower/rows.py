@@ -43,9 +43,12 @@ class Placed:
 
     def position(self, row: Expr, element: Expr) -> Expr:
         total: Expr = ZERO
+        rows = prod([d.extent for d in self.digits if d.of_row])
         for d in self.digits:
-            flat = row if d.of_row else element
-            total = ix.add(total, ix.mul(ix.mod(ix.floordiv(flat, d.stride), d.extent), d.coefficient))
+            value = ix.floordiv(row if d.of_row else element, d.stride)
+            if d.stride * d.extent < (rows if d.of_row else self.size):
+                value = ix.mod(value, d.extent)  # the leading digit needs none
+            total = ix.add(total, ix.mul(value, d.coefficient))
         return total
 
 
@@ -66,7 +69,7 @@ class Rows:
     count: int
     shape: Shape  # a factorisation of the rows
     sweeps: list[Sweep]
-    scalars: list[Node]
+    scalars: list[Placed]
     dims: dict[int, Shape]  # a factorisation of the elements, for each size of a row
     rules: dict[Node, Reduction]
 
@@ -113,7 +116,7 @@ def analyse(frame: Frame) -> Rows:
         placed |= _met_by(node, rows, frame, placed)
     for node in group.outputs:
         if node.type.size == count and node not in placed:
-            rows.scalars.append(node)
+            rows.scalars.append(_of_row(node, rows, frame))
             continue
         at = placed.get(node) or _by_its_reductions(node, rows, frame)
         key = (levels[node], at.size)
@@ -187,14 +190,26 @@ def mixed_radix(
     return tuple(digits)
 
 
+def _of_row(node: Node, rows: Rows, frame: Frame) -> Placed:
+    """Place an output with one value per row: its axes may stand in another order than the rows'."""
+    if _rows_read(node, node.shape, frame)[1]:
+        return _by_its_reductions(node, rows, frame)
+    return Placed(node, 1, (Digit(True, 1, rows.count, 1),))
+
+
+def _rows_read(node: Node, dims: Shape, frame: Frame) -> tuple[Index, list[Expr]]:
+    """Loop variables over `dims`, and the rows at which `node` there reads the group's reductions."""
+    names = variables("x", dims)
+    tracer = Tracer(Scope(), frame)
+    tracer.value(node, ix.unflatten(ix.flatten(names, dims), node.shape))
+    return names, list(dict.fromkeys(p for reads in tracer.reads.values() for p in reads))
+
+
 def _by_its_reductions(node: Node, rows: Rows, frame: Frame) -> Placed:
     """Place an output by the row at which it reads the group's reductions."""
     dims: Shape = node.shape
     for _ in range(4):
-        names = variables("x", dims)
-        tracer = Tracer(Scope(), frame)
-        tracer.value(node, ix.unflatten(ix.flatten(names, dims), node.shape))
-        places = list(dict.fromkeys(p for reads in tracer.reads.values() for p in reads))
+        names, places = _rows_read(node, dims, frame)
         finer = refine(dims, names, places)
         if finer == dims:
             break

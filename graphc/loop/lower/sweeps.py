@@ -128,9 +128,10 @@ class Nest:
     def scalars(self, row: Expr) -> None:
         """Store the outputs with one value per row."""
         values = []
-        for node in self.rows.scalars:
-            index = ix.unflatten(row, node.shape)
-            values.append((node, ix.flatten(index, node.shape), self.evaluator.value(node, index)))
+        for output in self.rows.scalars:
+            position = output.position(row, ZERO)
+            value = self.evaluator.value(output.node, ix.unflatten(position, output.node.shape))
+            values.append((output.node, position, value))
         for node, place, value in values:
             self.frame.store(self.scope, node, place, value)
 

@@ -1,0 +1,44 @@
+"""The way out when the reductions of a group do not share loops: a kernel for each reduction and each output.
+
+Fusion does not form such groups knowingly; whatever it forms is still computed, only slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.ir.node import Kind, Node
+from graphc.ir.partition import Group
+from graphc.loop.lowered import KernelCall, Temp
+from graphc.program import Machine
+
+Lower = Callable[[Group, Machine], tuple[KernelCall, ...]]
+
+
+def lower_apart(group: Group, machine: Machine, lower: Lower) -> tuple[KernelCall, ...]:
+    """Lower every reduction and every output of `group` by itself; values in between are temporaries."""
+    stored: dict[Node, Node | Temp] = {x: x for x in group.inputs}
+    calls: list[KernelCall] = []
+    for node in group.nodes:
+        if node.kind is not Kind.REDUCE and node not in group.outputs:
+            continue
+        part = _part(node, group.nodes, stored)
+        stored[node] = node if node in group.outputs else Temp("value", node.type)
+        for call in lower(part, machine):
+            args = tuple([a if isinstance(a, Temp) else stored[a] for a in call.args])
+            calls.append(KernelCall(call.kernel, args, call.writes))
+    return tuple(calls)
+
+
+def _part(node: Node, members: Sequence[Node], stored: dict[Node, Node | Temp]) -> Group:
+    """What it takes to compute `node` from stored values."""
+    needed, inputs = {node}, {}
+    stack = list(node.inputs)
+    while stack:
+        x = stack.pop()
+        if x in stored:
+            inputs[x] = None
+        elif x not in needed:
+            needed.add(x)
+            stack.extend(x.inputs)
+    return Group(tuple([n for n in members if n in needed]), tuple(inputs), (node,))
