@@ -54,6 +54,7 @@ STAGES = [
     "simplify",
     "fold",
     "cleanup",
+    "remat",
     "checks",
     "partition",
     "loops",
