@@ -13,16 +13,20 @@ from .random_programs import random_program
 
 TOLERANCE_ULPS = {float32: 3e3, float64: 1e4}  # of the largest element: sums, differences, gradients
 
+# Programs that were once lowered wrongly: sums split into tasks that turned out to be one, run over as
+# often as there are rows; outputs of other axis order than the reductions they are fused with.
+FOUND = (1046, 1128, 1212, 1235, 1317, 1331, 1397, 1401, 1508)
+
 
 def copies(arrays: list[np.ndarray]) -> list[np.ndarray]:
     return [a.copy() for a in arrays]
 
 
 @pytest.mark.parametrize("dtype", [float32, float64], ids=lambda t: t.name)
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", [*range(24), *FOUND])
 def test_native(seed: int, dtype: DType) -> None:
     """Twice, since the second call finds the state that the first one left."""
-    graph, donate, arrays = random_program(seed, dtype)
+    graph, donate, arrays = random_program(seed, dtype, steps=18)
     native, reference = (pipeline.compile(graph, donate, name) for name in ("llvm", "reference"))
     given, expected_given = copies(arrays), copies(arrays)
     for step in range(2):

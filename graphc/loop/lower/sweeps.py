@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from graphc.ir.node import Node
@@ -70,7 +70,7 @@ class Nest:
         return box.dims[box.vector] <= box.lanes
 
     def _pass_by_lanes(self, sweep: Sweep, row: Expr, totals: list[Buffer], box: Box) -> None:
-        vector = replace(box, dims=(box.dims[box.vector],), vector=0)  # type: ignore[index]
+        vector = Box((box.dims[box.vector],), 0, box.lanes, inner=box.inner)  # type: ignore[index]
         with enter(self.scope, vector) as lane:
             parts = [self.accumulator(node) for node in sweep.reductions]
             serial = [box.dims[d] for d in box.serial]
