@@ -21,6 +21,7 @@ from graphc.program import Machine
 
 SMALL = 1 << 15  # elements that one task may sweep alone
 ROWS = 8  # fewer rows than this are too few tasks for a big sweep
+COLUMNS = 32  # neighbouring columns that are walked together
 LIMIT = 96  # most members of a cluster: bounds compile time
 
 
@@ -118,7 +119,7 @@ class Fitter:
                 return None
             return replace(fit, axes={**fit.axes, node: place})
         level = self._level(fit, node)
-        if level and node.type.size > fit.size and not self._keeps(fit.size, node):
+        if level and node.type.size > fit.size and not self._keeps(fit.size, node, place):
             return None
         return replace(fit, axes={**fit.axes, node: place}, level={**fit.level, node: level})
 
@@ -144,7 +145,7 @@ class Fitter:
         elif place != kept:
             return None
         level = self._level(fit, node)
-        if level and not self._keeps(fit.size, x):
+        if level and not self._keeps(fit.size, x, kept):
             return None
         return replace(
             fit,
@@ -166,13 +167,20 @@ class Fitter:
                     pending.append(s)
         return level
 
-    def _keeps(self, rows: int, swept: Node) -> bool:
-        """Whether sweeping rows of `swept` once more is better than another kernel."""
+    def _keeps(self, rows: int, swept: Node, axes: Axes) -> bool:
+        """Whether sweeping the rows of `swept` (whose row axes are given) once more beats another kernel.
+
+        A sweep reads what another kernel would read, and stores nothing in between; but a kernel of its own
+        can cut few rows into parts, and can walk columns in the order of memory.
+        """
         elements = swept.type.size
         if elements <= SMALL:
             return True
-        row = 2 * elements // max(rows, 1) * swept.dtype.itemsize
-        return rows >= ROWS and row <= self.machine.l2_bytes // 2
+        if rows < ROWS:
+            return False
+        columns = bool(axes) and axes[-1] == proper(swept.shape)[-1]
+        panel = 2 * elements // rows * COLUMNS * swept.dtype.itemsize
+        return not columns or panel <= self.machine.l2_bytes // 2
 
     # ----------------------------------------------------------------------- clusters
 

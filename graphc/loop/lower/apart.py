@@ -32,7 +32,8 @@ def lower_apart(group: Group, machine: Machine, lower: Lower) -> tuple[KernelCal
 
 def _part(node: Node, members: Sequence[Node], stored: dict[Node, Node | Temp]) -> Group:
     """What it takes to compute `node` from stored values."""
-    needed, inputs = {node}, {}
+    needed = {node}
+    inputs: dict[Node, None] = {}
     stack = list(node.inputs)
     while stack:
         x = stack.pop()

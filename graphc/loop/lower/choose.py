@@ -68,7 +68,9 @@ def _probe(rows: Rows, frame: Frame, names: dict[int, Index]) -> Footprint:
     scope = Scope()
     tracer = Tracer(scope, frame)
     row = ix.flatten(names[ROWS], rows.shape)
+    longest = 0
     for sweep in rows.sweeps:
+        before = len(scope.block)
         place = ix.flatten(names[sweep.size], rows.dims[sweep.size]) if sweep.size else ix.ZERO
         for node in sweep.reductions:
             found.add_value(element(tracer, node, rows.rules[node], row, place))
@@ -76,11 +78,13 @@ def _probe(rows: Rows, frame: Frame, names: dict[int, Index]) -> Footprint:
             position = output.position(row, place)
             tracer.value(output.node, ix.unflatten(position, output.node.shape))
             found.places.append((position, output.node.dtype.itemsize))
+        longest = max(longest, len(scope.block) - before)
     for output in rows.scalars:
         position = output.position(row, ix.ZERO)
         tracer.value(output.node, ix.unflatten(position, output.node.shape))
         found.places.append((position, output.node.dtype.itemsize))
     found.add_block(scope.block)
+    found.lets = longest
     return found
 
 

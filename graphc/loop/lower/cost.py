@@ -31,7 +31,7 @@ def tasks_wanted(work: float) -> int:
 
 def vectors_wanted(lets: int) -> int:
     """Machine vectors per iteration: several give independent work, but long bodies need the registers."""
-    return 4 if lets <= 6 else 2 if lets <= 24 else 1
+    return 4 if lets <= 10 else 2 if lets <= 32 else 1
 
 
 def widest(nodes: tuple[Node, ...]) -> int:

@@ -13,8 +13,6 @@ from graphc.loop.lower.nest import Index, variables
 from graphc.loop.lower.rows import Digit, Placed, Rows, Sweep, Tracer, element, mixed_radix
 from graphc.loop.lower.scope import Scope
 
-MOST_BYTES = 1 << 16  # of a row's kept values: they should stay near
-
 
 @dataclass(frozen=True, eq=False)
 class Kept:
@@ -25,14 +23,14 @@ class Kept:
     later: frozenset[int]
 
 
-def dear_values(rows: Rows, frame: Frame) -> list[Kept]:
-    """The values worth keeping, in topological order."""
+def dear_values(rows: Rows, frame: Frame, room: int) -> list[Kept]:
+    """The values worth keeping, in topological order, as long as those of a row take at most `room` bytes."""
     members = frame.group.nodes
     dear = {n for n in members if n.kind is Kind.ELEMENTWISE and n.op.cost >= cost.DEAR}
     if not dear or len(rows.sweeps) < 2:
         return []
     met = [_met(sweep, rows, frame, dear) for sweep in rows.sweeps]
-    kept, room = [], MOST_BYTES
+    kept = []
     for node in members:
         at = [i for i, found in enumerate(met) if node in found]
         if len(at) < 2 or len({(rows.sweeps[i].size, met[i][node]) for i in at}) != 1:

@@ -40,7 +40,7 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     scope = Scope()
     nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
     if plan.name == "rows":
-        nest.keep(dear_values(rows, frame))
+        nest.keep(dear_values(rows, frame, machine.l2_bytes // 4))
     with enter(scope, plan.rows, frame.task()) as first:
         for offset in plan.rows.offsets:
             row = ix.add(first, offset)
