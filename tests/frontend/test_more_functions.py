@@ -1,4 +1,4 @@
-"""The less common functions and methods against torch: values, dtypes, gradients; random ones by their moments."""
+"""The less common functions and methods against torch: values, dtypes, gradients; moments of random ones."""
 
 from __future__ import annotations
 
