@@ -7,6 +7,7 @@ from typing import Any
 
 from graphc.frontend.tensor import Tensor
 from graphc.nn import functional as F
+from graphc.nn.distance import PairwiseDistance
 from graphc.nn.loss import _Loss, _WeightedLoss
 
 
@@ -145,7 +146,7 @@ class TripletMarginWithDistanceLoss(_Loss):
             raise ValueError(
                 f"TripletMarginWithDistanceLoss: expected margin to be greater than 0, got {margin} instead"
             )
-        self.distance_function = F.pairwise_distance if distance_function is None else distance_function
+        self.distance_function = PairwiseDistance() if distance_function is None else distance_function
         self.margin = margin
         self.swap = swap
 
