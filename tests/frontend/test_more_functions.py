@@ -84,6 +84,7 @@ CONSTANT: dict[str, tuple[Callable[..., Any], list[np.ndarray]]] = {
     "positions of cummin": (lambda T, x: T.cummin(x, 0)[1], [I]),
     "positions of kthvalue": (lambda T, x: T.kthvalue(x, 3, dim=1)[1], [A]),
     "positions of topk": (lambda T, x: T.topk(x, 2, dim=1)[1], [A]),
+    "argwhere": (lambda T, x: T.argwhere(x > 0), [I]),
     "bitwise_not": (lambda T, x: T.bitwise_not(x), [I]),
     "bitwise_not of bools": (lambda T, x: T.bitwise_not(x > 0), [I]),
     "fix": (lambda T, x: T.fix(3 * x), [A]),
@@ -120,6 +121,20 @@ def test_questions_about_tensors() -> None:
         assert not T.is_complex(x)
         assert tuple(T.broadcast_shapes((3, 1), (2, 1, 4))) == (2, 3, 4)
     assert gc.nelement(gc.zeros(2, 3)) == 6
+
+
+def test_there_is_no_cuda() -> None:
+    """Programs that ask before they use it go on with the CPU; what they call anyway does nothing."""
+    assert not gc.cuda.is_available()
+    assert gc.cuda.device_count() == 0
+    for call in (gc.cuda.synchronize, gc.cuda.empty_cache):
+        call()
+    gc.manual_seed(3)
+    first = gc.rand(2).tolist()
+    gc.manual_seed(3)
+    gc.cuda.manual_seed(4)
+    gc.cuda.manual_seed_all(4)
+    assert gc.rand(2).tolist() == first
 
 
 def test_dtypes_of_results() -> None:

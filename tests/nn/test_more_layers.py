@@ -213,3 +213,24 @@ def test_older_names_of_initialisers_warn():
             first = old(graphc.empty(4, 3, 3)).tolist()
         graphc.manual_seed(6)
         assert first == new(graphc.empty(4, 3, 3)).tolist()
+
+
+def test_total_norm_and_the_older_name_of_clipping():
+    for kind in (1.0, 2.0, float("inf")):
+        ours, theirs = (
+            T.nn.utils.get_total_norm([T.from_numpy(a.copy()) for a in (X, LINE)], kind)
+            for T in (graphc, torch)
+        )
+        close(f"norm {kind}", ours, theirs)
+    gradients = []
+    for name in ("clip_grad_norm", "clip_grad_norm_"):
+        w = graphc.from_numpy(X.copy()).requires_grad_(True)
+        (w * w).sum().backward()
+        if name == "clip_grad_norm":
+            with pytest.warns(FutureWarning, match="deprecated"):
+                graphc.nn.utils.clip_grad_norm([w], 0.5)
+        else:
+            graphc.nn.utils.clip_grad_norm_([w], 0.5)
+        gradients.append(w.grad.tolist())
+    assert gradients[0] == gradients[1]
+    assert np.linalg.norm(gradients[0]) == pytest.approx(0.5, rel=1e-4)

@@ -187,6 +187,7 @@ def test_worker_info_init_and_results_in_any_order():
 
     def start(number):
         info = data.get_worker_info()
+        assert isinstance(info, data.WorkerInfo)
         seen.append((number, info.id, info.num_workers, info.seed))
         info.dataset.n = 100 + number  # this worker's copy only
 
@@ -260,3 +261,14 @@ def test_signature(name):
         pytest.skip("no signature")
     mine, wanted = list(ours.parameters), list(theirs.parameters)
     assert mine == wanted or {"args", "kwargs"} & set(wanted)
+
+
+def test_default_convert_makes_tensors_of_arrays_wherever_they_are():
+    given = {"a": np.ones(2, np.float32), "b": [np.int64(3), "text"], "c": (np.zeros(1), None)}
+    found = data.default_convert(given)
+    assert found["a"].tolist() == [1, 1]
+    assert found["b"][0].item() == 3
+    assert found["b"][1] == "text"
+    assert found["c"][0].dtype is graphc.float64
+    assert found["c"][1] is None
+    assert data.default_convert(found["a"]) is found["a"]

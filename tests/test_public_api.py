@@ -1,0 +1,92 @@
+"""Every public name is documented, and named by some test beside this one."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import types
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+MODULES = [
+    "graphc",
+    "graphc.autograd",
+    "graphc.cuda",
+    "graphc.nn",
+    "graphc.nn.functional",
+    "graphc.nn.init",
+    "graphc.nn.utils",
+    "graphc.optim",
+    "graphc.optim.lr_scheduler",
+    "graphc.utils.data",
+]
+# Names that no test spells out, with the reason.
+EXEMPT = {
+    "_LRScheduler": "the older name of LRScheduler",
+    "LRScheduler": "the base class of schedulers: test_schedules.py runs its subclasses",
+    "Sampler": "the base class of samplers: test_data.py runs its subclasses",
+}
+
+
+def public(module: types.ModuleType) -> dict[str, object]:
+    """The names a user may import: `__all__`, or else what is neither private nor from another library."""
+    names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
+    found = {name: getattr(module, name) for name in names}
+    return {
+        name: value
+        for name, value in found.items()
+        if not isinstance(value, types.ModuleType)
+        and str(getattr(value, "__module__", "graphc")).startswith("graphc")
+    }
+
+
+def words(source: str) -> set[str]:
+    """Identifiers of a program and the words of its strings (tables of cases name functions in strings)."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.alias):
+            found.update(node.name.split("."))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.update("".join(c if c.isidentifier() or c.isdigit() else " " for c in node.value).split())
+    return found
+
+
+NAMES = [(m, name) for m in MODULES for name in sorted(public(importlib.import_module(m)))]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_names_are_documented(module: str) -> None:
+    values = public(importlib.import_module(module))
+    assert values
+    bare = [
+        name
+        for name, value in values.items()
+        if callable(value) and not (vars(value).get("__doc__") if isinstance(value, type) else value.__doc__)
+    ]
+    assert not bare, f"{module}: no docstring on {', '.join(bare)}"
+
+
+def test_public_names_are_tested() -> None:
+    named: set[str] = set()
+    for path in TESTS.rglob("test_*.py"):
+        if path != Path(__file__):
+            named |= words(path.read_text())
+    missing = [f"{module}.{name}" for module, name in NAMES if name not in named and name not in EXEMPT]
+    assert not missing, f"no test names {', '.join(missing)}"
+    stale = set(EXEMPT) & named
+    assert not stale, f"{', '.join(stale)} need no exemption any more"
+
+
+def test_lists_of_names_are_complete() -> None:
+    """What `__all__` promises exists, and is named once."""
+    for name in MODULES:
+        module = importlib.import_module(name)
+        listed = getattr(module, "__all__", [])
+        assert len(set(listed)) == len(listed), f"{name}.__all__ names something twice"
+        assert all(hasattr(module, n) for n in listed)
