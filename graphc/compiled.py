@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
 
 from graphc.ir.graph import Graph
 from graphc.program import Executable, Plan
+
+REUSED = 256 << 10  # outputs from this many bytes on are written over once nobody holds them any more
+UNHELD = 3  # references to such an array from `Program._output`: the table's, the variable's, the question's
 
 Explain = Callable[[Sequence[np.ndarray], int], Exception]
 
@@ -88,6 +93,8 @@ class Program:
         self.plan = plan
         self.origin = origin
         self._explain = explain
+        self._called = False
+        self._outputs: dict[int, np.ndarray] = {}
 
     @property
     def donated(self) -> dict[int, int]:
@@ -102,12 +109,23 @@ class Program:
         for i, o in code.state:
             outputs[o] = inputs[i]
         for o, shape, dtype in code.fresh:
-            outputs[o] = np.empty(shape, dtype)
+            outputs[o] = self._output(o, shape, dtype)
+        self._called = True
         if code.executable is not None:
             status = code.run(inputs, outputs)
             if status:
                 raise self._explain(inputs, status)
         return outputs
+
+    def _output(self, position: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array for an output. Fresh memory costs page faults, several times the price of filling it:
+        a program that is called again reuses a large output that its caller has dropped."""
+        if not self._called or dtype.itemsize * math.prod(shape) < REUSED:
+            return np.empty(shape, dtype)
+        array = self._outputs.get(position)
+        if array is None or getrefcount(array) != UNHELD:
+            array = self._outputs[position] = np.empty(shape, dtype)
+        return array
 
     def __del__(self) -> None:
         code = getattr(self, "code", None)

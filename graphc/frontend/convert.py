@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
 
 from graphc import ops
+from graphc.frontend.cell import Cell
 from graphc.frontend.errors import fail
 from graphc.frontend.lazy import value
 from graphc.frontend.methods import attach, method
@@ -70,13 +72,31 @@ def tolist(self: Tensor) -> Any:
 
 @method(function=False)
 def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
-    """A copy as a NumPy array. RuntimeError for a tensor that requires grad, unless `force`."""
+    """The value as a NumPy array of the caller's own: a copy, unless nobody else refers to the tensor.
+    RuntimeError for a tensor that requires grad, unless `force`."""
     if self.requires_grad and not force:
         raise fail(
             RuntimeError,
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.",
         )
-    return value(self).copy()
+    array = value(self)
+    if getrefcount(self) <= TEMPORARY and _is_sole_owner(self._cell) and array.flags.writeable:
+        return array  # as in model(x).numpy(): the tensor is gone after this call, so nobody else has it
+    return array.copy()
+
+
+def _is_sole_owner(cell: Cell) -> bool:
+    """Whether nothing but one tensor refers to a cell, and nothing but the cell to its value's node."""
+    alone = cell.view is None and cell.fn is None and not cell.vars
+    return alone and getrefcount(cell) <= 3 and getrefcount(cell.node) <= 2
+
+
+class _Probe:
+    def held(self) -> int:
+        return getrefcount(self)
+
+
+TEMPORARY = _Probe().held()  # references to the object of a method call that nobody else refers to
 
 
 def _array(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
