@@ -194,11 +194,11 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     tasks = sizes.batch * row_blocks * col_blocks * b.split
     worth = min(THREADS[-1], max(1, int(2.0 * results * sizes.k / SMALL)))
     even = row_blocks * b.row_tiles * col_blocks * b.col_panels / (row_tiles * panels)
-    return work * (1 + (even - 1) / 4) * _idle(tasks, worth) + before + after + TASK * tasks
+    return work * (1 + (even - 1) / 4) * idle(tasks, worth) + before + after + TASK * tasks
 
 
 @cache
-def _idle(tasks: int, worth: int) -> float:
+def idle(tasks: int, worth: int) -> float:
     """How much longer `tasks` equal tasks take than if they could be cut at will, over the usual numbers of
     threads; but no more threads are waited for than the work is `worth`."""
     threads = [min(t, worth) for t in THREADS]

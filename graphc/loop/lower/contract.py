@@ -21,6 +21,7 @@ from graphc.loop.lower.problem import Contraction, dot_problem
 from graphc.loop.lower.split import combine_call
 from graphc.loop.lower.stage import stage_call
 from graphc.loop.lower.tiled import Tiled
+from graphc.loop.lower.windows import plan_windows, windows_calls
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
@@ -60,7 +61,8 @@ def _lower(problem: Contraction, group: Group, machine: Machine) -> list[KernelC
     if not problem.anchor.type.size or not math.prod((*problem.batch, *problem.rows, *problem.cols)):
         return []
     name = problem.anchor.op.name
-    problem = merged(problem, partial(place, group, flat_buffer))
+    windows = plan_windows(problem, machine)
+    whole, problem = problem, merged(problem, partial(place, group, flat_buffer))
     ways = [_way(problem, group), _way(problem.swapped(), group)]
     form = choose_form(problem, ways[0].a, ways[0].b, _last(ways[0].c), machine)
     _, m, n, k = problem.sizes
@@ -68,6 +70,8 @@ def _lower(problem: Contraction, group: Group, machine: Machine) -> list[KernelC
     if tileable and min(m, n) >= THIN:
         chosen = [(way, *choose_blocks(_sizes(way, machine), machine)) for way in ways]
         way, blocking, cost = min(chosen, key=lambda c: c[2])
+        if windows is not None and windows[1] < min(cost, form.cost * math.prod(problem.sizes)):
+            return windows_calls(whole, windows[0], group, machine, name)
         if cost < form.cost * math.prod(problem.sizes):
             return _tiled(way, blocking, group, machine, name)
     return [direct_call(problem, form, Fused(group, problem.anchor), machine, name)]

@@ -20,7 +20,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import Shape
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr
-from graphc.loop.lower.problem import Access, Contraction, Index
+from graphc.loop.lower.problem import Access, Contraction, Index, Window
 
 
 def conv_problems(node: Node) -> tuple[Contraction, ...]:
@@ -82,7 +82,10 @@ def _forward(node: Node) -> Contraction:
     def c(group: Index, row: Index, col: Index) -> Index:
         return (col[0], _channel(group, row[0], outs), *col[1:])
 
-    return Contraction(node, _groups(node), (outs,), (node.shape[0], *space), (ins, *at.kernel), a, b, c)
+    still = all(s == 1 for s in at.stride)
+    window = Window(at.input_spatial, tuple(-p for p in at.low), at.dilation) if still else None
+    cols, depth = (node.shape[0], *space), (ins, *at.kernel)
+    return Contraction(node, _groups(node), (outs,), cols, depth, a, b, c, window)
 
 
 def _weight_grad(node: Node) -> Contraction:
@@ -175,4 +178,5 @@ def _input_grad(node: Node, phase: Phase) -> Contraction:
         a,
         b,
         c,
+        Window(extents, tuple(axis.base for axis in phase), tuple(-axis.back for axis in phase)),
     )

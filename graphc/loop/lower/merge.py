@@ -44,6 +44,7 @@ def merged(problem: Contraction, find: Find) -> Contraction:
         a=lambda b, m, k: old_a(batch(b), rows(m), depth(k)),
         b=lambda b, k, n: old_b(batch(b), depth(k), cols(n)),
         c=lambda b, m, n: old_c(batch(b), rows(m), cols(n)),
+        window=None,
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.loop import index as ix
-from graphc.loop.ir import Buffer, Expr, identity_of
+from graphc.loop.ir import Buffer, Expr, Var, identity_of
 from graphc.loop.lower.columns import Segment, one_run, segments
 from graphc.loop.lower.depth import DepthBlock
 from graphc.loop.lower.fused import Fused
@@ -29,6 +30,9 @@ from graphc.loop.lower.problem import Access, Contraction, Index
 CLIP = 25.0  # cycles to work out the limits of a run for one tap
 SCATTER = 1.3  # cycles to store an element of a run along k into its column
 BLOCK = 1024  # k in a usual panel
+CONFLICT = 12.0  # cycles more to load a vector whose cache line has been evicted by others of its set
+PAGE = 4096  # bytes after which addresses fall into the same cache set
+WAYS = 8  # cache lines that a set holds
 LINE = 4.0  # cycles to start a run along k in one of many columns
 
 
@@ -56,6 +60,7 @@ def choose_way(problem: Contraction, layout: Layout, lanes: int, width: int) -> 
     copy = COPY if layout.along_side else STRIDED if step in SHUFFLED else width * GATHER
     free = [v for v in depth if not any(ix.depends(c, v) for c, _ in bounds)]
     walk = min(math.prod(v.extent for v in free), max(1, BLOCK // math.prod(problem.depth[1:])))
+    copy += CONFLICT if _conflicting(problem, layout, free) else 0.0
     start = RUN + (CLIP / walk if bounded else 0.0)
     ways = [(Way.TAPS, (start + copy * -(-run // width)) / run)]
     if layout.along_depth and not bounded:
@@ -64,6 +69,17 @@ def choose_way(problem: Contraction, layout: Layout, lanes: int, width: int) -> 
     if layout.along_depth and bounded:
         ways.append((Way.COLUMNS, CLIPPED_RUN / problem.depth[-1] + SCATTER))
     return min(ways, key=lambda w: w[1])
+
+
+def _conflicting(problem: Contraction, layout: Layout, walk: Sequence[Var]) -> bool:
+    """Whether a walk along some axes of K meets more cache lines of one set than it holds, so that the next
+    tap, which wants the same lines, finds none of them."""
+    steps = dict(zip((v.name for v in symbols("k", problem.depth)), layout.depth, strict=True))
+    for axis in walk:
+        step = steps[axis.name]
+        if step and axis.extent * math.gcd(step * problem.anchor.dtype.itemsize, PAGE) > WAYS * PAGE:
+            return math.prod(problem.depth) > axis.extent
+    return False
 
 
 class Panels:

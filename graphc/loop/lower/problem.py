@@ -27,6 +27,19 @@ class Access:
     bounds: tuple[tuple[Expr, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class Window:
+    """B is read under a window that moves by single elements.
+
+    With columns (image, *q) and depth (channel, *t), the spatial coordinates of b(batch, depth, col) are
+    q + base + t*step; elements outside range(extents) are zeros.
+    """
+
+    extents: Shape
+    base: tuple[int, ...]
+    step: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Contraction:
     """`anchor`'s value (or the part of it that `c` reaches) as a packed contraction.
@@ -34,6 +47,7 @@ class Contraction:
     batch, rows, cols, depth  extents of the axes of b, m, n and k
     a(b, m, k), b(b, k, n)    where the operand elements are
     c(b, m, n)                index of the anchor's element
+    window                    what is known about B if this is a convolution at unit stride
     """
 
     anchor: Node
@@ -44,6 +58,7 @@ class Contraction:
     a: Callable[[Index, Index, Index], Access]
     b: Callable[[Index, Index, Index], Access]
     c: Callable[[Index, Index, Index], Index]
+    window: Window | None = None
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -65,6 +80,7 @@ class Contraction:
             a=lambda batch, row, depth: b(batch, depth, row),
             b=lambda batch, depth, col: a(batch, col, depth),
             c=lambda batch, row, col: c(batch, col, row),
+            window=None,
         )
 
 
