@@ -85,7 +85,7 @@ def plot(history: dict[str, list[float]], matrix: np.ndarray, path: Path) -> Non
     left.set(xlabel="epoch", ylabel="loss", yscale="log")
     twin = left.twinx()
     twin.plot(history["accuracy"], color="tab:orange", label="validation accuracy")
-    twin.set(ylabel="accuracy", ylim=(0.8, 1.0))
+    twin.set(ylabel="accuracy", ylim=(0.8, 1.005))
     lines = left.get_lines() + twin.get_lines()
     left.legend(lines, [line.get_label() for line in lines], loc="center right")
     right.imshow(matrix, cmap="Blues")

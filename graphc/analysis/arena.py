@@ -50,7 +50,7 @@ def pack(intervals: Sequence[Interval]) -> tuple[list[int], int]:
         if best[1] <= bound:
             break
     assert best is not None
-    return best
+    return best[0], aligned(best[1])
 
 
 _ORDERS: tuple[Callable[[Interval], tuple], ...] = (
