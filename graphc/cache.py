@@ -158,9 +158,9 @@ class Store:
                 if create:
                     self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 status = self._folder.stat()
-            except FileNotFoundError:
-                return False
             except OSError as error:
+                if isinstance(error, FileNotFoundError) and not create:
+                    return False
                 self._switch_off(f"cannot use the folder {self._folder}: {error.strerror}")
                 return False
             problem = _why_unsafe(status)

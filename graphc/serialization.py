@@ -1,8 +1,8 @@
 """Checkpoints: `graphc.save` and `graphc.load`, as safetensors with JSON metadata. Never pickle.
 
 A file is a plain safetensors file that other tools can read. Its metadata hold, as JSON, how the
-tensors stand in the object that was saved, and a checksum of each. Files are written beside their
-target and renamed, so that a failed save leaves the old file as it was.
+tensors stand in the object that was saved, a checksum of each, and one of their own. Files are written
+beside their target and renamed, so that a failed save leaves the old file as it was.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from graphc.ir.types import BY_NAME, DType
 
 _VERSION = 1
 _KEY = "graphc"
+_SUM = "graphc.crc32"  # the metadata's own checksum
 
 
 class CheckpointError(ValueError):
@@ -154,7 +155,7 @@ def save(obj: Any, f: str | os.PathLike | IO[bytes]) -> None:
     sums = {name: zlib.crc32(_bytes(array)) for name, array in packer.arrays.items()}
     text = json.dumps({"version": _VERSION, "structure": structure, "crc32": sums}, allow_nan=False)
     library = _safetensors()
-    metadata = {_KEY: text}
+    metadata = {_KEY: text, _SUM: str(zlib.crc32(text.encode()))}
     if not isinstance(f, str | os.PathLike):
         f.write(library.numpy.save(packer.arrays, metadata))
         return
@@ -212,7 +213,7 @@ def load(
         raise CheckpointError(
             f"graphc.load: {name} is damaged or is not a safetensors file: {error}"
         ) from error
-    if _KEY not in metadata:
+    if not {_KEY, _SUM} & metadata.keys():
         return {k: from_array(v) for k, v in tensors.items()}
     try:
         held = json.loads(metadata[_KEY])
@@ -223,6 +224,8 @@ def load(
         raise CheckpointError(
             f"graphc.load: {name} has format version {version}, and this graphc reads version {_VERSION}"
         )
+    if metadata.get(_SUM) != str(zlib.crc32(metadata[_KEY].encode())):
+        raise CheckpointError(f"graphc.load: {name} is damaged: the checksum of its metadata is wrong")
     for key, array in tensors.items():
         if zlib.crc32(_bytes(array)) != sums.get(key):
             raise CheckpointError(f"graphc.load: {name} is damaged: the checksum of tensor {key!r} is wrong")

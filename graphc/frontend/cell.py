@@ -42,10 +42,11 @@ class Cell:
     tracks  the node depends on differentiable leaves although the value does not require grad
     trace   the trace during which the cell was made
     old     the input node of the last value computed, whose buffer the next value may take over
+    past    what in-place changes have replaced since then, for the case that one fails: (step, node)
     vars    the nodes that stand for leaves on this cell, bound to `old` or to the present value
     """
 
-    __slots__ = ("__weakref__", "fn", "node", "old", "trace", "tracks", "vars", "version", "view")
+    __slots__ = ("__weakref__", "fn", "node", "old", "past", "trace", "tracks", "vars", "version", "view")
 
     def __init__(self, node: Node, fn: GradFn | None = None, tracks: bool = False) -> None:
         self.node = node
@@ -54,6 +55,7 @@ class Cell:
         self.version = 0
         self.view: View | None = None
         self.old: Node | None = None
+        self.past: list[tuple[int, Node]] | None = None
         self.vars: list[weakref.ref[Node]] | None = None
         self.trace = MODE.trace
 
@@ -72,6 +74,12 @@ def fresh_input(type_: TensorType, bound: Any = None) -> Node:
 def leaf_node(array: np.ndarray) -> Node:
     """A new input node whose value is `array` (which must not be written to by anybody else)."""
     return fresh_input(TensorType(array.shape, from_numpy_dtype(array.dtype)), array)
+
+
+class Steps:
+    """`count` goes up when an optimizer steps: what one step changes is undone together."""
+
+    count = 0
 
 
 class Sharing:

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from graphc.frontend.errors import fail
 from graphc.ir.graph import Graph
 
 
@@ -21,4 +22,7 @@ def compile_graph(graph: Graph, donate: Mapping[int, int], backend: str) -> Any:
 
 def check_backend(name: str) -> None:
     """ValueError unless a backend is registered as `name`."""
-    importlib.import_module("graphc.backend").load(name)
+    try:
+        importlib.import_module("graphc.backend").load(name)
+    except ValueError as error:
+        raise fail(ValueError, str(error)) from None

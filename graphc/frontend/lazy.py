@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend.cell import Cell, fresh_input, share
-from graphc.frontend.compiler import compile_graph
+from graphc.frontend.cell import Cell, Steps, fresh_input, share
+from graphc.frontend.compiler import check_backend, compile_graph
 from graphc.frontend.errors import TracerError, here
 from graphc.frontend.modes import MODE
 from graphc.frontend.tensor import Tensor, refresh
@@ -313,7 +313,7 @@ def _settle(cell: Cell, array: np.ndarray) -> None:
         cell.tracks = False
     else:
         node.bound = array
-    cell.old = None
+    cell.old = cell.past = None
 
 
 def _forget(tensor: Tensor) -> None:
@@ -332,6 +332,7 @@ def _resolve(cell: Cell) -> bool:
     if type(bound) is np.ndarray:
         if seen is not node:
             node.bound = share(bound)
+        cell.past = None
         return True
     if seen.op is CONSTANT:
         _settle(cell, np.ascontiguousarray(seen.attrs.array).reshape(seen.type.shape))
@@ -355,13 +356,13 @@ def realise(tensors: Sequence[Tensor]) -> None:
 
 
 def compute(cells: list[Cell], donating: bool = False) -> None:
-    """Run one program for the values of `cells`. If it fails, changes that were part of it are undone."""
+    """Run one program for the values of `cells`. If a check fails, in-place changes are undone."""
     found = canonical([c.node for c in cells])
     outputs = tuple([found.index[c.node] for c in cells])
     donate = _donations(cells, outputs, found) if donating else ()
     try:
         values = run(found, outputs, donate)
-    except Exception:
+    except IndexError:
         for cell in cells:
             _undo(cell)
         raise
@@ -385,11 +386,22 @@ def compute(cells: list[Cell], donating: bool = False) -> None:
 
 
 def _undo(cell: Cell) -> None:
-    """Back to the last value computed: a failed update must not leave a parameter without one."""
-    old = cell.old
-    if old is not None and type(old.bound) is np.ndarray:
-        cell.node, cell.fn, cell.tracks, cell.old = old, None, False, None
+    """Take back what the failed step, or any change that needs the check that failed, did to a cell.
+
+    A parameter must not be left without a value, nor a counter have counted a step that was none.
+    """
+    past, cell.past = cell.past, None
+    node = cell.node
+    while past and (past[-1][0] == Steps.count or _is_checked(node)):
+        _, node = past.pop()
+    if node is not cell.node and not _is_checked(node):
+        cell.node, cell.fn, cell.tracks, cell.old = node, None, False, None
         cell.version += 1
+
+
+def _is_checked(node: Node) -> bool:
+    """Whether computing a node makes the program check something."""
+    return any(n.kind is Kind.CHECK for n in canonical([node]).order)
 
 
 def _overwrite(cell: Cell, leaves: Sequence[Node]) -> None:
@@ -470,5 +482,9 @@ def value(tensor: Tensor) -> np.ndarray:
 
 
 def set_backend(name: str) -> None:
-    """Choose the backend of programs compiled from now on ("llvm", or "reference": NumPy)."""
+    """Choose the backend of programs compiled from now on ("llvm", or "reference": NumPy).
+
+    ValueError unless a backend is registered as `name`.
+    """
+    check_backend(name)
     SETTINGS.backend = name

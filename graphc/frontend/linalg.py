@@ -57,7 +57,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
 
 def _cannot_multiply(names: str, a: Sequence[int], b: Sequence[int]) -> Exception:
     sizes = f"{'x'.join(map(str, a))} and {'x'.join(map(str, b))}"
-    return fail(RuntimeError, f"{names} shapes cannot be multiplied ({sizes})")
+    return fail(RuntimeError, f"matmul: {names} shapes cannot be multiplied ({sizes})")
 
 
 @method()

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend.cell import Build, Cell, View, alias, fresh_input, leaf_node
+from graphc.frontend.cell import Build, Cell, Steps, View, alias, fresh_input, leaf_node
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, GradFn
 from graphc.frontend.modes import MODE
@@ -423,7 +423,9 @@ def check_writable(tensor: Tensor) -> None:
     if MODE.grad:
         if tensor._requires:
             raise fail(
-                RuntimeError, "a leaf Variable that requires grad is being used in an in-place operation."
+                RuntimeError,
+                "a leaf Variable that requires grad is being used in an in-place operation. "
+                f"(given {describe(tensor)})",
             )
         view = tensor._cell.view
         while view is not None:
@@ -431,7 +433,8 @@ def check_writable(tensor: Tensor) -> None:
             if base is not None and base._requires and cell_follows(tensor._cell):
                 raise fail(
                     RuntimeError,
-                    "a view of a leaf Variable that requires grad is being used in an in-place operation.",
+                    "a view of a leaf Variable that requires grad is being used in an in-place operation. "
+                    f"(given {describe(tensor)})",
                 )
             view = view.cell.view
     elif tensor._cell.fn is not None:
@@ -484,10 +487,20 @@ def rebind(cell: Cell, node: Node, fn: GradFn | None, tracks: bool) -> None:
         node = alias(node)
     if cell.node.op is INPUT and isinstance(cell.node.bound, np.ndarray):
         cell.old = cell.node
+    _remember(cell)
     if isinstance(fn, AccumulateGrad):
         fn = GradFn("CloneBackward0", (fn,))
     cell.node, cell.fn, cell.tracks = node, fn, tracks and fn is None
     cell.version += 1
+
+
+def _remember(cell: Cell) -> None:
+    """Note the value that a pending change replaces. (A trace puts everything back itself.)"""
+    if MODE.trace is not None:
+        return
+    if cell.past is None or isinstance(cell.node.bound, np.ndarray):
+        cell.past = []
+    cell.past.append((Steps.count, cell.node))
 
 
 def _write_through(cell: Cell) -> None:
@@ -500,6 +513,7 @@ def _write_through(cell: Cell) -> None:
         trace = MODE.trace
         if trace is not None and base.trace is not trace:
             trace.touch(wrap_cell(base) if handle is None else handle)
+        _remember(base)
         base.node = view.back(base.node, cell.node)
         if cell.fn is not None or base.fn is not None:
             base.fn = GradFn("CopySlices", tuple(f for f in (base.fn, cell.fn) if f is not None))

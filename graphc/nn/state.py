@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from graphc.frontend.errors import fail
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 from graphc.nn import hooks
@@ -203,7 +204,7 @@ class StateDict:
             errors.insert(0, f"Missing key(s) in state_dict: {keys}. ")
         if errors:
             text = "\n\t".join(errors)
-            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{text}")
+            raise fail(RuntimeError, f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{text}")
         for action in actions:
             action()
         return result

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from graphc import ops
 from graphc.frontend import lazy, trace
+from graphc.frontend.cell import Steps
 from graphc.frontend.creation import full, zeros
 from graphc.frontend.modes import enable_grad, no_grad, set_grad_enabled
 from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result
@@ -58,6 +59,7 @@ def _with_hooks(step: Callable) -> Callable:
                             f"but got {changed}."
                         )
                     args, kwargs = changed
+            Steps.count += 1
             result = step(self, *args, **kwargs)
             for post in self._optimizer_step_post_hooks.values():
                 post(self, args, kwargs)
