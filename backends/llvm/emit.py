@@ -53,15 +53,14 @@ def emit_kernel(kernel: ir.Kernel, target: Target) -> str:
 def _module(kernel: ir.Kernel, machine: Machine, builder: Builder) -> str:
     """The function, its helpers and declarations."""
     bits = 8 * machine.vector_bytes
-    helpers = "\n".join(builder.helpers.values())  # these declare what they call themselves
     arguments = "ptr %args, i64 %begin, i64 %end, ptr %scratch, ptr %status"
     return "\n".join(
         [
             f'define void @"{kernel.name}"({arguments}) #0 {{',
             builder.body(),
             "}",
-            helpers,
-            *(line for name, line in builder.declarations.items() if f"@{name}(" not in helpers),
+            *builder.helpers.values(),
+            *builder.declarations.values(),
             f'attributes #0 = {{ nounwind "prefer-vector-width"="{bits}" "min-legal-vector-width"="{bits}" '
             '"no-trapping-math"="true" "frame-pointer"="none" }',
             "!0 = !{}",

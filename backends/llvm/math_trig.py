@@ -56,8 +56,9 @@ _WORDS = [0] + [int(TWO_OVER_PI[i : i + 16], 16) for i in range(0, len(TWO_OVER_
 
 # For x = M 2^E the bits of 2/pi before number E-1 only add whole turns. 192 bits from there on times M leave
 # the position in the turn with 2 bits before the point and 190 after it.
+_TABLE = """\
+@graphc_two_over_pi = private unnamed_addr constant [{count} x i64] [{words}], align 64"""
 _REDUCE = """\
-@graphc_two_over_pi = private unnamed_addr constant [{count} x i64] [{words}], align 64
 define internal void @graphc_reduce_{elem}(ptr %x, ptr %r, ptr %q, i64 %n) noinline nounwind {{
 entry:
   br label %loop
@@ -161,11 +162,11 @@ def _reduce_huge(b: Builder, x: Operand, huge: Operand, r: Operand, n: Operand) 
     f = format_of(x)
     name = f"graphc_reduce_{f.elem}"
     single = f is F32
+    words = ", ".join(f"i64 {w - (1 << 64) if w >> 63 else w}" for w in _WORDS)
+    b.helpers["graphc_two_over_pi"] = _TABLE.format(count=len(_WORDS), words=words)  # one for both formats
     b.helpers[name] = _REDUCE.format(
         elem=f.elem,
         integer=f.integer,
-        count=len(_WORDS),
-        words=", ".join(f"i64 {w - (1 << 64) if w >> 63 else w}" for w in _WORDS),
         widen="fpext float %xe to double" if single else "fadd double %xe, -0.0",
         narrow="%re = fptrunc double %signed to float" if single else "%re = fadd double %signed, -0.0",
         trunc="%qe = trunc i64 %quadrant to i32" if single else "%qe = add i64 %quadrant, 0",

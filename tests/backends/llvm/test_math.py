@@ -110,6 +110,23 @@ def test_special_values(op: str, target: Target) -> None:
         np.testing.assert_array_equal(np.signbit(got[zero]), np.signbit(wanted[zero]))
 
 
+@pytest.mark.parametrize("op", UNARY)
+def test_both_formats_in_one_kernel(op: str) -> None:
+    """What the two formats share (tables, declarations) is in the module once."""
+    n, t = 64, Var(int64, "t", 1)
+    params = [Buffer(f"{name}{d.short}", d, (n,)) for d in (float32, float64) for name in "xy"]
+    loops = []
+    for x, y in (params[:2], params[2:]):
+        i = Var(int64, "i", n)
+        body = (Store(y, (i,), unary(op, load(x, (i,)))),)
+        loops.append(For(i, index_const(n), body, "vector", 16))
+    values = np.linspace(-3, 1e12, n)
+    arrays = [a for d in (np.float32, np.float64) for a in (values.astype(d), np.zeros(n, d))]
+    Compiled(Kernel(op, tuple(params), t, 1, tuple(loops)), NATIVE)(*arrays)
+    for dtype, got in ((float32, arrays[1]), (float64, arrays[3])):
+        np.testing.assert_array_equal(got, run(op, dtype, values.astype(dtype.numpy), lanes=16))
+
+
 def _spread(rng: np.random.Generator, n: int) -> np.ndarray:
     scales = (1e-300, 1e-5, 0.3, 1.0, 3.0, 20.0, 300.0, 1e6, 1e200)
     return np.concatenate([rng.normal(0, s, n) for s in scales] + [np.array(SPECIAL)])
@@ -193,7 +210,7 @@ def test_lanes_do_not_change_bits() -> None:
             np.testing.assert_array_equal(results[0].view(np.uint32), other.view(np.uint32), err_msg=op)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("op", UNARY)
 def test_every_float32(op: str) -> None:
     """All 2^32 arguments; minutes for each function."""
