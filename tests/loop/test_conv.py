@@ -9,6 +9,9 @@ import pytest
 from graphc import ops
 from graphc.ir.node import Node
 from graphc.ir.types import float32, float64, int64
+from graphc.loop import index as ix
+from graphc.loop.inplace import statements
+from graphc.loop.ir import Store, Var
 from graphc.loop.lower import blocking
 from tests.loop.test_contract import CRAMPED, NARROW, WIDE, check, group_of, leaf, tiles
 
@@ -138,3 +141,17 @@ def test_operand_through_padding_and_cast():
 def test_group_of_anchors_is_lowered_once():
     node = CASES["3x3"].forward()
     assert group_of(node).outputs == (node,)
+
+
+def test_results_of_a_weight_gradient_are_stored_across_its_taps():
+    """Taps are contiguous, three at a time: vectors of results do not stop at their ends."""
+    grad = Case((2, 6, 9, 9), (10, 6, 3, 3), low=1).weight_grad()
+    calls = check(ops.add(leaf("w", *grad.shape), grad), machine=WIDE)
+    last = calls[-1].kernel
+    result = last.params[calls[-1].writes[0]]
+    found = [s for s, _ in statements(last.body) if isinstance(s, Store) and s.buffer is result]
+    (store,) = found
+    (position,) = store.index
+    assert any(
+        v.extent > 3 and ix.linear(position, v) == 1 for v in ix.variables(position) if isinstance(v, Var)
+    )

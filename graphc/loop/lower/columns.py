@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from graphc.ir.types import Shape
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Expr
+from graphc.loop.lower.operand import Strides, flat_stride
 from graphc.loop.lower.pack import maximum
 from graphc.loop.lower.problem import Index
 from graphc.loop.lower.writer import Writer
+
+SHORT = 16  # elements of a run that is hardly worth a vector loop
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +34,21 @@ def one_run(cols: Shape, lanes: int) -> bool:
     return len(cols) <= 1 or cols[-1] % lanes == 0
 
 
+def flat_columns(cols: Shape, strides: Strides) -> bool:
+    """Whether the result is contiguous along the flattened columns, but its innermost axis is short (the
+    taps of a weight gradient): vectors then cross from one run to the next."""
+    return len(cols) > 1 and cols[-1] < SHORT and flat_stride(strides, cols) == 1
+
+
 @contextmanager
-def segments(w: Writer, cols: Shape, start: Expr, lanes: int) -> Iterator[Segment]:
-    """Loop over the segments of the columns [start, start + lanes), as far as they exist."""
+def segments(w: Writer, cols: Shape, start: Expr, lanes: int, flat: bool = False) -> Iterator[Segment]:
+    """Loop over the segments of the columns [start, start + lanes), as far as they exist; if `flat`, there
+    is one, which crosses the ends of runs."""
     total = math.prod(cols)
+    if flat:
+        length = ix.minimum(ix.sub(total, start), lanes)
+        yield Segment(ZERO, length, min(lanes, total), lambda j: ix.unflatten(ix.add(start, j), cols))
+        return
     if len(cols) <= 1:
         length = ix.minimum(ix.sub(total, start), lanes)
         at = (lambda j: ()) if not cols else (lambda j: (ix.add(start, j),))

@@ -10,6 +10,7 @@ from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
 from graphc.loop.lower.blocking import Blocking, Sizes, Source, choose_blocks
+from graphc.loop.lower.columns import flat_columns
 from graphc.loop.lower.conv import conv_problems
 from graphc.loop.lower.direct import choose_form, direct_call
 from graphc.loop.lower.fused import Fused, flat_buffer, place
@@ -108,6 +109,8 @@ def _sizes(way: _Way, machine: Machine) -> Sizes:
     width = machine.lanes(p.anchor.dtype.itemsize)
     a_runs = list(zip(p.depth[-1:], way.a.depth[-1:], strict=True))
     a_runs += zip(p.rows, way.a.side, strict=True) if len(p.rows) == 1 else ()
+    run = p.cols[-1] if p.cols and _last(way.c)[1] == 1 else 0
+    run = n if flat_columns(p.cols, way.c[1]) else run
     if p.a(*(symbols("q", s) for s in (p.batch, p.rows, p.depth))).bounds:
         a_cost = stage_cost = run_cost(a_runs, width, CLIPPED_RUN, CLIPPED_RUN)
     else:
@@ -123,7 +126,7 @@ def _sizes(way: _Way, machine: Machine) -> Sizes:
         stage_cost,
         in_place,
         choose_way(p, way.b, LANES * width, width)[1],
-        run_cost([(p.cols[-1], 1)] if p.cols and _last(way.c)[1] == 1 else (), width, SCATTER),
+        run_cost([(run, 1)] if run else (), width, SCATTER),
     )
 
 
@@ -135,9 +138,10 @@ def _tiled(way: _Way, blocking: Blocking, group: Group, machine: Machine, name: 
     if blocking.source is Source.KERNEL:
         staged, call = stage_call(problem, Fused(group, problem.anchor), width, f"{name}_rows")
         calls.append(call)
-    tiled = Tiled(problem, blocking, way.a, way.b, Fused(group, problem.anchor), width, staged)
+    flat = flat_columns(problem.cols, way.c[1])
+    tiled = Tiled(problem, blocking, way.a, way.b, Fused(group, problem.anchor), width, staged, flat)
     calls.append(tiled.call(name))
     if tiled.partial is not None:
         fused = Fused(group, problem.anchor)
-        calls.append(combine_call(problem, tiled.partial, fused, width, f"{name}_combine"))
+        calls.append(combine_call(problem, tiled.partial, fused, width, f"{name}_combine", flat))
     return calls

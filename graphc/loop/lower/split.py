@@ -15,10 +15,13 @@ TASK_ELEMENTS = 1 << 13
 MOST_TASKS = 32
 
 
-def combine_call(problem: Contraction, partial: Temp, fused: Fused, width: int, name: str) -> KernelCall:
-    """out[b, m, n] = epilogue(sum over s of partial[s, b, m, n])."""
+def combine_call(
+    problem: Contraction, partial: Temp, fused: Fused, width: int, name: str, flat: bool = False
+) -> KernelCall:
+    """out[b, m, n] = epilogue(sum over s of partial[s, b, m, n]); vectors along all columns if `flat`, else
+    along the innermost axis of columns."""
     splits, batch, m, n = partial.type.shape
-    inner = problem.cols[-1] if problem.cols else 1
+    inner = n if flat or not problem.cols else problem.cols[-1]
     box = (batch, m, n // inner)
     count = math.prod(box)
     tasks = max(1, min(count, MOST_TASKS, batch * m * n // TASK_ELEMENTS))
@@ -38,7 +41,6 @@ def combine_call(problem: Contraction, partial: Temp, fused: Fused, width: int, 
                 w.put(Accumulate(total, (), "add", load(source, (s, flat_batch, row, col))))
             batch_index = ix.unflatten(flat_batch, problem.batch) if problem.batch else ()
             rows = ix.unflatten(row, problem.rows) if problem.rows else ()
-            outer = ix.unflatten(run, problem.cols[:-1]) if len(problem.cols) > 1 else ()
-            cols = (*outer, j) if problem.cols else ()
+            cols = ix.unflatten(col, problem.cols) if problem.cols else ()
             fused.finish(problem.c(batch_index, rows, cols), load(total, ()))
     return fused.call(name, task, tasks, float(splits * batch * m * n))

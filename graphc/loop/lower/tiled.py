@@ -49,9 +49,10 @@ class Tiled:
         fused: Fused,
         width: int,
         staged: Temp | None,
+        flat: bool = False,
     ) -> None:
         self.p, self.cut, self.a, self.fused, self.width = problem, blocking, a, fused, width
-        self.staged = staged
+        self.staged, self.flat = staged, flat
         self.dtype = problem.anchor.dtype
         self.batch, self.m, self.n, self.k = problem.sizes
         self.rows, self.lanes = blocking.rows, blocking.lanes
@@ -281,7 +282,7 @@ class Tiled:
                 self.fused.store_temp(self.partial, place, tile(r, j))
             return
         with (
-            segments(w, self.p.cols, start, self.lanes) as run,
+            segments(w, self.p.cols, start, self.lanes, self.flat) as run,
             w.loop("j", run.length, run.most, "vector", self.width) as j,
             w.loop("r", count, self.rows) as i,
         ):
