@@ -211,6 +211,7 @@ def test_lanes_do_not_change_bits() -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.slow  # so that -m "not slow" leaves it out too
 @pytest.mark.parametrize("op", UNARY)
 def test_every_float32(op: str) -> None:
     """All 2^32 arguments; minutes for each function."""
