@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from graphc import ops
 from graphc.frontend.creation import zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num
 from graphc.optim.checks import check_betas, check_hints, check_lr, check_number
+from graphc.optim.moments import averages, decayed
 from graphc.optim.optimizer import Group, Hyper, Optimizer, State
-
-
-def lerp(start: Num, end: Num, weight: Num, high: bool) -> Num:
-    """`start + weight * (end - start)`, from the other end if the weight is at least a half (`high`)."""
-    if high:
-        return end - (end - start) * (1 - weight)
-    return start + weight * (end - start)
 
 
 class Adam(Optimizer):
@@ -26,6 +20,16 @@ class Adam(Optimizer):
     `foreach`, `fused` and `capturable` are hints without effect: every step is one fused program. Bias
     corrections are computed in float64 inside it. ValueError for numbers out of range.
     """
+
+    _since_saved: ClassVar[Group] = {
+        "amsgrad": False,
+        "maximize": False,
+        "foreach": None,
+        "capturable": False,
+        "differentiable": False,
+        "fused": None,
+        "decoupled_weight_decay": False,
+    }
 
     def __init__(
         self,
@@ -65,12 +69,6 @@ class Adam(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        for group in self.param_groups:
-            for name, value in _SINCE_SAVED.items():
-                group.setdefault(name, value)
-
     def _structure(self, index: int) -> tuple:
         betas = self.param_groups[index]["betas"]
         return (*super()._structure(index), betas[0] <= 0.5)
@@ -83,13 +81,8 @@ class Adam(Optimizer):
         self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
     ) -> tuple[Num, dict[str, Num]]:
         beta1, beta2, step = hyper.item("betas", 0), hyper.item("betas", 1), state["step"]
-        if group["weight_decay"] != 0:
-            if group["decoupled_weight_decay"]:
-                p = p * (1 - hyper.lr * hyper.weight_decay)
-            else:
-                grad = grad + hyper.weight_decay * p
-        mean = lerp(state["exp_avg"], grad, 1 - beta1, group["betas"][0] <= 0.5)
-        square = state["exp_avg_sq"] * beta2 + grad * grad * (1 - beta2)
+        p, grad = decayed(group, hyper, p, grad)
+        mean, square = averages(group, hyper, grad, state)
         changed = {"exp_avg": mean, "exp_avg_sq": square}
         if group["amsgrad"]:
             square = changed["max_exp_avg_sq"] = state["max_exp_avg_sq"].maximum(square)
@@ -136,14 +129,3 @@ class AdamW(Adam):
         super().__setstate__(state)
         for group in self.param_groups:
             group["decoupled_weight_decay"] = True
-
-
-_SINCE_SAVED = {
-    "amsgrad": False,
-    "maximize": False,
-    "foreach": None,
-    "capturable": False,
-    "differentiable": False,
-    "fused": None,
-    "decoupled_weight_decay": False,
-}

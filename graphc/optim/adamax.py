@@ -9,8 +9,8 @@ from graphc import ops
 from graphc.frontend.creation import zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num
-from graphc.optim.adam import lerp
 from graphc.optim.checks import check_betas, check_lr, check_number
+from graphc.optim.moments import first_average
 from graphc.optim.optimizer import Group, Hyper, Optimizer, State
 
 
@@ -58,7 +58,7 @@ class Adamax(Optimizer):
         if group["weight_decay"] != 0:
             grad = grad + hyper.weight_decay * p
         beta1, beta2 = hyper.item("betas", 0), hyper.item("betas", 1)
-        mean = lerp(state["exp_avg"], grad, 1 - beta1, group["betas"][0] <= 0.5)
+        mean = first_average(group, hyper, grad, state)
         norm = (state["exp_inf"] * beta2).maximum(grad.map(ops.abs) + hyper.eps)
         rate = hyper.lr / (1 - beta1 ** state["step"])
         return p - rate * mean / norm, {"exp_avg": mean, "exp_inf": norm}

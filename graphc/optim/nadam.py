@@ -10,8 +10,8 @@ from graphc.frontend.creation import ones, zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import float32
 from graphc.nn.arith import Num, scalar
-from graphc.optim.adam import lerp
 from graphc.optim.checks import check_betas, check_lr, check_number
+from graphc.optim.moments import averages, decayed
 from graphc.optim.optimizer import Group, Hyper, Optimizer, State
 
 
@@ -63,16 +63,11 @@ class NAdam(Optimizer):
         self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
     ) -> tuple[Num, dict[str, Num]]:
         beta1, beta2, step = hyper.item("betas", 0), hyper.item("betas", 1), state["step"]
-        if group["weight_decay"] != 0:
-            if group["decoupled_weight_decay"]:
-                p = p * (1 - hyper.lr * hyper.weight_decay)
-            else:
-                grad = grad + hyper.weight_decay * p
+        p, grad = decayed(group, hyper, p, grad)
         mu = beta1 * (1 - 0.96 ** (step * hyper.momentum_decay) * 0.5)
         mu_next = beta1 * (1 - 0.96 ** ((step + 1) * hyper.momentum_decay) * 0.5)
         product = scalar((scalar(state["mu_product"].node) * mu).to(float32))  # kept as float32
-        mean = lerp(state["exp_avg"], grad, 1 - beta1, group["betas"][0] <= 0.5)
-        square = state["exp_avg_sq"] * beta2 + grad * grad * (1 - beta2)
+        mean, square = averages(group, hyper, grad, state)
         denominator = (square / (1 - beta2**step)).map(ops.sqrt) + hyper.eps
         p = p - hyper.lr * (1 - mu) / (1 - product) * grad / denominator
         p = p - hyper.lr * mu_next / (1 - product * mu_next) * mean / denominator

@@ -14,7 +14,7 @@ import itertools
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from graphc import ops
 from graphc.frontend import lazy, trace
@@ -113,6 +113,9 @@ class Optimizer:
     defaults: the options a group does not give.
     """
 
+    # Options that older saved states lack, and what they were then.
+    _since_saved: ClassVar[Group] = {}
+
     _optimizer_step_pre_hooks: HookTable
     _optimizer_step_post_hooks: HookTable
     _optimizer_state_dict_pre_hooks: HookTable
@@ -152,6 +155,9 @@ class Optimizer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._stepping = False
+        for group in self.param_groups:
+            for name, value in self._since_saved.items():
+                group.setdefault(name, value)
         for table in _HOOK_TABLES:
             self.__dict__.setdefault(table, HookTable())
 

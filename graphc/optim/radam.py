@@ -9,8 +9,8 @@ from graphc import ops
 from graphc.frontend.creation import zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num, select
-from graphc.optim.adam import lerp
 from graphc.optim.checks import check_betas, check_lr, check_number
+from graphc.optim.moments import averages, decayed
 from graphc.optim.optimizer import Group, Hyper, Optimizer, State
 
 
@@ -58,13 +58,8 @@ class RAdam(Optimizer):
         self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
     ) -> tuple[Num, dict[str, Num]]:
         beta1, beta2, step = hyper.item("betas", 0), hyper.item("betas", 1), state["step"]
-        if group["weight_decay"] != 0:
-            if group["decoupled_weight_decay"]:
-                p = p * (1 - hyper.lr * hyper.weight_decay)
-            else:
-                grad = grad + hyper.weight_decay * p
-        mean = lerp(state["exp_avg"], grad, 1 - beta1, group["betas"][0] <= 0.5)
-        square = state["exp_avg_sq"] * beta2 + grad * grad * (1 - beta2)
+        p, grad = decayed(group, hyper, p, grad)
+        mean, square = averages(group, hyper, grad, state)
         correction = 1 - beta2**step
         limit = 2 / (1 - beta2) - 1
         length = limit - step * 2 * beta2**step / correction

@@ -9,8 +9,8 @@ from graphc import ops
 from graphc.frontend.creation import zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num
-from graphc.optim.adam import lerp
 from graphc.optim.checks import check_lr, check_number
+from graphc.optim.moments import lerp
 from graphc.optim.optimizer import Group, Hyper, Optimizer, State
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from graphc.frontend.creation import ones, zeros_like
 from graphc.frontend.tensor import Tensor
@@ -20,6 +20,9 @@ class SGD(Optimizer):
     """
 
     _counts = False
+    _since_saved: ClassVar[Group] = {
+        "nesterov": False, "maximize": False, "foreach": None, "differentiable": False, "fused": None,
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -54,12 +57,6 @@ class SGD(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        for group in self.param_groups:
-            for name, value in _SINCE_SAVED.items():
-                group.setdefault(name, value)
-
     def _init_state(self, group: Group, p: Tensor) -> State:
         # PyTorch's first buffer is the first gradient, undamped. Starting from zeros gives that, if the
         # dampening waits one step: `_first` is 1 at the first step and 0 ever after.
@@ -85,6 +82,3 @@ class SGD(Optimizer):
             buffer = changed["momentum_buffer"] = state["momentum_buffer"] * hyper.momentum + new
             grad = grad + hyper.momentum * buffer if group["nesterov"] else buffer
         return p - hyper.lr * grad, changed
-
-
-_SINCE_SAVED = {"nesterov": False, "maximize": False, "foreach": None, "differentiable": False, "fused": None}
