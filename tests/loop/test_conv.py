@@ -12,7 +12,8 @@ from graphc.ir.types import float32, float64, int64
 from graphc.loop import index as ix
 from graphc.loop.inplace import statements
 from graphc.loop.ir import Store, Var
-from graphc.loop.lower import blocking
+from graphc.loop.lower import blocking, pad
+from graphc.loop.lower.contract import lower_contraction
 from tests.loop.test_contract import CRAMPED, NARROW, WIDE, check, group_of, leaf, tiles
 
 
@@ -94,6 +95,23 @@ def test_input_grad(name, machine):
 @EACH
 def test_weight_grad(name, machine):
     check(CASES[name].weight_grad(), machine=machine)
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_weight_grad_without_padded_copies(name, monkeypatch):
+    monkeypatch.setattr(pad, "SHORT", 0)
+    for machine in (WIDE, CRAMPED):
+        calls = check(CASES[name].weight_grad(), machine=machine)
+        assert not any(c.kernel.name.endswith("_pad") for c in calls)
+
+
+def test_padded_copies_only_where_windows_leave_the_input():
+    def names(case: Case) -> list[str]:
+        return [c.kernel.name for c in lower_contraction(group_of(case.weight_grad()), WIDE)]
+
+    assert names(Case((2, 3, 8, 8), (4, 3, 3, 3), low=1))[0] == "conv_weight_grad_pad"
+    assert "conv_weight_grad_pad" not in names(Case((2, 3, 8, 8), (4, 3, 3, 3)))
+    assert "conv_weight_grad_pad" not in names(Case((2, 3, 8, 90), (4, 3, 3, 3), low=1))
 
 
 @pytest.mark.parametrize("dtype", [float64, int64])

@@ -17,6 +17,7 @@ from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.merge import merged
 from graphc.loop.lower.operand import Layout, Strides, flat_stride, probe, run_length, symbols
 from graphc.loop.lower.pack import CLIPPED_RUN, run_cost
+from graphc.loop.lower.pad import pad_call, worth_padding
 from graphc.loop.lower.panels import choose_way
 from graphc.loop.lower.problem import Contraction, dot_problem
 from graphc.loop.lower.split import combine_call
@@ -38,6 +39,10 @@ def lower_contraction(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     problems = (dot_problem(anchor),) if anchor.kind is Kind.CONTRACT else conv_problems(anchor)
     calls: list[KernelCall] = []
     for problem in problems:
+        if worth_padding(problem):
+            width = machine.lanes(anchor.dtype.itemsize)
+            problem, call = pad_call(problem, Fused(group, anchor), width, f"{anchor.op.name}_pad")
+            calls.append(call)
         calls += _lower(problem, group, machine)
     return tuple(calls)
 

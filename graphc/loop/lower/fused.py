@@ -8,7 +8,7 @@ from collections.abc import Callable
 from graphc.ir.node import Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
-from graphc.loop.ir import Buffer, Expr, Kernel, Let, Load, Local, Var, identity_of
+from graphc.loop.ir import Buffer, Expr, Kernel, Let, Load, Local, Var, identity_of, load
 from graphc.loop.lower.evaluate import Evaluator
 from graphc.loop.lower.problem import Access, Index
 from graphc.loop.lower.scope import Scope
@@ -37,6 +37,8 @@ class Fused:
 
     def read(self, access: Access) -> Expr:
         """The operand element; out-of-bounds ones are zero and touch no memory."""
+        if isinstance(access.node, Temp):
+            return load(self.buffer(access.node), access.index)
         return _read(self.evaluator, access)
 
     def finish(self, index: Index, value: Expr) -> None:
@@ -67,8 +69,11 @@ class Fused:
         return KernelCall(kernel, args, tuple(i for i, v in enumerate(args) if v in self.written))
 
 
-def place(group: Group, buffer: Callable[[Node], Buffer], access: Access) -> Load | None:
-    """The load that reads an operand element, if it is no more than a load of a group input."""
+def place(group: Group, buffer: Callable[[Node | Temp], Buffer], access: Access) -> Load | None:
+    """The load that reads an operand element, if it is no more than a load of a group input or of a
+    temporary."""
+    if isinstance(access.node, Temp):
+        return load(buffer(access.node), access.index)
     scope = Scope()
     value: Expr | None = _read(Evaluator(scope, group.inputs, buffer), access)
     if isinstance(value, Local):
@@ -80,12 +85,13 @@ def place(group: Group, buffer: Callable[[Node], Buffer], access: Access) -> Loa
     return None if inside else value
 
 
-def flat_buffer(node: Node) -> Buffer:
+def flat_buffer(value: Node | Temp) -> Buffer:
     """A stand-in for a param, for questions about layout."""
-    return Buffer("probe", node.dtype, (node.type.size,))
+    return Buffer("probe", value.type.dtype, (value.type.size,))
 
 
 def _read(evaluator: Evaluator, access: Access) -> Expr:
+    assert isinstance(access.node, Node)
     mask = ix.all_of(ix.inside(c, e) for c, e in access.bounds)
     if ix.is_true(mask):
         return evaluator.value(access.node, access.index)

@@ -151,8 +151,9 @@ class Panels:
 
     def _pack_transposed(self, buffer: Buffer, p: Expr, batch: Index, block: DepthBlock, start: Expr) -> None:
         w = self.w
+        flat = bool(self.p.cols) and self.p.cols[-1] < self.width  # lanes may cross runs: they are gathered
         with (
-            segments(w, self.p.cols, start, self.lanes) as run,
+            segments(w, self.p.cols, start, self.lanes, flat) as run,
             w.loop("j", run.length, run.most, "vector", self.width) as j,
             block.loops(w, range(block.rank)) as local,
         ):

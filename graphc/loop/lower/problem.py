@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from graphc.ir.node import Node
 from graphc.ir.types import Shape
 from graphc.loop.ir import Expr
+from graphc.loop.lowered import Temp
 
 Index = tuple[Expr, ...]
 
@@ -20,9 +21,9 @@ Index = tuple[Expr, ...]
 @dataclass(frozen=True, eq=False)
 class Access:
     """An operand element: node[index], or zero where a bound (coordinate, extent) has its coordinate
-    outside range(extent)."""
+    outside range(extent). Of a temporary, an element without bounds."""
 
-    node: Node
+    node: Node | Temp
     index: Index
     bounds: tuple[tuple[Expr, int], ...] = ()
 
