@@ -49,9 +49,11 @@ def first(cache: Path) -> dict[str, Any]:
 def test_threads_and_cache(first: dict[str, Any], cache: Path, count: int) -> None:
     """Another process, more threads, all code from the cache."""
     again = run(cache, GRAPHC_THREADS=count)
-    assert again["lowered"] == 0
     for name in WORKLOADS:
         assert again["results"][name] == first["results"][name], name
+    if again["compiler"] != first["compiler"]:
+        pytest.skip("the compiler's source files changed while this test ran")
+    assert again["lowered"] == 0
 
 
 def test_recompiled(first: dict[str, Any], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import graphc
-from graphc import nn, pipeline
+from graphc import nn, pipeline, program_cache
 from graphc.nn import functional as F
 
 STEPS = 5
@@ -146,7 +146,8 @@ def main() -> None:
 
     pipeline.lower = counted
     results = {name: work() for name, work in WORKLOADS.items()}
-    print(json.dumps({"lowered": lowered, "results": results}))
+    compiler = program_cache.compiler_digest()
+    print(json.dumps({"lowered": lowered, "compiler": compiler, "results": results}))
 
 
 if __name__ == "__main__":
