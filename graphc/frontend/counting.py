@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,28 +19,26 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, bool_, int64
 
 
-def _running_dtype(input: Tensor, dtype: DType | None) -> DType:
-    return dtype or (input.dtype if input.dtype.is_float else int64)
+def _running(
+    name: str, build: Callable[[Node, int], Node], input: Tensor, dim: int, dtype: DType | None
+) -> Tensor:
+    out = dtype or (input.dtype if input.dtype.is_float else int64)
+    if input.ndim == 0:
+        return apply(name, lambda n: cast(n, out), input)
+    axis = normal_axis(dim, input.ndim)
+    return apply(name, lambda n: build(cast(n, out), axis), input)
 
 
 @method(inplace=True)
 def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """Running sums along `dim`."""
-    out = _running_dtype(input, dtype)
-    if input.ndim == 0:
-        return apply("CumsumBackward0", lambda n: cast(n, out), input)
-    axis = normal_axis(dim, input.ndim)
-    return apply("CumsumBackward0", lambda n: ops.cumsum(cast(n, out), axis), input)
+    return _running("CumsumBackward0", ops.cumsum, input, dim, dtype)
 
 
 @method(inplace=True)
 def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """Running products along `dim`."""
-    out = _running_dtype(input, dtype)
-    if input.ndim == 0:
-        return apply("CumprodBackward0", lambda n: cast(n, out), input)
-    axis = normal_axis(dim, input.ndim)
-    return apply("CumprodBackward0", lambda n: ops.cumprod(cast(n, out), axis), input)
+    return _running("CumprodBackward0", ops.cumprod, input, dim, dtype)
 
 
 @method()

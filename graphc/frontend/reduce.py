@@ -123,6 +123,19 @@ def _correction(dim: Any, unbiased: bool | None, correction: float | None) -> tu
     return dim, correction
 
 
+def _variance(
+    name: str, after: Callable[[Node], Node] | None, input: Tensor, dim: Dims, ddof: float, keepdim: bool
+) -> Tensor:
+    _floating(input, None, name)
+    axes = normal_axes(dim, input.ndim)
+
+    def build(n: Node) -> Node:
+        variance, _ = variance_node(n, axes, ddof)
+        return keep(after(variance) if after else variance, n.shape, axes, keepdim)
+
+    return apply(f"{name.capitalize()}Backward0", build, input)
+
+
 @method()
 def var(
     input: Tensor,
@@ -134,11 +147,7 @@ def var(
 ) -> Tensor:
     """The variance over `dim`, with divisor N - correction (1 by default)."""
     dim, ddof = _correction(dim, unbiased, correction)
-    _floating(input, None, "var")
-    axes = normal_axes(dim, input.ndim)
-    return apply(
-        "VarBackward0", lambda n: keep(variance_node(n, axes, ddof)[0], n.shape, axes, keepdim), input
-    )
+    return _variance("var", None, input, dim, ddof, keepdim)
 
 
 @method()
@@ -152,13 +161,7 @@ def std(
 ) -> Tensor:
     """The standard deviation over `dim`, with divisor N - correction (1 by default)."""
     dim, ddof = _correction(dim, unbiased, correction)
-    _floating(input, None, "std")
-    axes = normal_axes(dim, input.ndim)
-    return apply(
-        "StdBackward0",
-        lambda n: keep(ops.sqrt(variance_node(n, axes, ddof)[0]), n.shape, axes, keepdim),
-        input,
-    )
+    return _variance("std", ops.sqrt, input, dim, ddof, keepdim)
 
 
 @method(function=True)

@@ -10,8 +10,7 @@ from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import DType, int64
 from graphc.nn import functional as F
-from graphc.nn import init
-from graphc.nn.linear import parameter
+from graphc.nn.linear import parameter, reset_affine
 from graphc.nn.module import Module
 
 
@@ -66,10 +65,7 @@ class _NormBase(Module):
     def reset_parameters(self) -> None:
         """Scale 1, shift 0, and `reset_running_stats`."""
         self.reset_running_stats()
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        reset_affine(self)
 
     def _check_input_dim(self, input: Tensor) -> None:
         raise NotImplementedError

@@ -21,6 +21,14 @@ def parameter(*shape: int, device: Any = None, dtype: DType | None = None) -> Pa
     return Parameter(empty(shape, device=device, dtype=dtype))
 
 
+def reset_affine(module: Module) -> None:
+    """Scale 1, shift 0: `weight` and `bias` of a normalisation layer, where it has them."""
+    if module.weight is not None:
+        init.ones_(module.weight)
+    if module.bias is not None:
+        init.zeros_(module.bias)
+
+
 class Identity(Module):
     """Gives its input back; takes and ignores any arguments."""
 

@@ -197,6 +197,19 @@ def instance_norm(
     return out
 
 
+def _trailing(name: str, input: Tensor, shape: Sequence[int]) -> tuple[int, ...]:
+    """The trailing axes of `input`, checked to have the shape that is to be normalised."""
+    need_float(name, input)
+    rank = len(shape)
+    if rank < 1 or tuple(input.shape[-rank:]) != tuple(shape):
+        raise fail(
+            RuntimeError,
+            f"{name}: Given normalized_shape={list(shape)}, expected input with shape "
+            f"{['*', *shape]}, but got input of size{list(input.shape)}",
+        )
+    return tuple(range(input.ndim - rank, input.ndim))
+
+
 def layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -205,24 +218,15 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Normalise over the trailing dims `normalized_shape`, then scale and shift elementwise."""
-    need_float("layer_norm", input)
+    axes = _trailing("layer_norm", input, normalized_shape)
     shape = tuple(normalized_shape)
-    rank = len(shape)
-    if rank < 1 or tuple(input.shape[-rank:]) != shape:
-        raise fail(
-            RuntimeError,
-            f"layer_norm: Given normalized_shape={list(shape)}, expected input with shape "
-            f"{['*', *shape]}, but got input of size{list(input.shape)}",
-        )
     for what, vector in (("weight", weight), ("bias", bias)):
         if vector is not None and tuple(vector.shape) != shape:
             raise fail(
                 RuntimeError,
                 f"layer_norm: Expected {what} to be of same shape as normalized_shape, but got {what} "
-                "of shape "
-                f"{list(vector.shape)} and normalized_shape = {list(shape)}",
+                f"of shape {list(vector.shape)} and normalized_shape = {list(shape)}",
             )
-    axes = tuple(range(input.ndim - rank, input.ndim))
 
     def build(n: Node, *rest: Node) -> Node:
         _, variance, centred = moments(n, axes)
@@ -239,22 +243,12 @@ def rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
     """Divide by the root of the mean square over the trailing dims; eps is the dtype's unless given."""
-    need_float("rms_norm", input)
-    shape = tuple(normalized_shape)
-    rank = len(shape)
-    if rank < 1 or tuple(input.shape[-rank:]) != shape:
-        raise fail(
-            RuntimeError,
-            f"rms_norm: Given normalized_shape={list(shape)}, expected input with shape "
-            f"{['*', *shape]}, but got "
-            f"input of size{list(input.shape)}",
-        )
-    axes = tuple(range(input.ndim - rank, input.ndim))
+    axes = _trailing("rms_norm", input, normalized_shape)
     small = eps if eps is not None else {4: 2.0**-23, 8: 2.0**-52}[input.dtype.itemsize]
 
     def build(n: Node, w: Node | None = None) -> Node:
         total = ops.reduce_sum(ops.mul(n, n), axes)
-        mean = ops.mul(total, ops.like(total, 1.0 / math.prod(shape)))
+        mean = ops.mul(total, ops.like(total, 1.0 / math.prod(normalized_shape)))
         y = ops.mul(n, spread(_inverse(mean, small), n.shape, axes))
         return y if w is None else ops.mul(y, expand(cast(w, y.dtype), y.shape))
 
