@@ -67,7 +67,8 @@ def test_circles_separates_the_rings(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_resnet_on_drawn_images() -> None:
-    small = ("--width", 8, "--samples", 640, "--epochs", 2)
+    # At the default rate rounding grows: two runs of PyTorch, on one and on two threads, part ways as well.
+    small = ("--width", 8, "--samples", 320, "--epochs", 2, "--lr", 2e-4)
     outputs = [run("resnet_cifar.py", *small, *m) for m in ((), ("--compile",))]
     losses = [figure(o, "last loss") for o in outputs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
