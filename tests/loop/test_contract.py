@@ -15,7 +15,7 @@ from graphc.ir.partition import Group
 from graphc.ir.types import DType, TensorType, float32, float64, int64
 from graphc.loop.inplace import statements
 from graphc.loop.interpret import run
-from graphc.loop.ir import Tile
+from graphc.loop.ir import For, Tile
 from graphc.loop.lower.contract import lower_contraction
 from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
@@ -167,3 +167,11 @@ def test_operands_through_views_and_casts():
     y = ops.cast(leaf("y", 20, 40, dtype=int64), float32)
     check(matmul(x, y))
     check(matmul(ops.broadcast(leaf("v", 20), (9, 20), (1,)), y))
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 5), (6, 1, 1), (6, 1, 2), (1, 1, 40), (70, 1, 3)])
+def test_one_column_is_no_vector(m, n, k):
+    """The index simplifier drops variables of one value, and a vector loop without its variable is none."""
+    calls = check(matmul(leaf("x", m, k), leaf("y", k, n)))
+    loops = [s for c in calls for s, _ in statements(c.kernel.body) if isinstance(s, For)]
+    assert not any(s.mode == "vector" and s.var.extent == 1 for s in loops)
