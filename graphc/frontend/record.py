@@ -9,7 +9,7 @@ from typing import Any
 from graphc.frontend import tree
 from graphc.frontend.cell import Cell, fresh_input
 from graphc.frontend.lazy import Pending, build_graph, canonical
-from graphc.frontend.tensor import Tensor, operand, refresh, variable, wrap_cell
+from graphc.frontend.tensor import Tensor, refresh, wrap_cell
 from graphc.frontend.trace import Captured, Trace, tracing
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -241,8 +241,3 @@ def module_names(record: Record) -> dict[Any, str]:
             for path, tensor in getattr(module, listing)():
                 names.setdefault(tensor._cell, path)
     return names
-
-
-def variable_of(tensor: Tensor) -> Node:
-    """The node of a leaf in differentiable expressions, or of any other tensor."""
-    return variable(tensor) if tensor._requires else operand(tensor, True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import CodeType
 
 from graphc.ir.node import Site, set_site_provider
@@ -54,13 +52,8 @@ def current_site() -> Site | None:
     return None
 
 
-def module_path() -> str:
-    """The path of the modules being run, e.g. ``LeNet.fc1``; empty outside modules."""
-    return _path.text
-
-
 def enter_module(name: str) -> tuple[tuple[str, ...], str]:
-    """Go one module deeper; give the result to `leave_module`. (The fast form of `module_scope`.)"""
+    """Go one module deeper; give the result to `leave_module`."""
     saved = (_path.names, _path.text)
     _path.names = (*saved[0], name)
     _path.text = f"{saved[1]}.{name}" if saved[1] else name
@@ -68,17 +61,8 @@ def enter_module(name: str) -> tuple[tuple[str, ...], str]:
 
 
 def leave_module(saved: tuple[tuple[str, ...], str]) -> None:
+    """Back to where `enter_module` was called."""
     _path.names, _path.text = saved
-
-
-@contextmanager
-def module_scope(name: str) -> Iterator[None]:
-    """Nodes made inside get `name` appended to their module path."""
-    saved = enter_module(name)
-    try:
-        yield
-    finally:
-        leave_module(saved)
 
 
 set_site_provider(current_site)

@@ -37,13 +37,9 @@ def _example(leaf: Any) -> Any:
     return leaf
 
 
-def trace_graph(function: Any, name: str, args: Any, kwargs: Any) -> Graph:
-    """The graph that a call builds: returned values, then changed state and gradients."""
-    return _traced(function, name, args, kwargs)[0]
-
-
 def _traced(function: Any, name: str, args: Any, kwargs: Any) -> tuple[Graph, dict[int, int]]:
-    """`trace_graph`, and which outputs overwrite which inputs: changed state takes the place of the old."""
+    """The graph that a call builds (returned values, then changed state and gradients), and which outputs
+    overwrite which inputs: changed state takes the place of the old."""
     static: frozenset[int] = frozenset()
     examples = tree.rebuild((tuple(args), dict(kwargs)), _example)
     while True:

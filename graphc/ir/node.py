@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import struct
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -216,12 +215,3 @@ def set_site(node: Node, site: Site | None) -> None:
     """Give a node a site unless it already has one (the first creator wins)."""
     if site is not None and node not in _sites:
         _sites[node] = site
-
-
-def interned_count() -> int:
-    """Number of live nodes, for tests and reports."""
-    return len(_interned)
-
-
-def intern_name(name: str) -> str:
-    return sys.intern(name)

@@ -98,12 +98,6 @@ class TensorType:
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
 
-    def with_shape(self, shape: Shape) -> TensorType:
-        return TensorType(tuple(shape), self.dtype)
-
-    def with_dtype(self, dtype: DType) -> TensorType:
-        return TensorType(self.shape, dtype)
-
     def __str__(self) -> str:
         return f"{self.dtype.short}[{', '.join(map(str, self.shape))}]"
 

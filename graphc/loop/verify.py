@@ -6,8 +6,6 @@ sum of variables of known ranges. Other accesses are the interpreter's to check.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from graphc.ir.types import DType, bool_, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import (
@@ -197,9 +195,3 @@ class _Verifier:
 def _rule(holds: bool, broken: str) -> None:
     if not holds:
         raise _Broken(broken)
-
-
-def verify_kernels(kernels: Iterable[Kernel]) -> None:
-    """`verify_kernel` for each."""
-    for kernel in kernels:
-        verify_kernel(kernel)
