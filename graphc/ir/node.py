@@ -160,7 +160,21 @@ class Site:
         return f"{place} in {self.module}" if self.module else place
 
 
-_interned: weakref.WeakValueDictionary[tuple, Node] = weakref.WeakValueDictionary()
+class _Entry(weakref.ref):
+    """A weak reference to a node that knows under which key it is listed."""
+
+    __slots__ = ("key",)
+    key: tuple
+
+
+def _drop(entry: _Entry) -> None:
+    """The node has died: take its entry away, unless an equal node has taken its place."""
+    if _interned.get(entry.key) is entry:
+        del _interned[entry.key]
+
+
+# A WeakValueDictionary does the same through several Python calls a look-up; `make` is the hot path of tracing.
+_interned: dict[tuple, _Entry] = {}
 _sites: weakref.WeakKeyDictionary[Node, Site] = weakref.WeakKeyDictionary()
 _site_provider: Callable[[], Site | None] | None = None
 
@@ -169,13 +183,17 @@ def make(op: Op, inputs: Sequence[Node] = (), attrs: Attrs = NO_ATTRS) -> Node:
     """The node `op(inputs; attrs)`. Raises what the op's `infer` raises."""
     inputs = tuple(inputs)
     key = (op, inputs, attrs.key)
-    node = _interned.get(key)
-    if node is not None:
-        return node
+    entry = _interned.get(key)
+    if entry is not None:
+        known = entry()
+        if known is not None:
+            return known
     type_ = op.infer([n.type for n in inputs], attrs)
     node = object.__new__(Node)
     node.op, node.inputs, node.attrs, node.type, node.bound = op, inputs, attrs, type_, None
-    _interned[key] = node
+    entry = _Entry(node, _drop)
+    entry.key = key
+    _interned[key] = entry
     if _site_provider is not None:
         site = _site_provider()
         if site is not None:
