@@ -23,16 +23,20 @@ class Case:
     shape: tuple[int, ...]
     optimizer: str
     options: dict[str, float]
+    undetermined: tuple[str, ...] = ()  # entries of the state that are made of rounding errors
 
 
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 # With batch norm and a rate of 0.01 two runs of torch itself, on one and on two threads, differ by 20%
 # after 20 steps: rounding is amplified. At this rate they agree, so the comparison says something.
 SMALL_STEPS = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
+# The true gradient of a bias before a batch norm is zero. What AdamW scales up there is rounding, and the
+# running mean follows the bias: torch on one thread and on two part ways by 0.02, and agree in all the rest.
+BEFORE_NORM = ("0.bias", "1.running_mean", "3.bias", "4.running_mean")
 CASES = {
     "mlp": Case(models.mlp, (32, 64), "SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
     "mlp_adam": Case(models.mlp, (32, 64), "Adam", {"lr": 1e-3, "amsgrad": True}),
-    "digits": Case(models.digits_cnn, (64, 1, 8, 8), "AdamW", {"lr": 3e-3}),
+    "digits": Case(models.digits_cnn, (64, 1, 8, 8), "AdamW", {"lr": 3e-3}, BEFORE_NORM),
     "lenet": Case(models.lenet, (64, 1, 28, 28), "SGD", SGD),
     "resnet18_narrow": Case(lambda T: models.resnet18(T, 8), (8, 3, 32, 32), "SGD", SMALL_STEPS),
     "resnet18": Case(models.resnet18, (32, 3, 32, 32), "SGD", SMALL_STEPS),
@@ -85,6 +89,8 @@ def test_losses_equal_torch(name: str) -> None:
         np.testing.assert_allclose(losses, expected, rtol=1e-3, err_msg=f"compile={compile}")
         if name != "resnet18":  # running statistics and weights too, where training is not chaotic
             for key, value in state_as_numpy(reference).items():
+                if key in case.undetermined:
+                    continue
                 np.testing.assert_allclose(
                     model.state_dict()[key].numpy(), value, rtol=2e-2, atol=2e-3, err_msg=key
                 )
