@@ -173,7 +173,8 @@ def _drop(entry: _Entry) -> None:
         del _interned[entry.key]
 
 
-# A WeakValueDictionary does the same through several Python calls a look-up; `make` is the hot path of tracing.
+# A WeakValueDictionary does the same through several Python calls a look-up, and `make` is the hot path of
+# tracing.
 _interned: dict[tuple, _Entry] = {}
 _sites: weakref.WeakKeyDictionary[Node, Site] = weakref.WeakKeyDictionary()
 _site_provider: Callable[[], Site | None] | None = None
