@@ -74,7 +74,7 @@ def table(results: Results, engines: list[str], threads: int) -> str:
         firsts = [r["first_s"] for r in results[workload, own]]
         first = f"{firsts[0]:.2f} / {statistics.median(firsts[1:] or firsts):.2f}" if firsts else "-"
         peak = median(results[workload, own], "of_peak") / threads
-        width = median(results[workload, own], "of_bandwidth")
+        width = median(results[workload, own], "of_bandwidth") if threads == 1 else float("nan")
         limit = (
             f"{peak:.0%} of FMA peak"
             if peak == peak

@@ -95,8 +95,8 @@ WORKLOADS = {
     "conv3x3_64_64_56": Workload(
         _kernel(_conv, (8, 64, 56, 56), (64, 64, 3, 3)), flops=2.0 * 8 * 56 * 56 * 64 * 64 * 9
     ),
-    "layernorm_4096_768": Workload(
-        _kernel(_layer_norm, (4096, 768), (768,), (768,)), bytes=2.0 * 4096 * 768 * 4
+    "layernorm_32768_768": Workload(  # 100 MB in, 100 MB out: far beyond any cache
+        _kernel(_layer_norm, (32768, 768), (768,), (768,)), bytes=2.0 * 32768 * 768 * 4
     ),
     "mlp": Workload(_training(_mlp, (128, 784), "SGD", **SGD)),
     "lenet": Workload(_training(models.lenet, (64, 1, 28, 28), "SGD", **SGD)),
