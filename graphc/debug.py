@@ -20,6 +20,7 @@ from graphc.analysis.evaluate import evaluate_graph
 from graphc.ir.graph import Graph
 from graphc.ir.hashing import structural_hash
 from graphc.ir.node import Kind, Node
+from graphc.ir.partition import Partition
 from graphc.ir.verify import verify
 from graphc.ops.op import REGISTRY
 
@@ -30,7 +31,7 @@ logger = logging.getLogger("graphc")
 class Stage:
     """One stage of a compilation: its name, what it took, and its text, rendered when asked for.
 
-    `graph` is set for stages that are graphs.
+    `graph` is set for stages that are graphs, `partition` for the one that is a partition.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Stage:
     render: Callable[[], str]
     graph: Graph | None = None
     before: Graph | None = None
+    partition: Partition | None = None
 
     @property
     def text(self) -> str:

@@ -153,9 +153,10 @@ class Stages:
         render: Callable[[], str],
         graph: Graph | None = None,
         before: Graph | None = None,
+        partition: Partition | None = None,
     ) -> None:
         if self.observers:
-            stage = Stage(name, seconds, render, graph, before)
+            stage = Stage(name, seconds, render, graph, before, partition)
             for observer in self.observers:
                 observer(stage)
             self.started = time.perf_counter()
@@ -188,7 +189,8 @@ def lower(
         recompute = remat.decide(whole, results)
         stages.note("remat", stages.lap(), partial(report.values_text, whole, recompute))
         partition = fuse.partition(whole, machine, recompute)
-        stages.note("partition", stages.lap(), partial(report.partition_text, partition))
+        text = partial(report.partition_text, partition)
+        stages.note("partition", stages.lap(), text, partition=partition)
         calls = _lower_groups(partition, machine)
         stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, calls))
         prelude, renamed = _prelude(checked.graph.with_outputs(early), machine)

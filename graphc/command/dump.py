@@ -16,7 +16,6 @@ from graphc.command import render
 from graphc.command.target import Target, UsageError, differentiate, load
 from graphc.debug import Stage
 from graphc.ir.printer import print_graph
-from graphc.passes import fuse
 from graphc.report import arena_line
 
 SUFFIX = {"text": "txt", "dot": "dot", "svg": "svg", "json": "json"}
@@ -98,14 +97,15 @@ class Dump:
         return "\n".join(parts) or f"{comment} no kernels\n"
 
     def drawing(self, view: View) -> render.Drawing:
-        if view.stage is not None and view.stage.graph is not None:
-            return render.drawing_of(view.stage.graph)
-        checked = self.report["checks"].graph
-        assert checked is not None
-        return render.drawing_of_partition(fuse.partition(checked, self.backend.machine))
+        stage = view.stage
+        if stage is not None and stage.partition is not None:
+            return render.drawing_of_partition(stage.partition)
+        assert stage is not None
+        assert stage.graph is not None
+        return render.drawing_of(stage.graph)
 
     def drawable(self, view: View) -> bool:
-        return view.name == "partition" or (view.stage is not None and view.stage.graph is not None)
+        return view.stage is not None and (view.stage.graph or view.stage.partition) is not None
 
     def rendered(self, view: View, form: str) -> str:
         title = f"{self.program.name}, {view.name}"

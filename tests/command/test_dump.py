@@ -140,6 +140,14 @@ def test_drawings(program: Path, capsys: pytest.CaptureFixture[str], stage: str)
     assert "->" in dot
 
 
+def test_the_drawn_partition_is_the_compiled_one(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = [f"{program}:step", *STEP, "--stage", "partition"]
+    text = dump(capsys, *target)
+    groups = sum(line.startswith("group ") for line in text.splitlines())
+    assert groups > 3
+    assert dump(capsys, *target, "--format", "dot").count('label="group ') == groups
+
+
 def test_json(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = json.loads(dump(capsys, f"{program}:Net", *NET, "--stage", "trace", "--format", "json"))
     assert {"conv", "dot_general"} <= {n["op"] for n in data["nodes"]}
