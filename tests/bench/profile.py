@@ -1,8 +1,8 @@
-"""Where the time of a compiled step goes: every kernel of its plan, timed alone.
+"""Where the time of a compiled step goes: every kernel of its plan, on one thread.
 
     python -m tests.bench.profile lenet --threads 1
 
-Kernels run on arrays of ones, so data-dependent cost (denormals, branches) is not seen.
+The inputs are arrays of ones, so data-dependent cost (denormals, branches) is not seen.
 """
 
 from __future__ import annotations
@@ -15,25 +15,15 @@ from collections import Counter
 import numpy as np
 
 
-def kernel_ms(backend, kernel, seconds: float = 0.05) -> float:
-    """Median milliseconds of one call of a kernel."""
-    from graphc.ir.types import TensorType
-    from graphc.loop.scratch import scratch_bytes
-    from graphc.program import Call, Plan, Slot
-
-    types = tuple(TensorType(p.shape, p.dtype) for p in kernel.params)
-    slots = tuple(Slot("output", i) for i in range(len(types)))
-    plan = Plan((kernel,), (Call(0, slots),), (), types, scratch_bytes=scratch_bytes(kernel))
+def call_ms(backend, plan) -> list[float]:
+    """Milliseconds of each call of a plan, on inputs of ones."""
     run = backend.compile(None, plan)
-    arrays = [np.ones(t.shape, t.dtype.numpy) for t in types]
-    run([], arrays)
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
-        run([], arrays)
-        times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times))
+    arrays = [np.ones(t.shape, t.dtype.numpy) for t in plan.inputs]
+    for i, array in enumerate(arrays):
+        run.bind_input(i, array)
+    for o, t in enumerate(plan.outputs):
+        run.bind_output(o, arrays[plan.donated[o]] if o in plan.donated else np.empty(t.shape, t.dtype.numpy))
+    return [us / 1e3 for _, us in run.profile()]
 
 
 def main() -> None:
@@ -71,7 +61,10 @@ def main() -> None:
     plan = planned.plan
     backend = backends.load("llvm")
     counts = Counter(call.kernel for call in plan.calls)
-    rows = [(kernel_ms(backend, plan.kernels[k]) * n, n, plan.kernels[k]) for k, n in counts.items()]
+    spent: Counter[int] = Counter()
+    for call, ms in zip(plan.calls, call_ms(backend, plan), strict=True):
+        spent[call.kernel] += ms
+    rows = [(spent[k], n, plan.kernels[k]) for k, n in counts.items()]
     rows.sort(key=lambda row: -row[0])
     total = sum(row[0] for row in rows)
     print(
