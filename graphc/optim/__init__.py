@@ -6,6 +6,7 @@ from graphc.optim.adagrad import Adagrad
 from graphc.optim.adam import Adam, AdamW
 from graphc.optim.adamax import Adamax
 from graphc.optim.asgd import ASGD
+from graphc.optim.lbfgs import LBFGS
 from graphc.optim.nadam import NAdam
 from graphc.optim.optimizer import Optimizer
 from graphc.optim.radam import RAdam
@@ -15,6 +16,7 @@ from graphc.optim.sgd import SGD
 
 __all__ = [
     "ASGD",
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",
