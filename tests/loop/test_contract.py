@@ -50,8 +50,14 @@ def draw(node: Node, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(-9, 9, node.shape).astype(node.dtype.numpy)
 
 
-def execute(calls: Sequence[KernelCall], values: dict[Node, np.ndarray], backwards: bool = False) -> None:
-    """Run kernels in order, their tasks in order or backwards; `values` gains what they write."""
+def execute(
+    calls: Sequence[KernelCall],
+    values: dict[Node, np.ndarray],
+    backwards: bool = False,
+    keep_temps: bool = False,
+) -> None:
+    """Run kernels in order, their tasks in order or backwards; `values` gains what they write, temporaries
+    only if `keep_temps`."""
     memory: dict[Node | Temp, np.ndarray] = dict(values)
     for call in calls:
         for arg in call.args:
@@ -59,7 +65,7 @@ def execute(calls: Sequence[KernelCall], values: dict[Node, np.ndarray], backwar
                 memory[arg] = np.full(arg.type.shape, 99, arg.type.dtype.numpy)
         tasks = range(call.kernel.tasks)
         assert run(call.kernel, [memory[a] for a in call.args], tasks[::-1] if backwards else tasks) == 0
-    values.update({k: v for k, v in memory.items() if isinstance(k, Node)})
+    values.update({k: v for k, v in memory.items() if keep_temps or isinstance(k, Node)})
 
 
 def check(*outputs: Node, machine: Machine = WIDE, tolerance: float = 2e-5) -> tuple[KernelCall, ...]:

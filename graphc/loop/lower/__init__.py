@@ -6,10 +6,12 @@ kernels on their own values.
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop.lower.apart import lower_apart
-from graphc.loop.lower.contract import lower_contraction
+from graphc.loop.lower.contract import Repeated, lower_contraction, repeated_contraction
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.pointwise import lower_pointwise
 from graphc.loop.lower.reduce import lower_reduce
@@ -34,6 +36,14 @@ def lower_group(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
         _known[key], _values[key] = calls, values
         return calls
     return _rebind(calls, dict(zip(_values[key], values, strict=True)))
+
+
+def lower_repeated(group: Group, machine: Machine, fixed: Set[Node]) -> Repeated:
+    """`lower_group` for a group that runs many times, always with the same values of its `fixed` inputs:
+    what a contraction copies of them is copied once, by kernels that go before the first time."""
+    if any(n.kind is Kind.CONTRACT or n.kind is Kind.CONV for n in group.nodes):
+        return repeated_contraction(group, machine, fixed)
+    return Repeated((), lower_group(group, machine))
 
 
 def _lower(group: Group, machine: Machine) -> tuple[KernelCall, ...]:

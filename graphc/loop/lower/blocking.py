@@ -39,7 +39,8 @@ class Source(enum.Enum):
 @dataclass(frozen=True)
 class Sizes:
     """A flattened problem; `depth` are the axes of K. Costs are cycles per element: to copy one of A or
-    of B, to store one of C. `a_in_place`: A can be read where it is."""
+    of B, to store one of C. `a_in_place`: A can be read where it is. `a_fixed`, `b_fixed`: the problem is
+    one of many with the same A or B, whose copy is made once for all of them."""
 
     batch: int
     rows: int
@@ -51,6 +52,8 @@ class Sizes:
     a_in_place: bool
     b_cost: float
     c_cost: float
+    a_fixed: bool = False
+    b_fixed: bool = False
 
     @property
     def k(self) -> int:
@@ -179,12 +182,13 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
         CALL + 2 * b.rows * vectors
     )
     work = sizes.batch * row_tiles * cycles
-    work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
+    if not sizes.b_fixed:
+        work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
     elements = sizes.batch * sizes.rows * sizes.k
     before = 0.0
     if b.source is Source.TASK:
         work += elements * sizes.a_cost * col_blocks
-    elif b.source is Source.KERNEL:
+    elif b.source is Source.KERNEL and not sizes.a_fixed:
         before = KERNEL + elements * (
             sizes.stage_cost + (FAR if elements * sizes.itemsize > machine.l2_bytes else 0.0)
         )

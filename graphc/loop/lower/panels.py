@@ -5,10 +5,10 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from graphc.loop import index as ix
-from graphc.loop.ir import Buffer, Expr, Var, identity_of
+from graphc.loop.ir import ZERO, Buffer, Expr, Var, identity_of
 from graphc.loop.lower.columns import Segment, one_run, segments
 from graphc.loop.lower.depth import DepthBlock
 from graphc.loop.lower.fused import Fused
@@ -82,6 +82,15 @@ def _conflicting(problem: Contraction, layout: Layout, walk: Sequence[Var]) -> b
     return False
 
 
+@dataclass(frozen=True, eq=False)
+class Room:
+    """Up to `most` panels in buffer[panel][k][lane], from panel `base` on."""
+
+    buffer: Buffer
+    most: int
+    base: Expr = ZERO
+
+
 class Panels:
     """Packs groups of panels of `lanes` columns each."""
 
@@ -94,33 +103,33 @@ class Panels:
         self.depth = symbols("k", problem.depth)
         self.bounds = problem.b(symbols("b", problem.batch), self.depth, symbols("n", problem.cols)).bounds
 
-    def pack(self, buffer: Buffer, batch: Index, block: DepthBlock, first: Expr, count: Expr) -> None:
-        """buffer[p, k, j] = B[batch, block's k, column (first + p) * lanes + j] for p < count."""
+    def pack(self, room: Room, batch: Index, block: DepthBlock, first: Expr, count: Expr) -> None:
+        """room[p, k, j] = B[batch, block's k, column (first + p) * lanes + j] for p < count."""
         if self.way is Way.RUNS:
-            self._pack_runs(buffer, batch, block, first, count)
+            self._pack_runs(room, batch, block, first, count)
             return
         pack = {
             Way.TAPS: self._pack_taps,
             Way.TRANSPOSED: self._pack_transposed,
             Way.COLUMNS: self._pack_columns,
         }[self.way]
-        with self.w.loop("p", count, buffer.shape[0]) as p:
-            pack(buffer, p, batch, block, ix.mul(ix.add(first, p), self.lanes))
+        with self.w.loop("p", count, room.most) as p:
+            pack(room.buffer, ix.add(room.base, p), batch, block, ix.mul(ix.add(first, p), self.lanes))
 
     def _read(self, access: Access) -> Expr:
         """An element that is known to be inside."""
         return self.fused.read(replace(access, bounds=()))
 
-    def _pack_runs(self, buffer: Buffer, batch: Index, block: DepthBlock, first: Expr, count: Expr) -> None:
+    def _pack_runs(self, room: Room, batch: Index, block: DepthBlock, first: Expr, count: Expr) -> None:
         w = self.w
-        with block.loops(w, range(block.rank)) as local, w.loop("p", count, buffer.shape[0]) as p:
+        with block.loops(w, range(block.rank)) as local, w.loop("p", count, room.most) as p:
             start = ix.mul(ix.add(first, p), self.lanes)
             with (
                 segments(w, self.p.cols, start, self.lanes) as run,
                 w.loop("j", run.length, run.most, "vector", self.lanes) as j,
             ):
                 value = self._read(self.p.b(batch, block.at(local), run.at(j)))
-                w.store(buffer, (p, block.flat(local), j), value)
+                w.store(room.buffer, (ix.add(room.base, p), block.flat(local), j), value)
 
     def _pack_taps(self, buffer: Buffer, p: Expr, batch: Index, block: DepthBlock, start: Expr) -> None:
         w = self.w

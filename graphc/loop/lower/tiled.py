@@ -22,7 +22,7 @@ from graphc.loop.lower.depth import DepthBlock, DepthCut
 from graphc.loop.lower.fused import Fused, place
 from graphc.loop.lower.operand import Layout, flat_stride
 from graphc.loop.lower.pack import Line, clip, copy_line, padded
-from graphc.loop.lower.panels import Panels
+from graphc.loop.lower.panels import Panels, Room
 from graphc.loop.lower.problem import Access, Contraction, Index
 from graphc.loop.lowered import KernelCall, Temp
 
@@ -50,9 +50,10 @@ class Tiled:
         width: int,
         staged: Temp | None,
         flat: bool = False,
+        packed: Temp | None = None,
     ) -> None:
         self.p, self.cut, self.a, self.fused, self.width = problem, blocking, a, fused, width
-        self.staged, self.flat = staged, flat
+        self.staged, self.flat, self.packed = staged, flat, packed
         self.dtype = problem.anchor.dtype
         self.batch, self.m, self.n, self.k = problem.sizes
         self.rows, self.lanes = blocking.rows, blocking.lanes
@@ -95,7 +96,7 @@ class Tiled:
     def _shallow(self) -> None:
         """All of K in one block: pack, multiply, finish, tile by tile."""
         w = self.w
-        panels = w.alloc("panels", self.dtype, (self.group, self.depth.most, self.lanes))
+        panels = self._room_for_b()
         sums = w.alloc("sums", self.dtype, (self.rows, self.lanes))
         block = self.depth.block(ZERO)
         a = self._rows_of_a(block)
@@ -108,7 +109,7 @@ class Tiled:
     def _deep(self) -> None:
         """Block after block of K, summed in scratch memory."""
         w = self.w
-        panels = w.alloc("panels", self.dtype, (self.group, self.depth.most, self.lanes))
+        panels = self._room_for_b()
         shape = (self.cut.col_panels, self.cut.row_tiles, self.rows, self.lanes)
         sums = w.alloc("sums", self.dtype, shape)
         self._clear(sums)
@@ -140,8 +141,23 @@ class Tiled:
             first = ix.mul(g, self.group)
             yield first, ix.minimum(self.group, ix.sub(self.panels_here, first))
 
+    def _room_for_b(self) -> Buffer:
+        """Where panels are: scratch memory for a group of them, or all of them, packed before."""
+        if self.packed is not None:
+            return self.fused.buffer(self.packed)
+        return self.w.alloc("panels", self.dtype, (self.group, self.depth.most, self.lanes))
+
     def _pack_b(self, panels: Buffer, block: DepthBlock, first: Expr, count: Expr) -> None:
-        self.b.pack(panels, self.batch_index, block, ix.add(self.panel0, first), count)
+        if self.packed is None:
+            room = Room(panels, self.group)
+            self.b.pack(room, self.batch_index, block, ix.add(self.panel0, first), count)
+
+    def _place_of_b(self, panels: Buffer, p: Expr, block: DepthBlock, panel: Expr) -> Address:
+        """Panel `p` of the group, which is number `panel` of the task."""
+        if self.packed is None:
+            return address(panels, (p, ZERO, ZERO))
+        number = ix.add(ix.mul(self.flat_batch, self.panels), ix.add(self.panel0, panel))
+        return address(panels, (number, ix.flatten(block.first(), self.p.depth), ZERO))
 
     @contextmanager
     def _row_tiles(self) -> Iterator[tuple[Expr, Expr]]:
@@ -239,7 +255,7 @@ class Tiled:
     ) -> None:
         """The tile of one panel; the last panel of all, if it is part empty, has a narrower one."""
         last = narrow_tile(self.n, self.lanes, self.width) or self.lanes
-        where = address(panels, (p, ZERO, ZERO))
+        where = self._place_of_b(panels, p, block, panel)
         if last == self.lanes:
             self._put_tile(self.lanes, a, row, where, c, block)
         elif self.panels == 1:
