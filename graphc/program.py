@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,25 +18,63 @@ from graphc.loop.ir import Kernel
 SlotSpace = Literal["input", "output", "arena", "constant"]
 
 
+Steps = tuple[tuple[int, int], ...]  # (number of a loop, bytes further on each of its trips)
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a kernel argument lives: input/output/constant number `index`, or the arena; plus bytes."""
+    """Where a kernel argument lives: input/output/constant number `index`, or the arena; plus bytes.
+
+    In loops, trip t of loop n is at `offset` + t * bytes for each (n, bytes) in `steps`.
+    """
 
     space: SlotSpace
     index: int
     offset: int = 0
+    steps: Steps = ()
+
+
+At = TypeVar("At", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Generic[At]):
+    """Places that take turns: `first`, if given, on trip 0 of loop number `loop`; on the other trips those
+    of `rest`, one after another and over again."""
+
+    loop: int
+    first: At | Turn[At] | None
+    rest: tuple[At | Turn[At], ...]
+
+    def on(self, trip: int) -> At | Turn[At]:
+        """The place on a trip of the loop."""
+        if self.first is None:
+            return self.rest[trip % len(self.rest)]
+        return self.first if trip == 0 else self.rest[(trip - 1) % len(self.rest)]
+
+
+Place = Slot | Turn[Slot]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """Run kernel number `kernel` with `args` (one per param).
 
-    `barrier`: all threads must have finished the calls before this one.
+    `barrier`: all threads must have finished the calls before this one (in a loop, on every trip).
     """
 
     kernel: int
-    args: tuple[Slot, ...]
+    args: tuple[Place, ...]
     barrier: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Calls number `start` to `stop` - 1 run `trips` times over. Loops nest or are apart."""
+
+    start: int
+    stop: int
+    trips: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +83,8 @@ class Plan:
 
     donated[o] = i   output o is written over input i; the caller passes the same array for both
     gate             number of calls after which the status word is tested: if a Check failed by then,
-                     the rest is skipped, and nothing visible outside has been written yet
+                     the rest is skipped, and nothing visible outside has been written yet; not in a loop
+    loops            outer loops before those inside them; their numbers are positions here
     checks[code-1]   what to tell the user when Check `code` fails
     """
 
@@ -60,6 +99,7 @@ class Plan:
     scratch_bytes: int = 0
     gate: int = 0
     checks: tuple[str, ...] = ()
+    loops: tuple[Loop, ...] = ()
 
 
 class Executable(Protocol):

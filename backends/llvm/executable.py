@@ -34,7 +34,8 @@ class Executable:
         self.image = image
         self._runtime = runtime
         runtime.engine.load(image.objects)
-        self.table = CallTable(image.calls, image.gate, [runtime.engine.address(s) for s in image.symbols])
+        addresses = [runtime.engine.address(symbol) for symbol in image.symbols]
+        self.table = CallTable(image.calls, image.gate, addresses, image.loops)
         self._n_inputs = len(image.inputs)
         self._held: list[np.ndarray | None] = [None] * (self._n_inputs + len(image.outputs))
         self._missing = set(range(len(self._held)))
@@ -55,12 +56,13 @@ class Executable:
         job[:6] = (
             table.rows.ctypes.data,
             table.count,
-            self.image.gate,
+            table.gate,
             table.slots.ctypes.data,
             self._bases.ctypes.data,
             table.widest,
         )
         job[11] = table.tasks
+        job[13] = table.claims
         return job
 
     def __call__(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
@@ -132,33 +134,42 @@ class Executable:
         """Prepare memory for the claims of a team's workers, unless it is the team of the last run."""
         if team is self._team:
             return
-        words = self.table.count * team.workers
+        words = self.table.claims * team.workers
         claims = np.zeros(words * team.rounds, np.int64)
         self._job[9:11] = claims.ctypes.data, 8 * words
         self._native = (self.table, self._bases, claims)
         self._team = team
 
     def profile(self, repeat: int = 10) -> list[tuple[str, float]]:
-        """(kernel name, microseconds) of each call, on one thread: the best of `repeat` whole runs.
+        """(kernel name, microseconds) of each planned call, those in loops on all their trips, on one
+        thread: the best of `repeat` whole runs.
 
         Runs the program `repeat` times on the bound arrays, so donated state changes as often.
         """
-        best = [float("inf")] * self.table.count
         job = self._new_job()
-        runtime = self._runtime
+        table, runtime = self.table, self._runtime
+        spent = np.zeros((repeat, table.count))
         if self._missing:
             raise RuntimeError(f"{self._describe(min(self._missing))} is not bound")
         with runtime.lock:
             self._words[-1] = runtime.arena(self.image.arena_bytes)
             job[6:9] = (*runtime.scratch(self.image.scratch_bytes, 1), 1)
-            for _ in range(repeat):
-                for number in range(self.table.count):
-                    job[0:2] = self.table.rows[number:].ctypes.data, 1
-                    start = time.perf_counter()
-                    runtime.native_run(job.ctypes.data, None)
-                    best[number] = min(best[number], 1e6 * (time.perf_counter() - start))
+            words, address, row = job.data, job.ctypes.data, table.rows.itemsize * walker.CALL_WORDS
+            words[1] = 0
+            asking = min([self._seconds(address) for _ in range(100)])
+            words[1] = 1
+            for times in spent:
+                for number in range(table.count):
+                    words[0] = table.rows.ctypes.data + row * number
+                    times[number] = self._seconds(address) - asking
+        best = np.bincount(table.call, spent.min(axis=0), len(self.image.calls))
         names = (self.image.names[call.kernel] for call in self.image.calls)
-        return list(zip(names, best, strict=True))
+        return list(zip(names, (1e6 * best).tolist(), strict=True))
+
+    def _seconds(self, job: int) -> float:
+        start = time.perf_counter()
+        self._runtime.native_run(job, None)
+        return time.perf_counter() - start
 
     def _describe(self, at: int) -> str:
         return f"input {at}" if at < self._n_inputs else f"output {at - self._n_inputs}"

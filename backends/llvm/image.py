@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 
+from graphc.backends.llvm.rows import Address, Spot
 from graphc.backends.llvm.table import TableCall, estimate
 from graphc.ir.types import BY_NAME, TensorType
-from graphc.program import Plan, Slot
+from graphc.program import Loop, Place, Plan, Turn
 
-_MAGIC = b"graphc-program-2\n"
+_MAGIC = b"graphc-program-3\n"
 _ALIGN = 64
 
 
@@ -42,6 +44,7 @@ class Image:
     scratch_bytes: int
     gate: int
     checks: tuple[str, ...]
+    loops: tuple[Loop, ...]
     objects: dict[str, bytes]
 
 
@@ -54,13 +57,17 @@ def make_image(plan: Plan, target: str, symbols: Iterable[str], objects: dict[st
         "arena": len(plan.inputs) + len(plan.outputs) + len(plan.constants),
     }
 
-    def place(slot: Slot) -> tuple[int, int]:
-        return bases[slot.space] + (0 if slot.space == "arena" else slot.index), slot.offset
+    def spot(place: Place) -> Spot:
+        if isinstance(place, Turn):
+            first = None if place.first is None else spot(place.first)
+            return Turn(place.loop, first, tuple([spot(p) for p in place.rest]))
+        base = bases[place.space] + (0 if place.space == "arena" else place.index)
+        return Address(base, place.offset, place.steps)
 
     calls = []
     for call in plan.calls:
         kernel = plan.kernels[call.kernel]
-        args = tuple(place(slot) for slot in call.args)
+        args = tuple([spot(place) for place in call.args])
         cost = estimate(kernel.flops, kernel.bytes)
         calls.append(TableCall(call.kernel, kernel.tasks, args, call.barrier, cost))
     return Image(
@@ -77,6 +84,7 @@ def make_image(plan: Plan, target: str, symbols: Iterable[str], objects: dict[st
         scratch_bytes=plan.scratch_bytes,
         gate=plan.gate,
         checks=plan.checks,
+        loops=plan.loops,
         objects=objects,
     )
 
@@ -88,7 +96,7 @@ def dump_image(image: Image) -> bytes:
         "target": image.target,
         "symbols": image.symbols,
         "names": image.names,
-        "calls": [(c.kernel, c.tasks, c.args, c.barrier, c.cost) for c in image.calls],
+        "calls": [(c.kernel, c.tasks, [_spot_out(a) for a in c.args], c.barrier, c.cost) for c in image.calls],
         "inputs": [_type_out(t) for t in image.inputs],
         "outputs": [_type_out(t) for t in image.outputs],
         "donated": sorted(image.donated.items()),
@@ -97,6 +105,7 @@ def dump_image(image: Image) -> bytes:
         "scratch_bytes": image.scratch_bytes,
         "gate": image.gate,
         "checks": image.checks,
+        "loops": [astuple(loop) for loop in image.loops],
         "objects": list(image.objects),
         "constants": [(c.dtype.str, c.shape) for c in image.constants],
     }
@@ -131,7 +140,7 @@ def _parse(data: bytes) -> Image:
     names = header["objects"]
     arrays = zip(header["constants"], blobs[len(names) :], strict=True)
     calls = (
-        TableCall(kernel, tasks, tuple((base, offset) for base, offset in args), barrier, cost)
+        TableCall(kernel, tasks, tuple([_spot_in(arg) for arg in args]), barrier, cost)
         for kernel, tasks, args, barrier, cost in header["calls"]
     )
     return Image(
@@ -148,6 +157,7 @@ def _parse(data: bytes) -> Image:
         scratch_bytes=header["scratch_bytes"],
         gate=header["gate"],
         checks=tuple(header["checks"]),
+        loops=tuple([Loop(*loop) for loop in header["loops"]]),
         objects=dict(zip(names, blobs, strict=False)),
     )
 
@@ -170,3 +180,20 @@ def _type_out(kind: TensorType) -> list:
 def _type_in(pair: list) -> TensorType:
     name, shape = pair
     return TensorType(tuple(shape), BY_NAME[name])
+
+
+def _spot_out(spot: Spot) -> list:
+    """[base, offset], [base, offset, steps], or of a Turn [[loop, first], rest]."""
+    if isinstance(spot, Turn):
+        first = None if spot.first is None else _spot_out(spot.first)
+        return [[spot.loop, first], [_spot_out(place) for place in spot.rest]]
+    return [spot.base, spot.offset, spot.steps] if spot.steps else [spot.base, spot.offset]
+
+
+def _spot_in(data: list) -> Spot:
+    head: Any = data[0]
+    if isinstance(head, list):
+        loop, first = head
+        return Turn(loop, None if first is None else _spot_in(first), tuple([_spot_in(d) for d in data[1]]))
+    steps = tuple([(loop, step) for loop, step in data[2]]) if len(data) > 2 else ()
+    return Address(head, data[1], steps)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.backends.llvm import walker
+from graphc.backends.llvm.rows import Address, Rows, Spot, locate, write_out
+from graphc.program import Loop
 
 # Estimates of one thread, only good enough to tell microseconds from milliseconds.
 _FLOPS_PER_US = 10_000.0
@@ -21,11 +23,11 @@ ALONE_US = 15.0  # a program cheaper than this is not worth waking the team
 
 @dataclass(frozen=True)
 class TableCall:
-    """One call: kernel number, its tasks, (base, byte offset) of each arg, the plan's barrier, cost in us."""
+    """One call: kernel number, its tasks, the place of each arg, the plan's barrier, cost in us."""
 
     kernel: int
     tasks: int
-    args: tuple[tuple[int, int], ...]
+    args: tuple[Spot, ...]
     barrier: bool
     cost: float
 
@@ -44,39 +46,67 @@ def call_flags(calls: Sequence[TableCall]) -> list[int]:
     return flags
 
 
-def call_needs(calls: Sequence[TableCall], gate: int) -> list[int]:
-    """How many of the program's tasks must be completed before each call may start.
+def call_needs(tasks: np.ndarray, barriers: np.ndarray) -> np.ndarray:
+    """How many of the program's tasks must be completed before each call, as they run, may start.
 
-    A call waits for everything before the last barrier at or before it (the gate is one too). Since nothing
-    behind that barrier can start earlier either, the number of tasks before it tells that they are all
-    completed.
+    A call waits for everything before the last barrier at or before it. Since nothing behind that barrier
+    can start earlier either, the number of tasks before it tells that they are all completed.
     """
-    needs = []
-    before = need = 0
-    for number, call in enumerate(calls):
-        if call.barrier or number == gate:
-            need = before
-        needs.append(need)
-        before += call.tasks
-    return needs
+    before = np.cumsum(tasks) - tasks
+    return np.maximum.accumulate(np.where(barriers, before, 0))
 
 
 class CallTable:
-    """The words of a table and of its slots, kept alive for native code."""
+    """The words of a table and of its slots, kept alive for native code.
 
-    def __init__(self, calls: Sequence[TableCall], gate: int, addresses: Sequence[int]) -> None:
+    count   calls as they run, those in loops on every trip
+    call    which of the given calls each of them is
+    claims  how many of them are parallel: words of claims for each worker
+    gate    the given gate, counted in calls as they run
+    """
+
+    def __init__(
+        self, calls: Sequence[TableCall], gate: int, addresses: Sequence[int], loops: Sequence[Loop] = ()
+    ) -> None:
         """`addresses` are the kernels' entry points."""
-        self.count = len(calls)
-        self.tasks = sum(call.tasks for call in calls)
+        rows = write_out(len(calls), loops)
+        self.call = rows.call
+        self.count = len(rows.call)
+        self.gate = int(np.count_nonzero(rows.call < gate))
         self.widest = max((len(call.args) for call in calls), default=1)
-        rows: list[tuple[int, ...]] = []
-        slots: list[tuple[int, int]] = []
-        words = zip(calls, call_flags(calls), call_needs(calls, gate), strict=True)
-        for call, flags, need in words:
-            rows.append((addresses[call.kernel], call.tasks, len(slots), len(call.args), flags, need))
-            slots.extend(call.args)
-        self.rows = np.array(rows, np.int64).reshape(-1, walker.CALL_WORDS)
-        self.slots = np.array(slots, np.int64).reshape(-1, walker.SLOT_WORDS)
-        helped = any(not flags & walker.SERIAL for flags in self.rows[:, 4])
-        dear = sum(call.cost for call in calls) > ALONE_US
-        self.parallel = helped and dear and self.tasks < _MOST_TASKS
+        tasks = np.array([call.tasks for call in calls], np.int64)[rows.call]
+        self.tasks = int(tasks.sum())
+        flags = np.array(call_flags(calls), np.int64)[rows.call]
+        helped = (flags & walker.SERIAL) == 0
+        self.claims = int(np.count_nonzero(helped))
+        flags += (np.cumsum(helped) - helped) << walker.CLAIM_SHIFT
+        barriers = np.array([call.barrier for call in calls], bool)[rows.call]
+        barriers[self.gate : self.gate + 1] = True  # the gate is one too
+        args = np.array([len(call.args) for call in calls], np.int64)[rows.call]
+        first = np.cumsum(args) - args
+        entry = np.array([addresses[call.kernel] for call in calls], np.int64)[rows.call]
+        words = (entry, tasks, first, args, flags, call_needs(tasks, barriers))
+        self.rows = np.stack(words, axis=1) if self.count else np.zeros((0, walker.CALL_WORDS), np.int64)
+        self.slots = _slots(calls, rows, args, first)
+        cost = np.array([call.cost for call in calls])[rows.call].sum()
+        self.parallel = self.claims > 0 and bool(cost > ALONE_US) and self.tasks < _MOST_TASKS
+
+
+def _slots(calls: Sequence[TableCall], rows: Rows, args: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """int64[args of all rows, 2]: base number and offset of every argument."""
+    given = [
+        (spot.base, spot.offset) if isinstance(spot, Address) else (0, 0)
+        for call in calls
+        for spot in call.args
+    ]
+    words = np.array(given, np.int64).reshape(-1, walker.SLOT_WORDS)
+    if not rows.trips.shape[1]:
+        return words
+    widths = np.array([len(call.args) for call in calls], np.int64)
+    start = (np.cumsum(widths) - widths)[rows.call]
+    slots = words[np.repeat(start - first, args) + np.arange(int(args.sum()))]
+    for mine in rows.groups():
+        for position, spot in enumerate(calls[rows.call[mine[0]]].args):
+            if not isinstance(spot, Address) or spot.steps:
+                slots[first[mine] + position] = locate(spot, rows.trips[mine])
+    return slots

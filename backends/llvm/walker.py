@@ -15,10 +15,11 @@ Memory shared with Python (words of 8 bytes)::
     job    0 calls   1 number of calls   2 gate   3 slots   4 bases   5 largest number of args
            6 scratch of worker 0   7 bytes from one worker's scratch to the next   8 workers
            9 claims of round 0   10 bytes from one round's claims to the next   11 tasks in all
-           12 (written by the run) number of the round
-    call   0 kernel  1 tasks  2 first slot (in slots)  3 number of args  4 flags: 1 serial, 2 shared  5 need
+           12 (written by the run) number of the round   13 parallel calls
+    call   0 kernel  1 tasks  2 first slot (in slots)  3 number of args
+           4 flags: 1 serial, 2 shared, and from bit 8 on its number p among the parallel calls  5 need
     slot   0 number of the base  1 bytes from it
-    claims word w * calls + i: how many of worker w's tasks of call i are taken
+    claims word w * parallel calls + p: how many of worker w's tasks of parallel call p are taken
 
 A run happens in a round: a control block with a copy of the job. The caller leaves as soon as all tasks are
 completed; a straggler may still be inside the round then, finds nothing to do, and leaves later. The next
@@ -32,11 +33,12 @@ from __future__ import annotations
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.waiting import emit_waiting
 
-JOB_WORDS = 13
+JOB_WORDS = 14
 JOB_ROUND = 12
 CALL_WORDS = 6
 SLOT_WORDS = 2
 SERIAL, SHARED = 1, 2
+CLAIM_SHIFT = 8
 
 LINE = 128
 TEAM_WORDS = ("ticket", "ticket_sleepers", "current", "stop", "spins", "rounds")
@@ -272,8 +274,8 @@ entry:
   %job = getelementptr i8, ptr %round, i64 @job@
   %status = call ptr @status_word(ptr %round, i64 %i)
   %calls = load ptr, ptr %job
-  %total.at = getelementptr i64, ptr %job, i64 1
-  %total = load i64, ptr %total.at
+  %claimed.at = getelementptr i64, ptr %job, i64 13
+  %claimed = load i64, ptr %claimed.at
   %workers.at = getelementptr i64, ptr %job, i64 8
   %workers = load i64, ptr %workers.at
   %claims.at = getelementptr i64, ptr %job, i64 9
@@ -286,6 +288,7 @@ entry:
   %flags = load i64, ptr %flags.at
   %shared.bit = and i64 %flags, 2
   %shared = icmp ne i64 %shared.bit, 0
+  %p = lshr i64 %flags, 8
   %shift = select i1 %shared, i64 3, i64 0
   br label %owner
 owner:
@@ -301,8 +304,8 @@ owner:
   %size = sub i64 %to, %from
   %part = lshr i64 %size, %shift
   %chunk = call i64 @llvm.umax.i64(i64 %part, i64 1)
-  %row = mul i64 %who, %total
-  %number = add i64 %row, %i
+  %row = mul i64 %who, %claimed
+  %number = add i64 %row, %p
   %claim = getelementptr i64, ptr %claims, i64 %number
   br label %try
 try:

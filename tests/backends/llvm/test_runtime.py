@@ -22,7 +22,8 @@ from graphc.backends.llvm import runtime as runtime_module
 from graphc.backends.llvm.memory import HUGE_PAGE, Block, GrowingBlock
 from graphc.backends.llvm.objects import build_object
 from graphc.backends.llvm.runtime import get_runtime, pointer
-from graphc.backends.llvm.table import TableCall, call_flags, call_needs
+from graphc.backends.llvm.rows import Address
+from graphc.backends.llvm.table import CallTable, TableCall, call_flags
 from graphc.backends.llvm.target import get_target
 from graphc.ir.types import TensorType, float32
 from graphc.program import Call, Plan, Slot
@@ -250,7 +251,7 @@ def test_interpreter_exits(extra):
 
 
 def call(tasks=8, barrier=True, cost=1e6):
-    return TableCall(0, tasks, ((0, 0),), barrier, cost)
+    return TableCall(0, tasks, (Address(0, 0),), barrier, cost)
 
 
 def test_flags_follow_the_cost():
@@ -260,10 +261,14 @@ def test_flags_follow_the_cost():
 
 def test_needs_count_the_tasks_before_the_last_barrier():
     meet, free = call(tasks=8), call(tasks=5, barrier=False)
-    assert call_needs([meet, meet, meet], 0) == [0, 8, 16]
-    assert call_needs([meet, free, free, meet], 0) == [0, 0, 0, 18]
-    assert call_needs([free, meet, free], 0) == [0, 5, 5]
-    assert call_needs([free, free, free, free], 2) == [0, 0, 10, 10]  # the gate is a barrier
+
+    def needs(calls, gate):
+        return CallTable(calls, gate, [0]).rows[:, 5].tolist()
+
+    assert needs([meet, meet, meet], 0) == [0, 8, 16]
+    assert needs([meet, free, free, meet], 0) == [0, 0, 0, 18]
+    assert needs([free, meet, free], 0) == [0, 5, 5]
+    assert needs([free, free, free, free], 2) == [0, 0, 10, 10]  # the gate is a barrier
 
 
 def random_plan(seed):
