@@ -9,6 +9,7 @@ import numpy as np
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ops.evaluate import evaluate_node
+from graphc.ops.scan import evaluate_siblings, key_of, siblings
 from graphc.program import Executable, Plan
 
 
@@ -30,6 +31,7 @@ class Interpreter:
         self.graph = graph
         self.checks: tuple[Node, ...] = tuple(n for n in graph.nodes if n.kind is Kind.CHECK)
         self._last = _last_uses(graph)
+        self._loops = siblings(graph.nodes)
 
     def __call__(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
         """Run; outputs are written only when every check held (they may be the memory of inputs)."""
@@ -41,7 +43,11 @@ class Interpreter:
             operands = [values[x] for x in node.inputs]
             if node in codes and not node.attrs.holds(operands[0]):
                 return codes[node]
-            values[node] = evaluate_node(node, operands)
+            if node.kind is Kind.SCAN:
+                group = self._loops[key_of(node)]
+                values.update(zip(group, evaluate_siblings(group, operands), strict=True))
+            else:
+                values[node] = evaluate_node(node, operands)
             for dead in self._last[position]:
                 del values[dead]
         # An output may be an input's memory (donation): nothing is overwritten before it was read.

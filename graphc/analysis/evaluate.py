@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from graphc.ir.graph import Graph, toposort
-from graphc.ir.node import Kind, Node
-from graphc.ops.evaluate import evaluate_node
+from graphc.ir.node import Node
+from graphc.ops.scan import evaluate_order
 
 
 def evaluate_nodes(nodes: Sequence[Node], inputs: Mapping[Node, np.ndarray]) -> list[np.ndarray]:
     """The values of `nodes`; `inputs` gives those of the INPUT nodes they depend on."""
     values = dict(inputs)
-    for node in toposort(nodes):
-        if node.kind is not Kind.INPUT:
-            values[node] = evaluate_node(node, [values[n] for n in node.inputs])
+    evaluate_order(toposort(nodes), values)
     return [values[node] for node in nodes]
 
 

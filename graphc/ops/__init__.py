@@ -78,6 +78,7 @@ from graphc.ops.reduce import (
     reduce_or,
     reduce_prod,
 )
+from graphc.ops.scan import scan
 from graphc.ops.spread import broadcast, full, like, ones, reduce_sum, scalar_value, zeros
 from graphc.ops.view import concat, flip, pad, reshape, slice_, slice_axis, transpose
 from graphc.ops.window import fold, window
@@ -164,6 +165,7 @@ __all__ = [
     "round_",
     "rsqrt",
     "scalar_value",
+    "scan",
     "scatter_add",
     "scatter_add_along",
     "select",
