@@ -46,7 +46,11 @@ def weighted(T: Any, out: Any) -> Any:
     ]
     total: Any = 0.0
     for part in parts:
-        weights = np.random.default_rng(7).uniform(0.5, 1.5, tuple(part.shape)).astype(array(part).dtype)
+        weights = (
+            np.random.default_rng(7)
+            .uniform(0.5, 1.5, tuple(part.shape))
+            .astype(str(part.dtype).split(".")[-1])
+        )
         total = total + (part * T.from_numpy(weights)).sum()
     return total
 

@@ -86,6 +86,7 @@ from graphc.nn.functional.margin import (
     triplet_margin_loss,
     triplet_margin_with_distance_loss,
 )
+from graphc.nn.functional.multihead import multi_head_attention_forward
 from graphc.nn.functional.normalization import (
     batch_norm,
     group_norm,
@@ -197,6 +198,7 @@ __all__ = [
     "max_unpool3d",
     "mish",
     "mse_loss",
+    "multi_head_attention_forward",
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
