@@ -305,22 +305,22 @@ def operand(tensor: Tensor, tracked: bool) -> Node:
 
 def variable(tensor: Tensor) -> Node:
     """The input node of a leaf that requires grad: its own, and bound to what the cell holds now."""
-    cell, var = tensor._cell, tensor._var
-    if var is not None and var[1] == cell.version:
+    cell, var, trace = tensor._cell, tensor._var, MODE.trace
+    if var is not None and var[1] == cell.version and (trace is None or var[0] in trace.variables):
         node = var[0]
         if type(node.bound) is Node and type(cell.node.bound) is np.ndarray:
             node.bound = cell.node.bound  # computed meanwhile
         return node
-    if MODE.trace is not None:
-        MODE.trace.save_handle(tensor)
+    if trace is not None:  # a node from outside would bring the present value in as a constant
+        trace.save_handle(tensor)
     value = cell.node.bound
     node = fresh_input(cell.node.type, value if type(value) is np.ndarray else cell.node)
     tensor._var = (node, cell.version)
     if cell.vars is None:
         cell.vars = []
     cell.vars.append(weakref.ref(node))
-    if MODE.trace is not None:
-        MODE.trace.note_variable(node, tensor)
+    if trace is not None:
+        trace.note_variable(node, tensor)
     return node
 
 

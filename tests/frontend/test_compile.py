@@ -260,6 +260,18 @@ def test_old_history_keeps_old_state() -> None:
     assert w.tolist() == [9, 9, 9]
 
 
+def test_leaves_used_before_the_trace_are_inputs_of_it() -> None:
+    w = gc.from_numpy(np.ones(3, np.float32)).requires_grad_()
+    earlier = w * 2
+    f = gc.compile(lambda x: (w * x).sum())
+    loss = f(gc.full((3,), 2.0))
+    loss.backward()
+    assert w.grad.tolist() == [2, 2, 2]
+    w.data.mul_(5)
+    assert f(gc.full((3,), 2.0)).item() == 30
+    assert earlier.tolist() == [2, 2, 2]
+
+
 def test_argument_that_is_also_state() -> None:
     w = gc.ones(2)
 
