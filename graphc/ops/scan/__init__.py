@@ -1,6 +1,7 @@
 """Loops over a leading dim: `scan` builds one, its nodes are the loop's results."""
 
-from graphc.ops.scan.build import Scanned, scan
+from graphc.ops.op import SAMPLES
+from graphc.ops.scan.build import Scanned, scan, stack_of
 from graphc.ops.scan.loop import (
     SCAN,
     Loop,
@@ -10,6 +11,9 @@ from graphc.ops.scan.loop import (
     key_of,
     siblings,
 )
+from graphc.ops.scan.samples import scan_samples
+
+SAMPLES["scan"] = scan_samples
 
 __all__ = [
     "SCAN",
@@ -21,4 +25,5 @@ __all__ = [
     "key_of",
     "scan",
     "siblings",
+    "stack_of",
 ]

@@ -44,7 +44,7 @@ def scan(
     carries, xs  input nodes of any names; an x has the type of one step
     nexts        the carries after the step, of their types
     emits        values of the body to be stacked: [length, ...]
-    init         initial carries; `stacks` the xs of all steps: [length, ...]; all may be read by the body, too
+    init         initial carries; `stacks` the xs of all steps: [length, ...]
     length       the number of steps; may be left out if there are stacks
     reverse      from the last position to the first
 
@@ -52,6 +52,8 @@ def scan(
     """
     length = _checked(carries, xs, nexts, init, stacks, length)
     body = _Body(carries, xs, (*nexts, *emits))
+    read = [i for i, x in enumerate(xs) if x in body.inside]
+    xs, stacks = [xs[i] for i in read], [stacks[i] for i in read]
     names = [*_names("carry", carries), *_names("x", xs), *_names("const", body.consts)]
     n, m = len(carries), len(carries) + len(xs)
     new = dict(zip((*carries, *xs, *body.consts), names, strict=True))
@@ -66,13 +68,18 @@ def scan(
         return init[i] if nexts[i] is carries[i] else make(SCAN, inputs, ScanAttrs(loop, None, i))
 
     def stack(emit: Node) -> Node:
-        if emit in xs:
-            return stacks[list(xs).index(emit)]
-        if emit not in body.varying:
-            return broadcast(emit, (length, *emit.type.shape), tuple(range(1, emit.type.rank + 1)))
-        return make(SCAN, inputs, ScanAttrs(loop, new[emit], None))
+        if emit in body.varying:
+            return stack_of(loop, inputs, new[emit])
+        return broadcast(emit, (length, *emit.type.shape), tuple(range(1, emit.type.rank + 1)))
 
     return Scanned([final(i) for i in range(n)], [stack(emit) for emit in emits])
+
+
+def stack_of(loop: Loop, inputs: Sequence[Node], node: Node) -> Node:
+    """The values in all steps of a node over a loop's parameters; `inputs` are the loop's."""
+    if node in loop.xs:
+        return inputs[len(loop.carries) + loop.xs.index(node)]
+    return make(SCAN, inputs, ScanAttrs(loop, node, None))
 
 
 def _names(prefix: str, nodes: Iterable[Node]) -> list[Node]:
@@ -128,6 +135,7 @@ class _Body:
             if not self.varying.isdisjoint(node.inputs):
                 self.varying.add(node)
         inside: set[Node] = set()
+        self.inside = inside
         outside: set[Node] = set()
         stack = list(roots)
         while stack:

@@ -4,8 +4,8 @@
     for t in range(length):                     # or backwards
         carry, emit[t] = body(carry, x[t], const)
 
-A scan node is ONE result of a loop: a stacked `emit`, or the `final` value of a carry. The results of one loop
-are *siblings*: nodes with the same inputs and the same `Loop`. Whoever runs a loop runs it once for all of them.
+A scan node is ONE result of a loop: a stacked `emit`, or the `final` value of a carry. The results of one
+loop are *siblings*: nodes with the same inputs and the same `Loop`. Whoever runs a loop runs it once for all.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from graphc.ops.op import fail, register
 class Loop(Attrs):
     """The body of a loop and how often it runs.
 
-    carries, xs, consts  the body's parameters: input nodes called carry0.., x0.., const0..; the type of an x is
-                         that of one step
+    carries, xs, consts  the body's parameters: input nodes called carry0.., x0.., const0..; an x has the type
+                         of one step
     nexts                the carries after a step, of the types of `carries`
     reverse              step i works on position length - 1 - i of the xs, and emits are stored there
     """

@@ -1,13 +1,16 @@
-"""Reverse-mode differentiation: Graph -> Graph, any order, one walk over the nodes."""
+"""One walk over the nodes, users before what they use, that gathers cotangents."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from graphc.autodiff.active import differentiable_from
+from graphc.autodiff.loops import pull
 from graphc.ir.graph import toposort
 from graphc.ir.node import Kind, Node, Site, set_site_provider, site_of
 from graphc.ops.arithmetic import add
 from graphc.ops.constant import input_
+from graphc.ops.scan import key_of, siblings
 from graphc.ops.spread import zeros
 
 
@@ -24,7 +27,8 @@ def gradients(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence
                 f"gradients: the cotangent of an output {y.type} is a {ct.type}; they must be alike"
             )
     order = toposort(outputs)
-    active = _depends_on(order, set(wrt))
+    active = differentiable_from(order, set(wrt))
+    loops = siblings(order)
     pending: dict[Node, Node] = {}
     for y, ct in zip(outputs, cotangents, strict=True):
         if y in active:
@@ -34,9 +38,13 @@ def gradients(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence
     previous = set_site_provider(site)
     try:
         for node in reversed(order):
-            if node in pending:
+            site.node = node
+            if node.kind is Kind.SCAN:
+                group = loops[key_of(node)]
+                if node is group[0]:  # all users of all results of the loop have been seen
+                    _propagate_loop(group, active, pending, kept)
+            elif node in pending:
                 ct = pending[node] if node in kept else pending.pop(node)
-                site.node = node
                 _propagate(node, ct, active, pending)
     finally:
         set_site_provider(previous)
@@ -52,17 +60,6 @@ class _Site:
         return site_of(self.node)
 
 
-def _depends_on(order: Iterable[Node], sources: set[Node]) -> set[Node]:
-    """The float nodes of a topological order with a differentiable path from `sources`."""
-    active: set[Node] = set()
-    for node in order:
-        if not node.type.dtype.is_float:
-            continue
-        if node in sources or (node.kind is not Kind.BARRIER and not active.isdisjoint(node.inputs)):
-            active.add(node)
-    return active
-
-
 def _propagate(node: Node, ct: Node, active: set[Node], pending: dict[Node, Node]) -> None:
     """Add to the operands' cotangents what `node`'s cotangent sends them."""
     if active.isdisjoint(node.inputs) or node.kind is Kind.BARRIER:
@@ -73,6 +70,22 @@ def _propagate(node: Node, ct: Node, active: set[Node], pending: dict[Node, Node
         if part is not None and operand in active:
             old = pending.get(operand)
             pending[operand] = part if old is None else add(old, part)
+
+
+def _propagate_loop(
+    group: Sequence[Node], active: set[Node], pending: dict[Node, Node], kept: frozenset[Node]
+) -> None:
+    """Add to the cotangents of a loop's inputs what those of its results send them."""
+    found = [node for node in group if node in pending]
+    cts = [pending[node] if node in kept else pending.pop(node) for node in found]
+    inputs = group[0].inputs
+    wanted = tuple([i for i, operand in enumerate(inputs) if operand in active])
+    if not found or not wanted:
+        return
+    for i, part in zip(wanted, pull(found, cts, wanted, gradients), strict=True):
+        if part is not None:
+            old = pending.get(inputs[i])
+            pending[inputs[i]] = part if old is None else add(old, part)
 
 
 def vjp(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:

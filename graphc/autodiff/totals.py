@@ -1,0 +1,124 @@
+"""Cotangents of a loop's constants: sums over all steps, done after the loop where that is one operation.
+
+A step's contribution is taken apart along linear operations (sums, views, products with invariants) into
+*leaves*:
+
+    dot_general of two values that differ by step   both are stacked; one contraction over all steps
+    scatter_add into zeros                           indices and updates are stacked; one scatter
+    reduce_sum of a value that is stacked anyway     one sum over all steps
+    anything else                                    added up in a carry of the reverse loop
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+
+from graphc.ir.graph import rebuild, toposort
+from graphc.ir.node import Node
+from graphc.ops.arithmetic import mul
+from graphc.ops.contract import DotAttrs, dot_general
+from graphc.ops.index import scatter_add
+from graphc.ops.spread import broadcast, like, reduce_sum, scalar_value
+from graphc.ops.view import transpose
+
+_LINEAR = frozenset({"add", "sub", "neg", "reshape", "transpose", "broadcast", "slice", "flip", "concat"})
+_BILINEAR = frozenset({"mul", "dot_general"})
+
+
+class Totals:
+    """How the sum over all steps of each node of `parts` (by constant) is computed.
+
+    varying  the nodes that differ from step to step
+    stacked  body nodes whose values in all steps are needed after the loop
+    summed   body nodes that the loop adds up itself
+    """
+
+    def __init__(self, parts: Mapping[Node, Node], varying: AbstractSet[Node], length: int) -> None:
+        self.parts, self.varying, self.length = parts, varying, length
+        self.inner: set[Node] = set()
+        leaves = self._take_apart()
+        self.stacked: dict[Node, None] = {}
+        for leaf in leaves:
+            if leaf.op.name == "dot_general":
+                self.stacked.update(dict.fromkeys(leaf.inputs))
+            elif _adds_to_zeros(leaf):
+                self.stacked.update(dict.fromkeys(x for x in leaf.inputs[1:] if x in varying))
+        self.outside = [leaf for leaf in leaves if self._is_outside(leaf)]
+        self.summed = [leaf for leaf in leaves if leaf not in set(self.outside)]
+
+    def _take_apart(self) -> list[Node]:
+        """The leaves, in a deterministic order; notes the linear operations above them."""
+        found: dict[Node, None] = {}
+        stack = [part for part in self.parts.values() if part in self.varying][::-1]
+        while stack:
+            node = stack.pop()
+            if node in self.inner or node in found:
+                continue
+            if self._is_linear(node):
+                self.inner.add(node)
+                stack.extend(x for x in reversed(node.inputs) if x in self.varying)
+            else:
+                found[node] = None
+        return list(found)
+
+    def _is_linear(self, node: Node) -> bool:
+        """Whether the sum of the node follows from the sums of its varying operands."""
+        if node.op.name == "pad":
+            return node.attrs.value == 0
+        if node.op.name in _BILINEAR:
+            return sum(x in self.varying for x in node.inputs) == 1
+        return node.op.name in _LINEAR or (node.op.name == "div" and node.inputs[1] not in self.varying)
+
+    def _is_outside(self, leaf: Node) -> bool:
+        """Whether a leaf is summed after the loop."""
+        if leaf.op.name == "reduce_sum" and leaf.inputs[0] in self.stacked:
+            return True
+        return leaf.op.name == "dot_general" or leaf in self.stacked or _adds_to_zeros(leaf)
+
+    def finish(self, stacks: Mapping[Node, Node], sums: Mapping[Node, Node]) -> dict[Node, Node]:
+        """The total of each part. `stacks` gives what all steps had, `sums` what the loop has added up."""
+        totals = dict(sums)
+        totals.update((leaf, self._sum(leaf, stacks)) for leaf in self.outside)
+        for node in toposort(self.parts.values()):
+            if node in self.inner:
+                factor = node.op.name in _BILINEAR or node.op.name == "div"
+                ins = [totals[x] if x in totals else x if factor else self._repeated(x) for x in node.inputs]
+                totals[node] = rebuild(node, tuple(ins))
+        return {c: totals[part] if part in totals else self._repeated(part) for c, part in self.parts.items()}
+
+    def _repeated(self, node: Node) -> Node:
+        """The sum of what is the same in all steps."""
+        return mul(node, like(node, self.length))
+
+    def _sum(self, leaf: Node, stacks: Mapping[Node, Node]) -> Node:
+        if leaf in stacks:
+            return reduce_sum(stacks[leaf], (0,))
+        if leaf.op.name == "reduce_sum":
+            return reduce_sum(stacks[leaf.inputs[0]], (0, *_later(leaf.attrs.axes)))
+        if leaf.op.name == "scatter_add":
+            return self._scatter(leaf, stacks)
+        attrs: DotAttrs = leaf.attrs
+        (ca, cb), (ba, bb) = attrs.contract, attrs.batch
+        a, b = [stacks[x] for x in leaf.inputs]
+        return dot_general(a, b, ((0, *_later(ca)), (0, *_later(cb))), (_later(ba), _later(bb)))
+
+    def _scatter(self, leaf: Node, stacks: Mapping[Node, Node]) -> Node:
+        """All steps' updates in one scatter, whose indices have the steps as a leading dim."""
+        base, indices, updates = leaf.inputs
+        axis = leaf.attrs.axis
+        at, values = [stacks[x] if x in stacks else self._stretched(x) for x in (indices, updates)]
+        perm = (*range(1, axis + 1), 0, *range(axis + 1, values.type.rank))
+        return scatter_add(base, at, transpose(values, perm), axis)
+
+    def _stretched(self, node: Node) -> Node:
+        return broadcast(node, (self.length, *node.type.shape), _later(range(node.type.rank)))
+
+
+def _adds_to_zeros(node: Node) -> bool:
+    return node.op.name == "scatter_add" and scalar_value(node.inputs[0]) == 0
+
+
+def _later(axes: Iterable[int]) -> tuple[int, ...]:
+    """Axes of a value as those of its stack."""
+    return tuple([axis + 1 for axis in axes])
