@@ -8,6 +8,7 @@ from typing import Any
 
 from graphc.frontend import tree
 from graphc.frontend.cell import Cell, fresh_input
+from graphc.frontend.history import walk
 from graphc.frontend.lazy import Pending, build_graph, canonical
 from graphc.frontend.tensor import Tensor, refresh, wrap_cell
 from graphc.frontend.trace import Captured, Trace, tracing
@@ -147,7 +148,8 @@ def _output(record: Record, leaf: Any, own: dict[int, int]) -> Output:
         return Output("state", leaf)
     fn = leaf._cell.fn
     node = _settled(leaf)
-    return Output("value", None, node, fn is not None and not fn.freed)
+    # What leads to history that a backward pass has used up cannot be differentiated again.
+    return Output("value", None, node, fn is not None and not any(f.freed for f in walk([fn])))
 
 
 def _collect_grads(record: Record, stand_ins: Sequence[Any]) -> None:

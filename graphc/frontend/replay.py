@@ -38,22 +38,31 @@ class Replay:
         self.inputs = inputs
         self.outputs = record.outputs
         self.draws = [(g, count) for g, (_, count) in trace.keys.items()]
-        own = record.argument_variables
-        self.leaves = [(n, t) for n, t in trace.variables.items() if n not in own]
+        late = _late(record, inputs)
+        own = {n: i for n, i in record.argument_variables.items() if n not in late}
+        self.leaves = [
+            (n, t) for n, t in trace.variables.items() if n not in record.argument_variables and n not in late
+        ]
         self.argument_leaves = list(own.items())
         self.writes = [captured.tensor for captured, _ in record.writes]
         self.argument_writes = list(record.argument_writes)
-        targets = [o.node for o in record.outputs if o.node is not None]
-        self.n_values = len(targets)
+        targets: list[Node] = list(late.values())  # first, so that they are built before what reads `late`
+        targets += [o.node for o in record.outputs if o.node is not None]
+        self.n_values = len(targets) - len(late)
         targets += [node for _, node in record.writes]
         targets += [record.argument_writes[i] for i in self.argument_writes]
-        given = [*inputs.nodes, *[n for n, _ in self.leaves], *[n for n, _ in self.argument_leaves]]
+        given = [*inputs.nodes, *[n for n, _ in self.leaves], *[n for n, _ in self.argument_leaves], *late]
         names = [*inputs.names, *[f"leaf{i}" for i in range(len(given) - len(inputs.nodes))]]
         self.graph = graph_of(targets, given, names, trace.name)
         index = self.graph.index
         self.steps = [(n.op, tuple([index[i] for i in n.inputs]), n.attrs, n) for n in self.graph.nodes]
         self.input_at = [index.get(n, -1) for n in self.graph.inputs]
-        self.target_at = [index[n] for n in self.graph.outputs]
+        self.target_at = [index[n] for n in self.graph.outputs[len(late) :]]
+        # A leaf that is used after it was changed: (its node's place, the new value's place, whose leaf).
+        places = zip(self.input_at[len(given) - len(late) :], self.graph.outputs, late, strict=False)
+        owners = {n: record.argument_variables.get(n, t) for n, t in trace.variables.items()}
+        self.late = {at: (index[value], owners[n]) for at, value, n in places if at >= 0}
+        del self.input_at[len(given) - len(late) :]
 
     def call(self, leaves: Sequence[Any], result: Any) -> Any:
         """Build the graph on argument leaves and present state."""
@@ -64,7 +73,14 @@ class Replay:
                 nodes[at] = node
         with no_sites():
             for at, (op, operands, attrs, original) in enumerate(self.steps):
-                if nodes[at] is None:
+                if at in self.late:
+                    value, owner = self.late[at]
+                    leaf = leaves[owner] if isinstance(owner, int) else owner
+                    nodes[at] = _changed(leaf, nodes[value])
+                    accumulate = gradient_fn(leaf)
+                    assert accumulate is not None
+                    fns.append(accumulate)
+                elif nodes[at] is None:
                     nodes[at] = make(op, [nodes[i] for i in operands], attrs) if operands else original
         targets = [nodes[at] for at in self.target_at]
         self._write(leaves, targets)
@@ -94,8 +110,9 @@ class Replay:
         changed = targets[self.n_values :]
         owners = [*self.writes, *[leaves[i] for i in self.argument_writes]]
         for tensor, node in zip(owners, changed, strict=True):
-            rebind(tensor._cell, node, None, True)
-            register(tensor)
+            if tensor._cell.node is not node:
+                rebind(tensor._cell, node, None, True)
+                register(tensor)
 
     def _results(self, leaves: Sequence[Any], targets: Sequence[Node], result: Any, fn: GradFn) -> Any:
         outputs, found = iter(self.outputs), iter(targets)
@@ -114,3 +131,16 @@ class Replay:
             return tensor
 
         return tree.rebuild(result, make_output)
+
+
+def _late(record: Record, inputs: Inputs) -> dict[Node, Node]:
+    """The variables of leaves that had been changed in place when they were used, and what they held then."""
+    given = {*inputs.nodes, *record.arguments.values()}
+    return {n: n.bound for n in record.trace.variables if isinstance(n.bound, Node) and n.bound not in given}
+
+
+def _changed(leaf: Tensor, value: Node) -> Node:
+    """Change a leaf in place, where the function did; its variable from then on."""
+    rebind(leaf._cell, value, None, True)
+    register(leaf)
+    return variable(leaf)

@@ -502,3 +502,56 @@ def test_replaced_members_retrace() -> None:
         assert f(x)[0].tolist() == [5, 5]
     assert "of Sequential was replaced" in f.explain()[1]
     assert "of Linear was replaced" in f.explain()[2]
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_leaf_used_again_after_its_update(backward: bool) -> None:
+    """The second loss of a step reads the new weight, also when its history leaves the compiled call."""
+
+    def run(compiled: bool) -> list[Any]:
+        w = gc.tensor([1.0, 2.0, 3.0]).requires_grad_(True)
+        opt = gc.optim.SGD([w], lr=0.1)
+
+        def step(x: gc.Tensor) -> tuple[gc.Tensor, gc.Tensor]:
+            opt.zero_grad()
+            first = (w * w * x).sum()
+            first.backward()
+            opt.step()
+            return first, (w * w * x).sum()
+
+        f = gc.compile(step) if compiled else step
+        seen: list[Any] = []
+        for _ in range(3):
+            first, second = f(gc.ones(3))
+            if backward:
+                w.grad = None
+                second.backward()
+                seen.append(w.grad.tolist())
+            seen += [first.item(), second.item(), w.tolist()]
+        return seen
+
+    lazy_run = run(False)
+    assert lazy_run[-1][0] < 1
+    assert run(True) == lazy_run
+
+
+def test_a_sum_of_used_up_losses_needs_no_replay() -> None:
+    """Their history is freed, so the step is still one native call that returns plain values."""
+    w = gc.tensor([1.0, 2.0]).requires_grad_(True)
+    opt = gc.optim.SGD([w], lr=0.1)
+
+    def step(x: gc.Tensor) -> gc.Tensor:
+        opt.zero_grad()
+        losses = [(w * x).square().sum(), (w + x).square().sum()]
+        for loss in losses:
+            loss.backward()
+        opt.step()
+        return losses[0] + losses[1]
+
+    compiled = gc.compile(step)
+    compiled(gc.ones(2))
+    before = gc.native_calls()
+    total = compiled(gc.ones(2))
+    assert gc.native_calls() == before + 1
+    assert total.grad_fn is None
+    assert total.item() > 0
