@@ -58,6 +58,9 @@ def encode_value(value: Any) -> str:
     if kind is tuple:
         return "(" + ",".join([encode_value(v) for v in value]) + ")"
     if isinstance(value, Attrs):
+        outline = value.outline
+        if outline is not None:
+            return f"{kind.__name__}{encode_value(outline)}"
         inner = ",".join([encode_value(getattr(value, name)) for name in _field_names(kind)])
         return f"{kind.__name__}({inner})"
     return _encode_rare(value)

@@ -73,6 +73,11 @@ class Attrs:
             key = state["_key"] = (type(self).__name__, *[freeze(state[n]) for n in names])
         return key
 
+    @property
+    def outline(self) -> tuple | None:
+        """For attributes that hold nodes: their meaning as numbers and graphs. None for all others."""
+        return None
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Attrs) and self.key == other.key
 

@@ -7,14 +7,15 @@ import json
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from graphc.ir.graph import Graph
-from graphc.ir.node import NO_ATTRS, Attrs, Node, Op, Site, make, no_sites, set_site
-from graphc.ir.types import BY_SHORT, DType, TensorType
+from graphc.ir.node import NO_ATTRS, Attrs, Kind, Node, Op, Site, make, no_sites, set_site
+from graphc.ir.types import BY_SHORT, DType, TensorType, bool_
+from graphc.ops.scan import Loop, ScanAttrs
 
 _TOKEN = re.compile(
     r"\s*(?:"
@@ -22,11 +23,13 @@ _TOKEN = re.compile(
     r'|(?P<base64>base64"[A-Za-z0-9+/=]*")'
     r'|(?P<string>"(?:[^"\\]|\\.)*")'
     r"|(?P<value>%\d+)"
+    r"|(?P<loop>@\d+)"
     r"|(?P<number>-?(?:inf\b|nan\b|0x[0-9a-f]+|\d+(?:\.\d*)?(?:e[+-]?\d+)?))"
     r"|(?P<word>[A-Za-z_][A-Za-z0-9_.]*)"
     r"|(?P<mark>[][(){},:=])"
     r")"
 )
+_ROLES = ("carry", "x", "const")
 _SITE = re.compile(r"# (?P<file>.+?):(?P<line>\d+)(?: in (?P<module>.+))?\Z")
 
 
@@ -98,30 +101,84 @@ class _Line:
             raise self.error(f"unexpected {self.peek()!r}")
 
 
+@dataclass
+class _Scope:
+    """What the lines of one graph, or of one loop's body, have defined."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    loops: dict[str, tuple[Loop, _Scope]] = field(default_factory=dict)
+
+    def known(self, line: _Line, value: str) -> Node:
+        if value not in self.nodes:
+            raise line.error(f"{value} is not defined before")
+        return self.nodes[value]
+
+
 class _Reader:
     def __init__(self, text: str, ops: Mapping[str, Op]) -> None:
         lines = (_Line(i + 1, line) for i, line in enumerate(text.splitlines()) if line.strip())
         self.lines = [line for line in lines if line.tokens]
+        self.next = 0
         self.ops = ops
-        self.nodes: dict[str, Node] = {}
 
     def graph(self) -> Graph:
         if len(self.lines) < 3:
             raise ParseError("not a graph: it needs a header, a return and a closing brace")
-        head, *body, tail, end = self.lines
+        head = self._take()
         name, inputs = self._header(head)
-        for line in body:
-            self._node(line)
-        if tail.take("word") != "return":
-            raise tail.error("expected 'return'")
-        outputs = self._named(tail, "")
-        tail.done()
-        end.expect("}")
-        end.done()
+        scope = _Scope()
+        tail, outputs = self._block(scope)
+        if self.next < len(self.lines):
+            raise self.lines[self.next].error("expected the end of the text")
         resolved = [
-            tuple(self._known(line, v) for _, v in given) for line, given in ((head, inputs), (tail, outputs))
+            tuple(scope.known(line, v) for _, v in given) for line, given in ((head, inputs), (tail, outputs))
         ]
         return Graph(resolved[0], resolved[1], _names(inputs), _names(outputs), name)
+
+    def _take(self) -> _Line:
+        if self.next == len(self.lines):
+            raise self.lines[-1].error("expected more lines after this one")
+        self.next += 1
+        return self.lines[self.next - 1]
+
+    def _block(self, scope: _Scope) -> tuple[_Line, list[tuple[str, str]]]:
+        """Nodes and loops up to the return and its closing brace: the line of the return, what it returns."""
+        while True:
+            line = self._take()
+            if line.peek_kind() == "value":
+                self._node(line, scope)
+            elif line.peek() == "loop":
+                self._loop(line, scope)
+            elif line.peek_kind() == "word" and line.take("word") == "return":
+                break
+            else:
+                raise line.error("expected a node, a loop or 'return'")
+        outputs = self._named(line, "")
+        line.done()
+        end = self._take()
+        end.expect("}")
+        end.done()
+        return line, outputs
+
+    def _loop(self, line: _Line, outer: _Scope) -> None:
+        """`loop @0 {length=3, reverse=false}(carry=%0, x=%1) {`, the body, and its closing brace."""
+        line.expect("loop")
+        name = line.take("loop")
+        line.expect("{")
+        fields_ = _fields(line, "}", bool_)
+        line.expect("(")
+        params = self._named(line, ")")
+        line.expect(")")
+        line.expect("{")
+        line.done()
+        inner = _Scope()
+        tail, nexts = self._block(inner)
+        roles = {role: tuple([inner.known(line, v) for r, v in params if r == role]) for role in _ROLES}
+        if sum(map(len, roles.values())) != len(params) or set(fields_) != {"length", "reverse"}:
+            raise line.error("a loop has length and reverse, and parameters called carry, x and const")
+        after = tuple([inner.known(tail, value) for _, value in nexts])
+        loop = Loop(fields_["length"], fields_["reverse"], roles["carry"], roles["x"], roles["const"], after)
+        outer.loops[name] = loop, inner
 
     def _header(self, line: _Line) -> tuple[str, list[tuple[str, str]]]:
         if line.take("word") != "graph":
@@ -147,14 +204,9 @@ class _Reader:
                 break
         return found
 
-    def _known(self, line: _Line, value: str) -> Node:
-        if value not in self.nodes:
-            raise line.error(f"{value} is not defined before")
-        return self.nodes[value]
-
-    def _node(self, line: _Line) -> None:
+    def _node(self, line: _Line, scope: _Scope) -> None:
         name = line.take("value")
-        if name in self.nodes:
+        if name in scope.nodes:
             raise line.error(f"{name} is defined twice")
         line.expect(":")
         type_ = _type(line)
@@ -163,9 +215,9 @@ class _Reader:
         if op is None:
             raise line.error("unknown op")
         line.expect("(")
-        inputs = tuple(self._known(line, value) for _, value in self._named(line, ")"))
+        inputs = tuple(scope.known(line, value) for _, value in self._named(line, ")"))
         line.expect(")")
-        attrs = self._attrs(line, op, type_)
+        attrs = _result(line, scope) if op.kind is Kind.SCAN else self._attrs(line, op, type_)
         line.done()
         try:
             node = make(op, inputs, attrs)
@@ -173,7 +225,7 @@ class _Reader:
             raise line.error(str(error)) from error
         if node.type != type_:
             raise line.error(f"{op.name} gives {node.type}, not {type_}")
-        self.nodes[name] = node
+        scope.nodes[name] = node
         site = _SITE.match(line.comment)
         if site:
             set_site(node, Site(site["file"], int(site["line"]), site["module"] or ""))
@@ -186,6 +238,27 @@ class _Reader:
         names = _field_names(op.attrs)
         values = {name: known[name] for name in names if name in known} | given
         return NO_ATTRS if op.attrs is type(NO_ATTRS) and not given else _build(line, op.attrs, values)
+
+
+def _result(line: _Line, scope: _Scope) -> ScanAttrs:
+    """`{loop=@0, emit=%5}` or `{loop=@0, final=1}`: which result of which loop."""
+    for mark in ("{", "loop", "="):
+        line.expect(mark)
+    name = line.take("loop")
+    if name not in scope.loops:
+        raise line.error(f"{name} is not defined before")
+    loop, body = scope.loops[name]
+    line.expect(",")
+    which = line.take("word")
+    line.expect("=")
+    if which == "emit":
+        attrs = ScanAttrs(loop, body.known(line, line.take("value")))
+    elif which == "final":
+        attrs = ScanAttrs(loop, None, int(line.take("number")))
+    else:
+        raise line.error("expected 'emit' or 'final'")
+    line.expect("}")
+    return attrs
 
 
 def _names(given: list[tuple[str, str]]) -> tuple[str, ...]:

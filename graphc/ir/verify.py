@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node, Op, make, site_of
+from graphc.ops.scan import Loop, siblings
 
 
 class VerifyError(Exception):
@@ -17,9 +18,12 @@ def verify(graph: Graph, ops: Mapping[str, Op] | None = None) -> None:
 
     Inputs are INPUT nodes, declared once each; every INPUT node in use is declared; operands come
     from registered ops (if `ops` is given); each node's type is what its op infers; each node is the
-    interned one; names do not outnumber what they name.
+    interned one; names do not outnumber what they name. The bodies of loops are graphs like any other, with
+    parameters of the usual names.
     """
     _verify_interface(graph)
+    for (_, loop), results in siblings(graph.nodes).items():
+        _verify_loop(loop, results, ops)
     declared = set(graph.inputs)
     for node in graph.nodes:
         if node.kind is Kind.INPUT:
@@ -31,6 +35,18 @@ def verify(graph: Graph, ops: Mapping[str, Op] | None = None) -> None:
         if not isinstance(node.attrs, node.op.attrs):
             raise _wrong(node, f"has attributes {type(node.attrs).__name__}, not {node.op.attrs.__name__}")
         _verify_type(node)
+
+
+def _verify_loop(loop: Loop, results: Sequence[Node], ops: Mapping[str, Op] | None) -> None:
+    """Check the body of a loop, all wanted emits included."""
+    for prefix, params in (("carry", loop.carries), ("x", loop.xs), ("const", loop.consts)):
+        for i, param in enumerate(params):
+            if param.kind is not Kind.INPUT or param.attrs.name != f"{prefix}{i}":
+                raise _wrong(param, f"is parameter {prefix}{i} of a loop but has another name")
+    try:
+        verify(loop.body([node.attrs.emit for node in results if node.attrs.emit is not None]), ops)
+    except VerifyError as error:
+        raise _wrong(results[0], f"has a broken body: {error}") from error
 
 
 def _verify_interface(graph: Graph) -> None:

@@ -71,6 +71,13 @@ class ScanAttrs(Attrs):
     emit: Node | None = None
     final: int | None = None
 
+    @property
+    def outline(self) -> tuple:
+        """The result asked for, and the loop with it."""
+        loop, emits = self.loop, () if self.emit is None else (self.emit,)
+        counts = len(loop.carries), len(loop.xs), len(loop.consts)
+        return self.final, loop.length, loop.reverse, counts, loop.body(emits)
+
 
 def _infer_scan(types: Sequence[TensorType], attrs: ScanAttrs) -> TensorType:
     loop = attrs.loop
