@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from graphc import backend as backends
-from graphc import plan, program_cache, report
+from graphc import plan, program_cache, repeat, report
 from graphc.compiled import Code, Program
 from graphc.debug import Observer, Record, Stage, Validate, observers_from_environment
 from graphc.ir.graph import Graph
@@ -21,7 +21,7 @@ from graphc.ir.node import Node, no_sites
 from graphc.ir.partition import Group, Partition
 from graphc.ir.printer import print_graph
 from graphc.loop.lower import lower_group
-from graphc.loop.lowered import KernelCall, Temp
+from graphc.loop.lowered import KernelCall, Part, Step, Temp, Value, with_args
 from graphc.passes import checks, fold, fuse, remat, simplify
 from graphc.program import Machine
 from graphc.storage import is_alias
@@ -191,7 +191,7 @@ def lower(
         partition = fuse.partition(whole, machine, recompute)
         text = partial(report.partition_text, partition)
         stages.note("partition", stages.lap(), text, partition=partition)
-        calls = _lower_groups(partition, machine)
+        calls, parts = _lower_groups(partition, machine)
         stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, calls))
         prelude, renamed = _prelude(checked.graph.with_outputs(early), machine)
         planned = plan.make(
@@ -202,27 +202,37 @@ def lower(
             flags=[renamed.get(flag, flag) for flag in checked.flags],
             checks=checked.messages,
             prelude=prelude,
+            parts=parts,
         )
         stages.note("plan", stages.lap(), partial(report.plan_text, planned, whole))
     return planned
 
 
-def _lower_groups(partition: Partition, machine: Machine) -> dict[Group, tuple[KernelCall, ...]]:
-    """The calls of every group that is more than another name for a value."""
-    return {group: lower_group(group, machine) for group in partition.groups if not is_alias(group)}
+def _lower_groups(
+    partition: Partition, machine: Machine
+) -> tuple[dict[Group, tuple[Step, ...]], dict[Node, Part]]:
+    """The calls and loops of every group that is more than another name for a value, and which results
+    of loops lie inside other values."""
+    steps: dict[Group, tuple[Step, ...]] = {}
+    parts: dict[Node, Part] = {}
+    for group in partition.groups:
+        if not is_alias(group):
+            lowered = repeat.lower(group, machine)
+            steps[group] = (*lowered.once, *lowered.steps)
+            parts.update(lowered.parts)
+    return steps, parts
 
 
-def _prelude(tests: Graph, machine: Machine) -> tuple[list[KernelCall], dict[Node, Temp]]:
+def _prelude(tests: Graph, machine: Machine) -> tuple[list[KernelCall], dict[Value, Temp]]:
     """Calls that compute early flags, and the temporaries that stand for their values.
 
     The values have names of their own, because the program may compute the same nodes again.
     """
     partition = fuse.partition(tests, machine)
-    renamed: dict[Node, Temp] = {}
-    calls = []
+    renamed: dict[Value, Temp] = {}
+    calls: list[KernelCall] = []
     for group in partition.groups:
         renamed.update((node, Temp(f"check.{node.op.name}", node.type)) for node in group.outputs)
         for call in lower_group(group, machine):
-            args = tuple(renamed.get(arg, arg) if isinstance(arg, Node) else arg for arg in call.args)
-            calls.append(KernelCall(call.kernel, args, call.writes))
+            calls += with_args((call,), lambda value: renamed.get(value, value))
     return calls, renamed

@@ -6,21 +6,21 @@ groups + calls --storage--> works with places --schedule--> order --here--> aren
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graphc.analysis.arena import Interval, lower_bound, pack
-from graphc.analysis.barriers import Range, barriers
+from graphc.analysis.arena import lower_bound
+from graphc.analysis.barriers import Range, Touched, barriers
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.partition import Group
-from graphc.loop.inplace import inplace_pairs
+from graphc.lifetimes import ArenaBuffer, Listing, arena
 from graphc.loop.ir import Kernel
-from graphc.loop.lowered import KernelCall
+from graphc.loop.lowered import Arg, KernelCall, Part, Step, Turns, Value, calls_in
 from graphc.loop.scratch import scratch_bytes
-from graphc.program import Call, Plan, Slot
-from graphc.schedule import Value, order
+from graphc.program import Call, Place, Plan, Slot, Turn
+from graphc.schedule import order
 from graphc.storage import lay_out
 
 
@@ -33,24 +33,16 @@ class Planned:
     buffers: tuple[ArenaBuffer, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class ArenaBuffer:
-    """Arena memory of one value, or of a chain of values that overwrite each other."""
-
-    values: tuple[Value, ...]
-    interval: Interval
-    offset: int
-
-
 def make(
     graph: Graph,
     groups: Sequence[Group],
-    calls: Mapping[Group, Sequence[KernelCall]],
+    calls: Mapping[Group, Sequence[Step]],
     *,
     donated: Mapping[int, int] | None = None,
     flags: Sequence[Value] = (),
     checks: Sequence[str] = (),
     prelude: Sequence[KernelCall] = (),
+    parts: Mapping[Node, Part] | None = None,
 ) -> Planned:
     """Plan a program.
 
@@ -60,25 +52,28 @@ def make(
     donated  output position -> input position to overwrite; at most one output an input
     flags    bool scalars that must all be true; checks[i] says what it means if flags[i] is not
     prelude  calls on inputs, constants and temporaries of their own that write flags
+    parts    nodes that lie inside other values of the calls
     """
     donated = dict(donated or {})
     check_donations(graph, donated)
-    layout = lay_out(graph, groups, calls, flags, donated, prelude)
+    layout = lay_out(graph, groups, calls, flags, donated, prelude, parts or {})
     precedence = layout.precedence
     sequence = order(precedence, layout.arena_size())
-    steps = [call for i in sequence for call in precedence.works[i].calls]
+    listing = Listing()
+    for i in sequence:
+        listing.add(precedence.works[i].steps)
     gate = 0
     if layout.gate is not None:
         ran = sequence[: sequence.index(layout.gate) + 1]
-        gate = sum(len(precedence.works[i].calls) for i in ran)
-    buffers = _arena(steps, layout.place)
+        gate = sum(len(list(calls_in(precedence.works[i].steps))) for i in ran)
+    buffers = arena(listing, layout.place)
     place = dict(layout.place)
     for buffer in buffers:
         place.update((value, Slot("arena", 0, buffer.offset)) for value in buffer.values)
-    kernels = tuple(dict.fromkeys(call.kernel for call in steps))
+    kernels = tuple(dict.fromkeys(call.kernel for call in listing.calls))
     plan = Plan(
         kernels=kernels,
-        calls=_calls(steps, kernels, place, donated),
+        calls=_calls(listing, kernels, _Places(listing, place, donated)),
         inputs=tuple(node.type for node in graph.inputs),
         outputs=tuple(node.type for node in graph.outputs),
         constants=tuple(_constant_array(node) for node in layout.constants),
@@ -88,8 +83,9 @@ def make(
         scratch_bytes=max((scratch_bytes(kernel) for kernel in kernels), default=0),
         gate=gate,
         checks=tuple(checks),
+        loops=tuple(listing.loops),
     )
-    return Planned(plan, tuple(steps), buffers)
+    return Planned(plan, tuple(listing.calls), buffers)
 
 
 def check_donations(graph: Graph, donated: Mapping[int, int]) -> None:
@@ -106,97 +102,50 @@ def _constant_array(node: Node) -> np.ndarray:
     return np.ascontiguousarray(node.attrs.array).reshape(node.shape)
 
 
-# ------------------------------------------------------------------------ arena
-
-
-def _arena(steps: Sequence[KernelCall], place: Mapping[Value, Slot]) -> tuple[ArenaBuffer, ...]:
-    """Lifetimes of the values without a place, chained in place where possible, and packed."""
-    life = lifetimes(steps, place)
-    chains = _chain_in_place(steps, life)
-    intervals = [
-        Interval(chain[0].type.nbytes, life[chain[0]][0], max(life[v][1] for v in chain)) for chain in chains
-    ]
-    if not intervals:
-        return ()
-    offsets, _ = pack(intervals)
-    return tuple(
-        ArenaBuffer(tuple(chain), interval, offset)
-        for chain, interval, offset in zip(chains, intervals, offsets, strict=True)
-    )
-
-
-def lifetimes(steps: Sequence[KernelCall], place: Mapping[Value, Slot]) -> dict[Value, tuple[int, int]]:
-    """First and last call that touches each value of the arena."""
-    life: dict[Value, tuple[int, int]] = {}
-    for i, call in enumerate(steps):
-        for value in call.args:
-            if value not in place:
-                life[value] = (life.get(value, (i, i))[0], i)
-    return life
-
-
-def _chain_in_place(steps: Sequence[KernelCall], life: Mapping[Value, tuple[int, int]]) -> list[list[Value]]:
-    """Group values into chains: each is written, by one kernel, over the one before it, which dies there."""
-    chain_of: dict[Value, list[Value]] = {}
-    for i, call in enumerate(steps):
-        for value in call.args:
-            if value in life and value not in chain_of:
-                previous = _dying_operand(i, call, value, life, chain_of)
-                chain = chain_of[previous] if previous is not None else []
-                chain.append(value)
-                chain_of[value] = chain
-    return list({id(chain): chain for chain in chain_of.values()}.values())
-
-
-def _dying_operand(
-    i: int,
-    call: KernelCall,
-    value: Value,
-    life: Mapping[Value, tuple[int, int]],
-    chain_of: Mapping[Value, list[Value]],
-) -> Value | None:
-    """An operand of call `i` that `value`, written there, may take the memory of."""
-    written = [w for w in call.writes if call.args[w] is value]
-    if len(written) != 1:
-        return None
-    pairs = None
-    for operand in call.args:
-        if operand is value or operand not in chain_of or life[operand][1] != i:
-            continue
-        if operand.type.nbytes != value.type.nbytes or chain_of[operand][-1] is not operand:
-            continue
-        if pairs is None:
-            pairs = inplace_pairs(call.kernel)
-        positions = [r for r, arg in enumerate(call.args) if arg is operand]
-        if all((r, written[0]) in pairs for r in positions):
-            return operand
-    return None
-
-
 # ------------------------------------------------------------------------ calls
 
 
-def _calls(
-    steps: Sequence[KernelCall],
-    kernels: Sequence[Kernel],
-    place: Mapping[Value, Slot],
-    donated: Mapping[int, int],
-) -> tuple[Call, ...]:
+class _Places:
+    """Where arguments lie, as a backend sees it, and the bytes they are."""
+
+    def __init__(self, listing: Listing, place: Mapping[Value, Slot], donated: Mapping[int, int]) -> None:
+        self.listing, self.place, self.donated = listing, place, donated
+
+    def of(self, arg: Arg) -> Place:
+        """The place of an argument."""
+        if isinstance(arg, Turns):
+            first = None if arg.first is None else self.of(arg.first)
+            return Turn(self.listing.number[arg.loop], first, tuple([self.of(a) for a in arg.rest]))
+        if isinstance(arg, Part):
+            slot = self.place[arg.value]
+            steps = tuple([(self.listing.number[loop], step) for loop, step in arg.steps])
+            return replace(slot, offset=slot.offset + arg.offset, steps=steps)
+        return self.place[arg]
+
+    def range_of(self, place: Place, size: int, trips: Mapping[int, int]) -> Range:
+        """The `size` bytes at a place on some trips."""
+        while isinstance(place, Turn):
+            place = place.on(trips[place.loop])
+        memory: tuple[str, int] = (place.space, place.index)
+        if place.space == "output" and place.index in self.donated:
+            memory = ("input", self.donated[place.index])
+        low = place.offset + sum([trips[loop] * step for loop, step in place.steps])
+        return Range(memory, low, low + size)
+
+
+def _calls(listing: Listing, kernels: Sequence[Kernel], places: _Places) -> tuple[Call, ...]:
     number = {kernel: i for i, kernel in enumerate(kernels)}
+    args = [tuple([places.of(arg) for arg in call.args]) for call in listing.calls]
 
-    def range_of(value: Value) -> Range:
-        slot = place[value]
-        memory: tuple[str, int] = (slot.space, slot.index)
-        if slot.space == "output" and slot.index in donated:
-            memory = ("input", donated[slot.index])
-        return Range(memory, slot.offset, slot.offset + value.type.nbytes)
+    def touches(i: int, trips: Mapping[int, int]) -> Touched:
+        call = listing.calls[i]
+        sizes = [arg.type.nbytes for arg in call.args]
+        ranges = [places.range_of(p, size, trips) for p, size in zip(args[i], sizes, strict=True)]
+        reads = [r for k, r in enumerate(ranges) if k not in call.writes]
+        return reads, [ranges[w] for w in call.writes]
 
-    reads, writes = [], []
-    for call in steps:
-        reads.append([range_of(v) for i, v in enumerate(call.args) if i not in call.writes])
-        writes.append([range_of(call.args[i]) for i in call.writes])
-    flags = barriers(reads, writes)
+    flags = barriers(touches, len(listing.calls), listing.loops)
     return tuple(
-        Call(number[call.kernel], tuple(place[value] for value in call.args), flag)
-        for call, flag in zip(steps, flags, strict=True)
+        Call(number[call.kernel], places_, flag)
+        for call, places_, flag in zip(listing.calls, args, flags, strict=True)
     )

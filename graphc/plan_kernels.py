@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.ir.node import Node
 from graphc.ir.types import TensorType, bool_, int64
 from graphc.loop.ir import (
     Buffer,
@@ -18,13 +17,13 @@ from graphc.loop.ir import (
     index_const,
     load,
 )
-from graphc.loop.lowered import KernelCall, Temp
+from graphc.loop.lowered import Arg, KernelCall
 
 CHUNK = 1 << 14  # elements a copy task moves
 LANES = 16
 
 
-def copy_call(source: Node | Temp, target: Temp) -> KernelCall:
+def copy_call(source: Arg, target: Arg) -> KernelCall:
     """A call that copies a value; chunks go to different threads."""
     return KernelCall(copy_kernel(source.type), (source, target), (1,))
 
@@ -49,7 +48,7 @@ def copy_kernel(type_: TensorType) -> Kernel:
     return Kernel("copy", (source, target), task, tasks, body, bytes=2.0 * type_.nbytes)
 
 
-def check_call(flags: Sequence[Node | Temp]) -> KernelCall:
+def check_call(flags: Sequence[Arg]) -> KernelCall:
     """A call that puts the number (from 1) of the first false flag in the status word."""
     buffers = tuple(Buffer(f"flag{i}", bool_, ()) for i in range(len(flags)))
     checks = [Check(load(buffer, ()), i + 1) for i, buffer in enumerate(buffers)]

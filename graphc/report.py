@@ -9,10 +9,10 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.partition import Group, Partition
 from graphc.ir.printer import node_line
-from graphc.loop.lowered import KernelCall, Temp
+from graphc.loop.lowered import Arg, Part, Step, Turns, calls_in
 from graphc.loop.printer import print_kernel
 from graphc.plan import Planned
-from graphc.program import Plan, Slot
+from graphc.program import Place, Plan, Turn
 
 
 def numbering(graph: Graph) -> dict[Node, int]:
@@ -41,11 +41,11 @@ def values_text(graph: Graph, values: AbstractSet[Node]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def loops_text(groups: Sequence[Group], calls: Mapping[Group, Sequence[KernelCall]]) -> str:
+def loops_text(groups: Sequence[Group], calls: Mapping[Group, Sequence[Step]]) -> str:
     """The loop IR of every distinct kernel, in order of first use, with the groups that use it."""
     users: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
-        for call in calls.get(group, ()):
+        for call in calls_in(calls.get(group, ())):
             users.setdefault(print_kernel(call.kernel), []).append(i)
     parts = []
     for text, used in users.items():
@@ -72,17 +72,28 @@ def plan_text(planned: Planned, graph: Graph) -> str:
         span = f"{buffer.interval.start}..{buffer.interval.end}"
         values = " -> ".join([value_name(v, number) for v in buffer.values])
         lines.append(f"  {buffer.offset:>10} {buffer.interval.size:>10} {span:>9}  {values}")
-    lines += ["", "calls (| waits for all threads)"]
+    lines += ["", "calls (| waits for all threads)", *_call_lines(planned, number)]
+    return "\n".join(lines) + "\n"
+
+
+def _call_lines(planned: Planned, number: Mapping[Node, int]) -> list[str]:
+    """A line for every call; loops are headed by their number and trips, and indented."""
+    plan = planned.plan
+    lines: list[str] = []
     for i, (call, step) in enumerate(zip(plan.calls, planned.steps, strict=True)):
+        depth = sum(loop.start <= i < loop.stop for loop in plan.loops)
+        heads = [(n, loop) for n, loop in enumerate(plan.loops) if loop.start == i]
+        for k, (n, loop) in enumerate(heads):
+            lines.append(f"{'  ' * (depth - len(heads) + k)}        loop {n}: {loop.trips} trips")
         args = ", ".join(
             [
-                f"{'&' if k in step.writes else ''}{value_name(v, number)} @ {slot_text(slot)}"
-                for k, (v, slot) in enumerate(zip(step.args, call.args, strict=True))
+                f"{'&' if k in step.writes else ''}{value_name(v, number)} @ {place_text(place)}"
+                for k, (v, place) in enumerate(zip(step.args, call.args, strict=True))
             ]
         )
         mark = "|" if call.barrier else " "
-        lines.append(f"  {mark}{i:>4} {step.kernel.name} x{step.kernel.tasks}({args})")
-    return "\n".join(lines) + "\n"
+        lines.append(f"  {mark}{i:>4} {'  ' * depth}{step.kernel.name} x{step.kernel.tasks}({args})")
+    return lines
 
 
 def arena_line(plan: Plan) -> str:
@@ -94,11 +105,26 @@ def arena_line(plan: Plan) -> str:
     )
 
 
-def value_name(value: Node | Temp, number: Mapping[Node, int]) -> str:
-    if isinstance(value, Temp):
-        return value.name
-    return f"%{number[value]}" if value in number else value.op.name
+def value_name(value: Arg, number: Mapping[Node, int]) -> str:
+    """`%3`, the name of a temporary, `part of %3`, or all that take turns."""
+    if isinstance(value, Turns):
+        given = value.rest if value.first is None else (value.first, *value.rest)
+        return " / ".join(dict.fromkeys([value_name(place, number) for place in given]))
+    if isinstance(value, Part):
+        return f"part of {value_name(value.value, number)}"
+    if isinstance(value, Node):
+        return f"%{number[value]}" if value in number else value.op.name
+    return value.name
 
 
-def slot_text(slot: Slot) -> str:
-    return f"arena+{slot.offset}" if slot.space == "arena" else f"{slot.space} {slot.index}"
+def place_text(place: Place) -> str:
+    """`arena+64`, with `+4*t0` for each loop whose trips move it; places that take turns follow the
+    first trip's, if that has another."""
+    if isinstance(place, Turn):
+        rest = ", ".join([place_text(other) for other in place.rest])
+        first = "" if place.first is None else f"{place_text(place.first)} then "
+        return f"[{first}{rest} by t{place.loop}]"
+    moves = "".join([f"{step:+}*t{loop}" for loop, step in place.steps])
+    if place.space == "arena":
+        return f"arena+{place.offset}{moves}"
+    return f"{place.space} {place.index}" + (f"{place.offset:+}{moves}" if moves or place.offset else "")

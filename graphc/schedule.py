@@ -9,32 +9,35 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 
-from graphc.ir.node import Node
-from graphc.loop.lowered import KernelCall, Temp
-
-Value = Node | Temp
+from graphc.loop.lowered import Step, Temp, Value, calls_in, values_of
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """The calls of one group. `internal` temporaries live only inside it."""
+    """The calls and loops of one group. `internal` temporaries live only inside it."""
 
-    calls: tuple[KernelCall, ...]
+    steps: tuple[Step, ...]
     internal: frozenset[Temp] = frozenset()
 
     @cached_property
     def reads(self) -> frozenset[Value]:
         """Values from outside that the calls use; never something they write."""
-        used = {arg for call in self.calls for arg in call.args}
+        used = {value for call in calls_in(self.steps) for arg in call.args for value in values_of(arg)}
         return frozenset(used - self.writes - self.internal)
 
     @cached_property
     def writes(self) -> frozenset[Value]:
         """Values the calls leave for others."""
-        written = {call.args[position] for call in self.calls for position in call.writes}
+        written = {
+            value
+            for call in calls_in(self.steps)
+            for position in call.writes
+            for value in values_of(call.args[position])
+        }
         return frozenset(written - self.internal)
 
     @cached_property
@@ -42,10 +45,11 @@ class Work:
         return sum(temp.type.nbytes for temp in self.internal)
 
 
-def work_of(calls: Sequence[KernelCall]) -> Work:
-    """A group's calls as a Work: every Temp in them is internal to it."""
-    temps = {arg for call in calls for arg in call.args if isinstance(arg, Temp)}
-    return Work(tuple(calls), frozenset(temps))
+def work_of(steps: Sequence[Step], shared: AbstractSet[Value] = frozenset()) -> Work:
+    """A group's calls and loops as a Work: every Temp in them that is not shared is internal to it."""
+    steps = tuple(steps)
+    used = {value for call in calls_in(steps) for arg in call.args for value in values_of(arg)}
+    return Work(steps, frozenset(v for v in used - shared if isinstance(v, Temp)))
 
 
 class Precedence:

@@ -8,16 +8,26 @@ precedences that make in-place updates of donated inputs safe.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop.inplace import inplace_pairs
-from graphc.loop.lowered import KernelCall, Temp
+from graphc.loop.lowered import (
+    KernelCall,
+    Part,
+    Repeat,
+    Step,
+    Temp,
+    Value,
+    calls_in,
+    moved,
+    values_of,
+)
 from graphc.plan_kernels import check_call, copy_call
 from graphc.program import Slot
-from graphc.schedule import Precedence, Value, Work, work_of
+from graphc.schedule import Precedence, Work, work_of
 
 
 @dataclass(eq=False)
@@ -50,10 +60,11 @@ def is_alias(group: Group) -> bool:
 def lay_out(
     graph: Graph,
     groups: Sequence[Group],
-    calls: Mapping[Group, Sequence[KernelCall]],
+    calls: Mapping[Group, Sequence[Step]],
     flags: Sequence[Value],
     donated: Mapping[int, int],
     prelude: Sequence[KernelCall] = (),
+    parts: Mapping[Node, Part] | None = None,
 ) -> Layout:
     """Give places to the inputs, constants and outputs of `graph` (see the module's text).
 
@@ -61,8 +72,9 @@ def lay_out(
              the prelude); alias groups need no calls
     prelude  calls on inputs and temporaries of their own that come first
     donated  output position -> input position whose memory it takes over
+    parts    nodes that lie inside other values, which the calls write
     """
-    return _Builder(graph, groups, calls, flags, donated, prelude).run()
+    return _Builder(graph, groups, calls, flags, donated, prelude, parts or {}).run()
 
 
 class _Builder:
@@ -70,27 +82,30 @@ class _Builder:
         self,
         graph: Graph,
         groups: Sequence[Group],
-        calls: Mapping[Group, Sequence[KernelCall]],
+        calls: Mapping[Group, Sequence[Step]],
         flags: Sequence[Value],
         donated: Mapping[int, int],
         prelude: Sequence[KernelCall],
+        parts: Mapping[Node, Part],
     ) -> None:
         self.graph = graph
         self.donated = dict(donated)
-        self.alias: dict[Value, Value] = {}
+        self.alias: dict[Value, Value | Part] = dict(parts.items())
+        self.shared = frozenset(part.value for part in parts.values())
         self.layout = Layout()
         for call in prelude:
             self.layout.precedence.add(Work((call,)))
         for group in groups:
             if is_alias(group):
                 for node in group.outputs:
-                    self.alias[node] = self.root(group.inputs[0])
+                    root = self.root(group.inputs[0])
+                    self.alias[node] = replace(root, type=node.type) if isinstance(root, Part) else root
             else:
                 self._add(calls[group])
         self.flags = [self.root(flag) for flag in flags]
 
-    def root(self, node: Value) -> Value:
-        """The value whose memory `node` is."""
+    def root(self, node: Value) -> Value | Part:
+        """The value whose memory `node` is, or the part of one."""
         return self.alias.get(node, node)
 
     def run(self) -> Layout:
@@ -104,21 +119,29 @@ class _Builder:
         self._close_gate()
         return layout
 
-    def _add(self, calls: Sequence[KernelCall]) -> None:
+    def _add(self, steps: Sequence[Step]) -> None:
         """Enter a group's calls; those that write no bytes are dropped."""
-        resolved = [
-            KernelCall(call.kernel, tuple(self.root(arg) for arg in call.args), call.writes)
-            for call in calls
-            if any(call.args[w].type.nbytes for w in call.writes)
-        ]
+        resolved = self._resolved(steps)
         if resolved:
-            self.layout.precedence.add(work_of(resolved))
+            self.layout.precedence.add(work_of(resolved, self.shared))
+
+    def _resolved(self, steps: Sequence[Step]) -> list[Step]:
+        result: list[Step] = []
+        for step in steps:
+            if isinstance(step, Repeat):
+                body = self._resolved(step.body)
+                result += [Repeat(step.trips, tuple(body))] if body else []
+            elif any(step.args[w].type.nbytes for w in step.writes):
+                args = tuple([moved(arg, self.root) for arg in step.args])
+                result.append(KernelCall(step.kernel, args, step.writes))
+        return result
 
     def _place_constants(self) -> None:
         layout = self.layout
-        used = [arg for work in layout.precedence.works for call in work.calls for arg in call.args]
+        calls = [call for work in layout.precedence.works for call in calls_in(work.steps)]
+        used = [arg for call in calls for arg in call.args]
         used += [*(self.root(node) for node in self.graph.outputs), *self.flags]
-        for value in used:
+        for value in [value for arg in used for value in values_of(arg)]:
             if isinstance(value, Node) and value.kind is Kind.CONSTANT and value not in layout.place:
                 layout.place[value] = Slot("constant", len(layout.constants))
                 layout.constants.append(value)
@@ -133,15 +156,20 @@ class _Builder:
         before_gate = self._before_gate()
         given: list[tuple[int, int]] = []
         computed: dict[Value, list[int]] = {}
+        parts: list[tuple[Part, int]] = []
         for position, node in enumerate(self.graph.outputs):
             value = self.root(node)
-            if value.type.nbytes and value in self.layout.place:
+            if isinstance(value, Part):
+                parts.append((value, position))
+            elif value.type.nbytes and value in self.layout.place:
                 given += self._pass_through(value, position)
             elif value.type.nbytes:
                 computed.setdefault(value, []).append(position)
         for work, position in given:
             self._after_readers(work, position)
         homes = {value: self._choose_home(value, computed[value], before_gate) for value in computed}
+        for part, position in parts:
+            self._after_readers(self._copy_out(part, position), position)
         for value, positions in computed.items():
             for position in positions:
                 if position != homes[value]:
@@ -194,7 +222,13 @@ class _Builder:
     def _reads_before_write(self, work: Work, old: Value, new: Value) -> bool:
         """Whether the work is done with each location of `old` when it writes it as `new`."""
         written = False
-        for call in work.calls:
+        for call in work.steps:
+            if isinstance(call, Repeat):
+                if any(old in values_of(arg) for inner in calls_in((call,)) for arg in inner.args):
+                    return False
+                continue
+            if any(arg is not v and v in values_of(arg) for arg in call.args for v in (old, new)):
+                return False
             reads = [i for i, arg in enumerate(call.args) if arg is old]
             writes = [i for i in call.writes if call.args[i] is new]
             if reads and written:
@@ -205,7 +239,7 @@ class _Builder:
             written = written or bool(writes)
         return True
 
-    def _copy_out(self, value: Value, position: int) -> int:
+    def _copy_out(self, value: Value | Part, position: int) -> int:
         """The number of a work that copies a value to an output."""
         target = Temp(f"out{position}", value.type)
         self.layout.place[target] = Slot("output", position)

@@ -279,10 +279,14 @@ def test_packing_is_near_the_bound() -> None:
     assert sum(ratios) / len(ratios) < 1.10
 
 
+def flags(reads: list[list[Range]], writes: list[list[Range]]) -> list[bool]:
+    return barriers(lambda i, trips: (reads[i], writes[i]), len(reads))
+
+
 def test_barriers_only_where_bytes_meet() -> None:
     a, b, c = Range("m", 0, 64), Range("m", 64, 128), Range("other", 0, 64)
-    assert barriers([[a], [a], [a]], [[b], [c], []]) == [False, False, False]
-    assert barriers([[], [a]], [[a], [b]]) == [False, True]  # read after write
-    assert barriers([[a], []], [[b], [a]]) == [False, True]  # write after read
-    assert barriers([[], []], [[a], [a]]) == [False, True]  # write after write
-    assert barriers([[], [a], [a]], [[a], [b], [c]]) == [False, True, False]
+    assert flags([[a], [a], [a]], [[b], [c], []]) == [False, False, False]
+    assert flags([[], [a]], [[a], [b]]) == [False, True]  # read after write
+    assert flags([[a], []], [[b], [a]]) == [False, True]  # write after read
+    assert flags([[], []], [[a], [a]]) == [False, True]  # write after write
+    assert flags([[], [a], [a]], [[a], [b], [c]]) == [False, True, False]

@@ -22,6 +22,8 @@ LAYERS = [
     (
         "graphc.plan",
         "graphc.plan_kernels",
+        "graphc.lifetimes",
+        "graphc.repeat",
         "graphc.schedule",
         "graphc.storage",
         "graphc.compiled",

@@ -96,7 +96,9 @@ def dump_image(image: Image) -> bytes:
         "target": image.target,
         "symbols": image.symbols,
         "names": image.names,
-        "calls": [(c.kernel, c.tasks, [_spot_out(a) for a in c.args], c.barrier, c.cost) for c in image.calls],
+        "calls": [
+            (c.kernel, c.tasks, [_spot_out(a) for a in c.args], c.barrier, c.cost) for c in image.calls
+        ],
         "inputs": [_type_out(t) for t in image.inputs],
         "outputs": [_type_out(t) for t in image.outputs],
         "donated": sorted(image.donated.items()),

@@ -17,6 +17,7 @@ from graphc.ir.partition import Group, Partition
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.rows import analyse
+from graphc.ops.scan import key_of, siblings
 from graphc.passes.clusters import Quotient
 from graphc.passes.fit import Fit, Fitter
 from graphc.passes.roles import ANCHORS, CHEAP, Roles, assign
@@ -63,16 +64,27 @@ class _Fusion:
             for s in sources:
                 self.readers.setdefault(s, []).append(node)
         self.outputs = frozenset(graph.outputs)
+        self.results = siblings(graph.nodes)
 
     def run(self) -> None:
         for node, sources in self.fitter.sources.items():
             at = self.quotient.add(node, sources)
             self.fits[at] = self.fitter.start(node)
+            if node.kind is Kind.SCAN:
+                self._join_loop(node)
+                continue
             for other in self._candidates(node, sources):
                 home = self.quotient.home.get(other)
                 at = self.quotient.home[node]
                 if home is not None and home != at:
                     self._join(home, at)
+
+    def _join_loop(self, node: Node) -> None:
+        """Merge the results of a loop: they share their inputs, so nothing comes between them."""
+        first, at = self.quotient.home[self.results[key_of(node)][0]], self.quotient.home[node]
+        if first != at:
+            self.fits[self.quotient.merge(first, at)] = self.fits.pop(at)
+            del self.fits[first]
 
     def join_fellows(self, again: AbstractSet[Node]) -> None:
         """Merge clusters of reductions over the same elements of the same value."""

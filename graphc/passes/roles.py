@@ -42,7 +42,9 @@ def assign(graph: Graph) -> Roles:
     roles = Roles(graph)
     roles.stored.update(graph.outputs)
     for node in graph.nodes:
-        if node.kind in ANCHORS or node.kind in OWN:
+        if node.kind is Kind.SCAN:
+            roles.stored.update(behind_identity(x) for x in node.inputs)
+        elif node.kind in ANCHORS or node.kind in OWN:
             roles.stored.update(_operand_base(x) for x in node.inputs)
     for node in graph.nodes:
         if is_leaf(node):
@@ -55,6 +57,13 @@ def assign(graph: Graph) -> Roles:
 def _operand_base(node: Node) -> Node:
     """The value that a contraction reads through views and casts."""
     while node.op.name in OPERAND_VIEWS or node.kind in IDENTITY:
+        node = node.inputs[0]
+    return node
+
+
+def behind_identity(node: Node) -> Node:
+    """The value that a node passes on; itself if it computes one."""
+    while node.kind in IDENTITY:
         node = node.inputs[0]
     return node
 

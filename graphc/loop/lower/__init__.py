@@ -16,7 +16,7 @@ from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.pointwise import lower_pointwise
 from graphc.loop.lower.reduce import lower_reduce
 from graphc.loop.lower.special import SPECIAL, lower_special
-from graphc.loop.lowered import KernelCall, Temp
+from graphc.loop.lowered import KernelCall, Temp, Value, with_args
 from graphc.program import Machine
 
 _REMEMBERED = 4096
@@ -77,13 +77,10 @@ def _structure(group: Group, machine: Machine) -> tuple[tuple, tuple[Node, ...]]
 def _rebind(calls: tuple[KernelCall, ...], to: dict[Node, Node]) -> tuple[KernelCall, ...]:
     """The same kernels on other values, with temporaries of their own."""
     temps: dict[Temp, Temp] = {}
-    result = []
-    for call in calls:
-        args: list[Node | Temp] = []
-        for arg in call.args:
-            if isinstance(arg, Temp):
-                args.append(temps.setdefault(arg, Temp(arg.name, arg.type)))
-            else:
-                args.append(to[arg])
-        result.append(KernelCall(call.kernel, tuple(args), call.writes))
-    return tuple(result)
+
+    def other(value: Value) -> Value:
+        if isinstance(value, Temp):
+            return temps.setdefault(value, Temp(value.name, value.type))
+        return to[value]
+
+    return with_args(calls, other)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
-from graphc.loop.lowered import KernelCall, Temp
+from graphc.loop.lowered import KernelCall, Temp, with_args
 from graphc.program import Machine
 
 Lower = Callable[[Group, Machine], tuple[KernelCall, ...]]
@@ -24,9 +24,7 @@ def lower_apart(group: Group, machine: Machine, lower: Lower) -> tuple[KernelCal
             continue
         part = _part(node, group.nodes, stored)
         stored[node] = node if node in group.outputs else Temp("value", node.type)
-        for call in lower(part, machine):
-            args = tuple([a if isinstance(a, Temp) else stored[a] for a in call.args])
-            calls.append(KernelCall(call.kernel, args, call.writes))
+        calls += with_args(lower(part, machine), lambda v: v if isinstance(v, Temp) else stored[v])
     return tuple(calls)
 
 

@@ -1,0 +1,153 @@
+"""Arena memory of a program's values: when each is live, who may overwrite whom, and where they lie.
+
+Inside a loop there are two sorts of values. What a trip writes before it reads it, and nobody outside
+touches, is live within the trip; all trips use the same memory for it, and so may several such values.
+Everything else (operands, carries, stacks of results) is live for the whole loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphc.analysis.arena import Interval, pack
+from graphc.analysis.barriers import parents
+from graphc.loop.inplace import inplace_pairs
+from graphc.loop.lowered import KernelCall, Part, Repeat, Step, Trips, Turns, Value, values_of
+from graphc.program import Loop, Slot
+
+
+@dataclass(eq=False)
+class Listing:
+    """The calls of a program in order, those in loops once, and the loops.
+
+    number  of each loop, by its counter
+    inner   for each call the number of the innermost loop around it, or -1
+    """
+
+    calls: list[KernelCall] = field(default_factory=list)
+    loops: list[Loop] = field(default_factory=list)
+    number: dict[Trips, int] = field(default_factory=dict)
+    inner: list[int] = field(default_factory=list)
+
+    def add(self, steps: Sequence[Step], around: int = -1) -> None:
+        """Append steps, which run inside loop number `around`."""
+        for step in steps:
+            if isinstance(step, Repeat):
+                number = self.number[step.trips] = len(self.loops)
+                start = len(self.calls)
+                self.loops.append(Loop(start, start, step.trips.count))
+                self.add(step.body, number)
+                self.loops[number] = Loop(start, len(self.calls), step.trips.count)
+            else:
+                self.calls.append(step)
+                self.inner.append(around)
+
+
+@dataclass(frozen=True, eq=False)
+class ArenaBuffer:
+    """Arena memory of one value, or of a chain of values that overwrite each other."""
+
+    values: tuple[Value, ...]
+    interval: Interval
+    offset: int
+
+
+def arena(listing: Listing, place: Mapping[Value, Slot]) -> tuple[ArenaBuffer, ...]:
+    """Lifetimes of the values without a place, chained in place where possible, and packed."""
+    lives = _Lives(listing, place)
+    chains = _chain_in_place(listing, lives)
+    intervals = [
+        Interval(chain[0].type.nbytes, lives.span[chain[0]][0], max(lives.span[v][1] for v in chain))
+        for chain in chains
+    ]
+    if not intervals:
+        return ()
+    offsets, _ = pack(intervals)
+    return tuple(
+        ArenaBuffer(tuple(chain), interval, offset)
+        for chain, interval, offset in zip(chains, intervals, offsets, strict=True)
+    )
+
+
+class _Lives:
+    """span[v]: first and last call during which v is live; level[v]: the loop (-1: none) within one trip of
+    which it is."""
+
+    def __init__(self, listing: Listing, place: Mapping[Value, Slot]) -> None:
+        self.listing = listing
+        self.around = parents(listing.loops)
+        self.span: dict[Value, tuple[int, int]] = {}
+        self.level: dict[Value, int] = {}
+        touched: dict[Value, list[int]] = {}
+        for i, call in enumerate(listing.calls):
+            for value in dict.fromkeys([v for arg in call.args for v in values_of(arg)]):
+                if value not in place:
+                    touched.setdefault(value, []).append(i)
+        for value, calls in touched.items():
+            self._settle(value, calls)
+
+    def _settle(self, value: Value, calls: Sequence[int]) -> None:
+        inner, loops = self.listing.inner, self.listing.loops
+        first, last = calls[0], calls[-1]
+        level = inner[first]
+        while level >= 0 and not (last < loops[level].stop and self._made_in(value, first, level)):
+            level = self.around[level]
+        start, end = first, last
+        for i in calls:
+            loop = inner[i]
+            while loop != level and loop >= 0:
+                start, end = min(start, loops[loop].start), max(end, loops[loop].stop - 1)
+                loop = self.around[loop]
+        self.span[value], self.level[value] = (start, end), level
+
+    def _made_in(self, value: Value, first: int, level: int) -> bool:
+        """Whether every trip of a loop begins with writing all of `value`, in call `first`."""
+        call = self.listing.calls[first]
+        wholly = all(arg is value or value not in values_of(arg) for arg in call.args)
+        return (
+            self.listing.inner[first] == level and wholly and any(call.args[w] is value for w in call.writes)
+        )
+
+
+def _chain_in_place(listing: Listing, lives: _Lives) -> list[list[Value]]:
+    """Group values into chains: each is written, by one kernel, over the one before it, which dies there."""
+    chain_of: dict[Value, list[Value]] = {}
+    for i, call in enumerate(listing.calls):
+        for value in [v for arg in call.args for v in values_of(arg)]:
+            if value in lives.span and value not in chain_of:
+                previous = _dying_operand(i, call, value, listing.inner[i], lives, chain_of)
+                chain = chain_of[previous] if previous is not None else []
+                chain.append(value)
+                chain_of[value] = chain
+    return list({id(chain): chain for chain in chain_of.values()}.values())
+
+
+def _dying_operand(
+    i: int,
+    call: KernelCall,
+    value: Value,
+    loop: int,
+    lives: _Lives,
+    chain_of: Mapping[Value, list[Value]],
+) -> Value | None:
+    """An operand of call `i` that `value`, written there, may take the memory of."""
+    written = [w for w in call.writes if call.args[w] is value]
+    if len(written) != 1 or lives.level[value] != loop:
+        return None
+    pairs = None
+    for operand in call.args:
+        if isinstance(operand, Part | Turns) or operand is value or operand not in chain_of:
+            continue
+        if lives.level[operand] != loop:
+            continue
+        if lives.span[operand][1] != i or chain_of[operand][-1] is not operand:
+            continue
+        if operand.type.nbytes != value.type.nbytes:
+            continue
+        if pairs is None:
+            pairs = inplace_pairs(call.kernel)
+        positions = [r for r, arg in enumerate(call.args) if operand in values_of(arg)]
+        if all(call.args[r] is operand and (r, written[0]) in pairs for r in positions):
+            return operand
+    return None
