@@ -19,6 +19,9 @@ SMALL = 1 << 16  # flops worth a task of their own
 THREADS = (1, 2, 2, 4, 8)  # numbers of threads that tasks should divide among evenly
 LATENCY = 5  # cycles a multiply-add takes: fewer accumulators than this leave the pipe idle
 STREAM = 0.5  # cycles to fetch an element of A from beyond the second-level cache
+SCATTERED = 1.0  # the same if more rows are read at once than caches and prefetchers follow
+STREAMS = 8  # rows that a prefetcher follows
+SETS, WAYS = 4096, 6  # addresses so many bytes apart share a cache set; lines of a set to be used for A
 CALL = 30  # cycles of a tile call besides its multiply-adds
 NARROW_GAIN = 0.04  # least part of the columns whose waste a narrower last tile must save
 TASK = 300  # cycles to start a task
@@ -39,8 +42,8 @@ class Source(enum.Enum):
 @dataclass(frozen=True)
 class Sizes:
     """A flattened problem; `depth` are the axes of K. Costs are cycles per element: to copy one of A or
-    of B, to store one of C. `a_in_place`: A can be read where it is. `a_fixed`, `b_fixed`: the problem is
-    one of many with the same A or B, whose copy is made once for all of them."""
+    of B, to store one of C. `a_pitch`: bytes from row to row of A if it can be read where it is. `a_fixed`,
+    `b_fixed`: the problem is one of many with the same A or B, whose copy is made once for all of them."""
 
     batch: int
     rows: int
@@ -49,7 +52,7 @@ class Sizes:
     itemsize: int
     a_cost: float
     stage_cost: float
-    a_in_place: bool
+    a_pitch: int | None
     b_cost: float
     c_cost: float
     a_fixed: bool = False
@@ -83,31 +86,63 @@ class Blocking(NamedTuple):
     source: Source
 
 
-def choose_tile(rows: int, cols: int, depth: int, machine: Machine, itemsize: int) -> tuple[int, int]:
-    """The (rows, lanes) of the register tile that covers rows x cols in the fewest cycles."""
+@dataclass(frozen=True)
+class Rows:
+    """`count` rows in `tiles` tiles of nearly equal height: the first `tall` have `most` rows, the others one
+    row less."""
+
+    count: int
+    most: int
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.count // self.most)
+
+    @property
+    def tall(self) -> int:
+        return self.count - self.tiles * (self.most - 1)
+
+    def steps(self, vectors: int) -> float:
+        """Cycles for one step of K and one column panel of `vectors` vectors, over all tiles."""
+        short = self.tiles - self.tall
+        return self.tall * _step(self.most, vectors) + short * _step(self.most - 1, vectors)
+
+
+def _step(rows: int, vectors: int) -> float:
+    """Cycles for one step of K of a tile."""
+    return max(rows * vectors, LATENCY)
+
+
+def choose_tile(
+    rows: int, cols: int, depth: int, machine: Machine, itemsize: int, pitch: int | None = None
+) -> tuple[int, int]:
+    """The (rows, lanes) of the register tile that covers rows x cols in the fewest cycles, if the rows are
+    cut as `Rows` does. `pitch`: bytes from row to row of A where it is read in place."""
     width = machine.lanes(itemsize)
-    far = (
-        rows * depth * itemsize > machine.l2_bytes
-    )  # A is read from beyond the second-level cache every time
     best, best_cost = (1, width), math.inf
     for most, vectors in machine.tiles:
         vectors = min(vectors, -(-cols // width))
         panel = min(depth, machine.l2_bytes // 4 // (vectors * width * itemsize))
-        far = rows * panel * itemsize > machine.l2_bytes  # every panel fetches A anew
-        passes = -(-rows // most)
+        size = rows * panel * itemsize
         panels, rest = divmod(cols, vectors * width)
         narrow = narrow_tile(cols, vectors * width, width)
-        wide = panels * vectors + (narrow // width if narrow else vectors * bool(rest))
-        for tall in dict.fromkeys((min(most, rows), -(-rows // passes))):
-            step = max(tall, LATENCY / vectors) + (STREAM * tall / vectors if far else 0.0)
-            cost = -(-rows // tall) * (
-                wide * step * depth + (panels + bool(rest)) * (CALL + 2 * tall * vectors)
-            )
-            cost *= 1.0 if tall == most else 1.03  # few distinct tiles: each is compiled once
-            cost *= 1.0 if panels == 0 or not narrow else 1.04
-            if cost < best_cost:
-                best, best_cost = (tall, vectors * width), cost
+        wide = panels + (narrow / width / vectors if narrow else bool(rest))
+        cut = Rows(rows, -(-rows // -(-rows // most)))
+        step = cut.steps(vectors) + rows * _fetch(cut.most, size, pitch, machine)
+        cost = wide * step * depth + cut.tiles * (panels + bool(rest)) * (CALL + 2 * cut.most * vectors)
+        cost *= 1.0 if panels == 0 or not narrow else 1.04  # few distinct tiles: each is compiled once
+        if cost < best_cost:
+            best, best_cost = (cut.most, vectors * width), cost
     return best
+
+
+def _fetch(rows: int, size: int, pitch: int | None, machine: Machine) -> float:
+    """Cycles to fetch an element of a block of A of `size` bytes, for one panel."""
+    if pitch is not None:
+        sets = SETS // math.gcd(pitch, SETS)
+        if rows > WAYS * sets or (rows > STREAMS and 2 * size > machine.l2_bytes):
+            return SCATTERED
+    return STREAM if size > machine.l2_bytes else 0.0  # every panel fetches A anew
 
 
 def narrow_tile(cols: int, lanes: int, width: int) -> int:
@@ -122,9 +157,9 @@ def narrow_tile(cols: int, lanes: int, width: int) -> int:
 def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
     """Cut the problem so that packed panels stay in the second-level cache, packing is shared as widely as
     balance allows, and a big problem has enough tasks. Returns the blocking and its cost."""
-    rows, lanes = choose_tile(sizes.rows, sizes.cols, sizes.k, machine, sizes.itemsize)
+    rows, lanes = choose_tile(sizes.rows, sizes.cols, sizes.k, machine, sizes.itemsize, sizes.a_pitch)
     row_tiles, col_panels = -(-sizes.rows // rows), -(-sizes.cols // lanes)
-    sources = (Source.PLACE, Source.TASK) if sizes.a_in_place else (Source.TASK, Source.KERNEL)
+    sources = (Source.PLACE, Source.TASK) if sizes.a_pitch is not None else (Source.TASK, Source.KERNEL)
     splits = [s for s in (1, 2, 4, 8, 16) if s == 1 or s * MIN_DEPTH <= sizes.k]
     best, best_cost = None, math.inf
     for split in splits:
@@ -177,11 +212,11 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     row_blocks, col_blocks = -(-row_tiles // b.row_tiles), -(-panels // b.col_panels)
     vectors = b.lanes // width
     narrow = narrow_tile(sizes.cols, b.lanes, width)
-    wide = panels * vectors - (vectors - narrow // width if narrow else 0)
-    cycles = sizes.k * wide * max(b.rows, LATENCY / vectors) + b.blocks * panels * (
-        CALL + 2 * b.rows * vectors
+    wide = panels - (1 - narrow / b.lanes if narrow else 0)
+    calls = b.blocks * panels * row_tiles
+    work = sizes.batch * (
+        sizes.k * wide * Rows(sizes.rows, b.rows).steps(vectors) + calls * (CALL + 2 * b.rows * vectors)
     )
-    work = sizes.batch * row_tiles * cycles
     if not sizes.b_fixed:
         work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
     elements = sizes.batch * sizes.rows * sizes.k

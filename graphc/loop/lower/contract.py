@@ -142,11 +142,10 @@ class _Lowering:
     def _sizes(self, way: _Way) -> Sizes:
         p, width = way.problem, self.width
         batch, m, n, _ = p.sizes
-        in_place = (
-            way.a.direct
-            and flat_stride(way.a.side, p.rows) is not None
-            and flat_stride(way.a.depth, p.depth) is not None
-        )
+        pitch = flat_stride(way.a.side, p.rows) if way.a.direct else None
+        if pitch is not None:
+            step = flat_stride(way.a.depth, p.depth)
+            pitch = None if step is None else pitch * p.anchor.dtype.itemsize
         a_runs = list(zip(p.depth[-1:], way.a.depth[-1:], strict=True))
         a_runs += zip(p.rows, way.a.side, strict=True) if len(p.rows) == 1 else ()
         run = p.cols[-1] if p.cols and _last(way.c)[1] == 1 else 0
@@ -164,7 +163,7 @@ class _Lowering:
             p.anchor.dtype.itemsize,
             a_cost,
             stage_cost,
-            in_place,
+            pitch,
             choose_way(p, way.b, LANES * width, width)[1],
             run_cost([(run, 1)] if run else (), width, SCATTER),
             way.a_fixed,

@@ -10,13 +10,13 @@ cache. With K split, tasks store partial sums, which a second kernel (split.py) 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
-from graphc.loop.ir import ZERO, Address, Buffer, Const, Expr, Tile, Var, address, identity_of, load
-from graphc.loop.lower.blocking import Blocking, Source, narrow_tile
+from graphc.loop.ir import ZERO, Address, Buffer, Const, Expr, Tile, Var, address, cast, identity_of, load
+from graphc.loop.lower.blocking import Blocking, Rows, Source, narrow_tile
 from graphc.loop.lower.columns import segments
 from graphc.loop.lower.depth import DepthBlock, DepthCut
 from graphc.loop.lower.fused import Fused, place
@@ -56,10 +56,9 @@ class Tiled:
         self.staged, self.flat, self.packed = staged, flat, packed
         self.dtype = problem.anchor.dtype
         self.batch, self.m, self.n, self.k = problem.sizes
-        self.rows, self.lanes = blocking.rows, blocking.lanes
-        self.tiles = -(-self.m // self.rows)
+        self.rows, self.lanes = Rows(self.m, blocking.rows), blocking.lanes
         self.panels = -(-self.n // self.lanes)
-        self.row_blocks = -(-self.tiles // blocking.row_tiles)
+        self.row_blocks = -(-self.rows.tiles // blocking.row_tiles)
         self.col_blocks = -(-self.panels // blocking.col_panels)
         self.depth = DepthCut(problem.depth, blocking.axis, blocking.units)
         self.split = blocking.split
@@ -83,9 +82,9 @@ class Tiled:
         )
         self.part, self.flat_batch = part, batch
         self.batch_index = ix.unflatten(batch, self.p.batch) if self.p.batch else ()
-        self.row0 = ix.mul(rows, self.cut.row_tiles * self.rows)
+        self.tile0 = ix.mul(rows, self.cut.row_tiles)
         self.panel0 = ix.mul(cols, self.cut.col_panels)
-        self.tiles_here = ix.minimum(self.cut.row_tiles, ix.sub(self.tiles, ix.mul(rows, self.cut.row_tiles)))
+        self.tiles_here = ix.minimum(self.cut.row_tiles, ix.sub(self.rows.tiles, self.tile0))
         self.panels_here = ix.minimum(self.cut.col_panels, ix.sub(self.panels, self.panel0))
         if self.deep:
             self._deep()
@@ -97,20 +96,20 @@ class Tiled:
         """All of K in one block: pack, multiply, finish, tile by tile."""
         w = self.w
         panels = self._room_for_b()
-        sums = w.alloc("sums", self.dtype, (self.rows, self.lanes))
+        sums = w.alloc("sums", self.dtype, (self.rows.most, self.lanes))
         block = self.depth.block(ZERO)
         a = self._rows_of_a(block)
         with self._groups() as (first, count):
             self._pack_b(panels, block, first, count)
-            with self._row_tiles() as (t, row), w.loop("p", count, self.group) as p:
-                self._tile(a, row, panels, p, address(sums, (ZERO, ZERO)), block, ix.add(first, p))
-                self._finish(lambda r, c: load(sums, (r, c)), t, row, ix.add(first, p))
+            with self._row_tiles() as t, w.loop("p", count, self.group) as p:
+                self._tile(a, t, panels, p, address(sums, (ZERO, ZERO)), block, ix.add(first, p))
+                self._finish(lambda r, c: load(sums, (r, c)), t, ix.add(first, p))
 
     def _deep(self) -> None:
         """Block after block of K, summed in scratch memory."""
         w = self.w
         panels = self._room_for_b()
-        shape = (self.cut.col_panels, self.cut.row_tiles, self.rows, self.lanes)
+        shape = (self.cut.col_panels, self.cut.row_tiles, self.rows.most, self.lanes)
         sums = w.alloc("sums", self.dtype, shape)
         self._clear(sums)
         per_part = -(-self.depth.count // self.split)
@@ -121,16 +120,16 @@ class Tiled:
             a = self._rows_of_a(block)
             with self._groups() as (first, count):
                 self._pack_b(panels, block, first, count)
-                with self._row_tiles() as (t, row), w.loop("p", count, self.group) as p:
+                with self._row_tiles() as t, w.loop("p", count, self.group) as p:
                     place = (ix.add(first, p), t, ZERO, ZERO)
-                    self._tile(a, row, panels, p, address(sums, place), block, place[0])
+                    self._tile(a, t, panels, p, address(sums, place), block, place[0])
         with (
             self._groups() as (first, count),
-            self._row_tiles() as (t, row),
+            self._row_tiles() as t,
             w.loop("p", count, self.group) as p,
         ):
             number = ix.add(first, p)
-            self._finish(lambda r, c: load(sums, (number, t, r, c)), t, row, number)
+            self._finish(lambda r, c: load(sums, (number, t, r, c)), t, number)
 
     @contextmanager
     def _groups(self) -> Iterator[tuple[Expr, Expr]]:
@@ -160,14 +159,23 @@ class Tiled:
         return address(panels, (number, ix.flatten(block.first(), self.p.depth), ZERO))
 
     @contextmanager
-    def _row_tiles(self) -> Iterator[tuple[Expr, Expr]]:
-        """(tile number in the task, its first row). The last tile of all is moved up to end at the last
-        row."""
-        with self.w.loop("t", self.tiles_here, self.cut.row_tiles) as i:
-            yield i, self._row_of(i)
+    def _row_tiles(self) -> Iterator[Expr]:
+        """The numbers of the tiles in the task."""
+        with self.w.loop("t", self.tiles_here, self.cut.row_tiles) as t:
+            yield t
+
+    def _is_tall(self, tile: Expr) -> Expr:
+        return ix.compare("lt", ix.add(self.tile0, tile), self.rows.tall)
 
     def _row_of(self, tile: Expr) -> Expr:
-        return ix.minimum(ix.add(self.row0, ix.mul(tile, self.rows)), self.m - self.rows)
+        """The first row of a tile of the task."""
+        number = ix.add(self.tile0, tile)
+        return ix.add(ix.mul(number, self.rows.most), ix.minimum(ZERO, ix.sub(self.rows.tall, number)))
+
+    def _height(self, tile: Expr) -> Expr:
+        """The rows of a tile of the task."""
+        tall = self._is_tall(tile)
+        return ix.const(self.rows.most) if ix.is_true(tall) else ix.add(self.rows.most - 1, cast(tall, int64))
 
     # ------------------------------------------------------------------ operands
 
@@ -184,9 +192,8 @@ class Tiled:
             assert step is not None
             return PackedA(lambda r: self._place_of_a(r, block), row, step)
         most = self.depth.most
-        rows = self.cut.row_tiles * self.rows
-        first = ix.minimum(self.row0, self.m - rows) if rows <= self.m else ZERO
-        count = min(rows, self.m)
+        count = min(self.cut.row_tiles * self.rows.most, self.m)
+        first = ix.minimum(self._row_of(ZERO), self.m - count)
         if self.a.along_side and not self.a.along_depth and len(self.p.rows) == 1:
             pitch = padded(count, self.dtype.itemsize)
             buffer = self.w.alloc("rows", self.dtype, (most, pitch))
@@ -251,27 +258,32 @@ class Tiled:
     # ------------------------------------------------------------------ tiles
 
     def _tile(
-        self, a: PackedA, row: Expr, panels: Buffer, p: Expr, c: Address, block: DepthBlock, panel: Expr
+        self, a: PackedA, t: Expr, panels: Buffer, p: Expr, c: Address, block: DepthBlock, panel: Expr
     ) -> None:
         """The tile of one panel; the last panel of all, if it is part empty, has a narrower one."""
         last = narrow_tile(self.n, self.lanes, self.width) or self.lanes
         where = self._place_of_b(panels, p, block, panel)
         if last == self.lanes:
-            self._put_tile(self.lanes, a, row, where, c, block)
+            self._put_tile(self.lanes, a, t, where, c, block)
         elif self.panels == 1:
-            self._put_tile(last, a, row, where, c, block)
+            self._put_tile(last, a, t, where, c, block)
         else:
             number = ix.add(self.panel0, panel)
             for lanes, op in ((self.lanes, "lt"), (last, "eq")):
                 with self.w.when(ix.compare(op, number, self.panels - 1)):
-                    self._put_tile(lanes, a, row, where, c, block)
+                    self._put_tile(lanes, a, t, where, c, block)
 
-    def _put_tile(self, lanes: int, a: PackedA, row: Expr, b: Address, c: Address, block: DepthBlock) -> None:
+    def _put_tile(self, lanes: int, a: PackedA, t: Expr, b: Address, c: Address, block: DepthBlock) -> None:
+        """A tile of the full height or of one row less."""
         pitch = ix.const(self.lanes)
         steps = ix.const(a.row), ix.const(a.step)
-        self.w.put(
-            Tile(self.rows, lanes, block.size, a.at(row), *steps, b, pitch, c, pitch, accumulate=self.deep)
-        )
+        at = a.at(self._row_of(t))
+        tall = self._is_tall(t)
+        for rows, condition in ((self.rows.most, tall), (self.rows.most - 1, ix.negate(tall))):
+            if not ix.is_false(condition):
+                tile = Tile(rows, lanes, block.size, at, *steps, b, pitch, c, pitch, accumulate=self.deep)
+                with nullcontext() if ix.is_true(condition) else self.w.when(condition):
+                    self.w.put(tile)
 
     def _clear(self, sums: Buffer) -> None:
         w = self.w
@@ -281,27 +293,24 @@ class Tiled:
         ):
             w.store(sums, (*outer, j), identity_of("add", self.dtype))
 
-    def _finish(self, tile: Callable[[Expr, Expr], Expr], t: Expr, row: Expr, panel: Expr) -> None:
+    def _finish(self, tile: Callable[[Expr, Expr], Expr], t: Expr, panel: Expr) -> None:
         """The epilogue of a finished tile, or its partial sums: vectors of columns, each down the rows."""
         w = self.w
         start = ix.mul(ix.add(self.panel0, panel), self.lanes)
-        again = ix.sub(ix.add(self.row0, ix.mul(t, self.rows)), row)  # rows that the tile before has done
-        count = ix.sub(self.rows, again)
+        first, count = self._row_of(t), self._height(t)
         if self.partial is not None:
             length = ix.minimum(self.lanes, ix.sub(self.n, start))
             with (
                 w.loop("j", length, min(self.lanes, self.n), "vector", self.width) as j,
-                w.loop("r", count, self.rows) as i,
+                w.loop("r", count, self.rows.most) as r,
             ):
-                r = ix.add(again, i)
-                place = (self.part, self.flat_batch, ix.add(row, r), ix.add(start, j))
+                place = (self.part, self.flat_batch, ix.add(first, r), ix.add(start, j))
                 self.fused.store_temp(self.partial, place, tile(r, j))
             return
         with (
             segments(w, self.p.cols, start, self.lanes, self.flat) as run,
             w.loop("j", run.length, run.most, "vector", self.width) as j,
-            w.loop("r", count, self.rows) as i,
+            w.loop("r", count, self.rows.most) as r,
         ):
-            r = ix.add(again, i)
-            index = self.p.c(self.batch_index, self._row_index(ix.add(row, r)), run.at(j))
+            index = self.p.c(self.batch_index, self._row_index(ix.add(first, r)), run.at(j))
             self.fused.finish(index, tile(r, ix.add(run.offset, j)))
