@@ -31,7 +31,13 @@ def outputs_and_gradients(
 
     run = T.compile(step) if compile else step
     found = run(*[T.from_numpy(a.copy()) for a in arrays])
-    return [None if t is None else t.numpy() for t in found]
+    known = [t for t in found if t is not None]
+    parts = np.split(
+        T.cat([t.flatten() for t in known]).numpy(),  # one program for all, where it runs lazily
+        np.cumsum([t.numel() for t in known])[:-1],
+    )
+    values = (part.reshape(tuple(t.shape)) for part, t in zip(parts, known, strict=True))
+    return [None if t is None else next(values) for t in found]
 
 
 def same_gradients(
