@@ -58,8 +58,9 @@ from graphc.nn.dropout import (
     Dropout3d,
     FeatureAlphaDropout,
 )
+from graphc.nn.embedding import Embedding, EmbeddingBag
 from graphc.nn.flatten import Flatten, Unflatten
-from graphc.nn.linear import Bilinear, Embedding, Identity, Linear
+from graphc.nn.linear import Bilinear, Identity, Linear
 from graphc.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -183,6 +184,7 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "Embedding",
+    "EmbeddingBag",
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",

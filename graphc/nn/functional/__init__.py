@@ -59,7 +59,9 @@ from graphc.nn.functional.dropout import (
     dropout3d,
     feature_alpha_dropout,
 )
-from graphc.nn.functional.linear import bilinear, embedding, linear, one_hot
+from graphc.nn.functional.embedding import embedding
+from graphc.nn.functional.embedding_bag import embedding_bag
+from graphc.nn.functional.linear import bilinear, linear, one_hot
 from graphc.nn.functional.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -158,6 +160,7 @@ __all__ = [
     "elu",
     "elu_",
     "embedding",
+    "embedding_bag",
     "feature_alpha_dropout",
     "fold",
     "gaussian_nll_loss",
