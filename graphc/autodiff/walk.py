@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.autodiff.accumulate import accumulate
 from graphc.autodiff.active import differentiable_from
 from graphc.autodiff.loops import pull
 from graphc.ir.graph import toposort
 from graphc.ir.node import Kind, Node, Site, set_site_provider, site_of
-from graphc.ops.arithmetic import add
 from graphc.ops.constant import input_
 from graphc.ops.scan import key_of, siblings
 from graphc.ops.spread import zeros
@@ -32,7 +32,7 @@ def gradients(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence
     pending: dict[Node, Node] = {}
     for y, ct in zip(outputs, cotangents, strict=True):
         if y in active:
-            pending[y] = add(pending[y], ct) if y in pending else ct
+            pending[y] = accumulate(pending.get(y), ct)
     kept = frozenset(wrt)
     site = _Site()
     previous = set_site_provider(site)
@@ -68,8 +68,7 @@ def _propagate(node: Node, ct: Node, active: set[Node], pending: dict[Node, Node
         raise NotImplementedError(f"{node.op.name} has no gradient; put stop_gradient on its operands")
     for operand, part in zip(node.inputs, node.op.vjp(ct, node), strict=True):
         if part is not None and operand in active:
-            old = pending.get(operand)
-            pending[operand] = part if old is None else add(old, part)
+            pending[operand] = accumulate(pending.get(operand), part)
 
 
 def _propagate_loop(
@@ -84,8 +83,7 @@ def _propagate_loop(
         return
     for i, part in zip(wanted, pull(found, cts, wanted, gradients), strict=True):
         if part is not None:
-            old = pending.get(inputs[i])
-            pending[inputs[i]] = part if old is None else add(old, part)
+            pending[inputs[i]] = accumulate(pending.get(inputs[i]), part)
 
 
 def vjp(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
