@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from graphc.ir.graph import rebuild, substitute, toposort
-from graphc.ir.node import Kind, Node, make
+from graphc.ir.graph import rebuild, toposort
+from graphc.ir.node import Kind, Node, make, set_site, site_of
 from graphc.ir.types import TensorType
 from graphc.ops.constant import input_
 from graphc.ops.op import fail
@@ -57,7 +57,10 @@ def scan(
     names = [*_names("carry", carries), *_names("x", xs), *_names("const", body.consts)]
     n, m = len(carries), len(carries) + len(xs)
     new = dict(zip((*carries, *xs, *body.consts), names, strict=True))
-    new = substitute(body.order, lambda node, inputs: new[node] if node in new else rebuild(node, inputs))
+    for node in body.order:
+        if node not in new:
+            new[node] = rebuild(node, tuple([new[x] for x in node.inputs]))
+            set_site(new[node], site_of(node))
     params = tuple(names)
     loop = Loop(
         length, bool(reverse), params[:n], params[n:m], params[m:], tuple([new[node] for node in nexts])
