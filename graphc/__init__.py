@@ -30,6 +30,15 @@ from graphc.frontend.creation import (
     zeros,
 )
 from graphc.frontend.errors import TracerError
+from graphc.frontend.layout import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    layout,
+    memory_format,
+    preserve_format,
+    strided,
+)
 from graphc.frontend.lazy import compilations, native_calls, set_backend, sync
 from graphc.frontend.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from graphc.frontend.numbers import e, finfo, iinfo, inf, is_tensor, nan, newaxis, pi

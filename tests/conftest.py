@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,22 @@ def pytest_configure(config: pytest.Config) -> None:
         base = Path(config.rootpath) / ".pytest_cache" / "graphc" / root
         base.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.environ["GRAPHC_CACHE"] = str(base)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The counts that the tests in tests/parity noted: of each kind, over all workers."""
+    counts: dict[str, list[int]] = {}
+    for reports in terminalreporter.stats.values():
+        for item in reports:
+            for name, noted in getattr(item, "user_properties", ()):
+                if name == "parity" and getattr(item, "when", "") == "call":
+                    row = counts.setdefault(noted[0], [0, 0, 0, 0])
+                    counts[noted[0]] = [a + b for a, b in zip(row, noted[1:], strict=True)]
+    for kind, (passed, in_scope, expected, still_open) in sorted(counts.items()):
+        terminalreporter.write_line(
+            f"parity: {kind}: {passed} of {in_scope} in scope pass ({100 * passed / max(1, in_scope):.2f}%), "
+            f"{expected} expected failures outside the contract, {still_open} open"
+        )
 
 
 @pytest.fixture

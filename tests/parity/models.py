@@ -74,3 +74,85 @@ def resnet18(T: Namespace, width: int = 64) -> Module:
             inputs = width << stage
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10)]
     return nn.Sequential(*layers)
+
+
+def gpt(T: Namespace, vocab: int, length: int, width: int, heads: int, depth: int) -> Module:
+    """A character transformer, attention spelled out with matmul and softmax."""
+    nn, F = T.nn, T.nn.functional
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+            self.register_buffer("future", T.ones(length, length).triu(1) == 1)
+
+        def attend(self, x: Any) -> Any:
+            batch, steps, _ = x.shape
+            q, k, v = (
+                t.view(batch, steps, heads, width // heads).transpose(1, 2)
+                for t in self.qkv(x).split(width, dim=2)
+            )
+            scores = q @ k.transpose(-2, -1) / (width // heads) ** 0.5
+            weights = F.softmax(scores.masked_fill(self.future, float("-inf")), dim=-1)
+            return self.proj((weights @ v).transpose(1, 2).reshape(batch, steps, width))
+
+        def forward(self, x: Any) -> Any:
+            x = x + self.attend(self.norm1(x))
+            return x + self.mlp(self.norm2(x))
+
+    class GPT(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.place = nn.Embedding(vocab, width), nn.Embedding(length, width)
+            self.blocks = nn.Sequential(*[Block() for _ in range(depth)])
+            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocab)
+
+        def forward(self, x: Any) -> Any:
+            h = self.token(x) + self.place(T.arange(length))
+            return self.head(self.norm(self.blocks(h))).reshape(-1, vocab)
+
+    return GPT()
+
+
+def encoder(T: Namespace, vocab: int, length: int, width: int, heads: int, depth: int) -> Module:
+    """The same task for PyTorch's own encoder layers, under a causal mask."""
+    nn = T.nn
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.place = nn.Embedding(vocab, width), nn.Embedding(length, width)
+            layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True)
+            self.layers = nn.TransformerEncoder(layer, depth)
+            self.head = nn.Linear(width, vocab)
+            self.register_buffer("future", nn.Transformer.generate_square_subsequent_mask(length))
+
+        def forward(self, x: Any) -> Any:
+            h = self.token(x) + self.place(T.arange(length))
+            return self.head(self.layers(h, mask=self.future)).reshape(-1, vocab)
+
+    return Encoder()
+
+
+def translator(T: Namespace, vocab: int, length: int, width: int, heads: int, depth: int) -> Module:
+    """Reads a sequence and writes it moved by one: encoder, decoder and attention between them."""
+    nn = T.nn
+
+    class Translator(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token = nn.Embedding(vocab, width)
+            self.body = nn.Transformer(
+                width, heads, depth, depth, 2 * width, 0.0, batch_first=True, norm_first=True
+            )
+            self.head = nn.Linear(width, vocab)
+
+        def forward(self, x: Any) -> Any:
+            h = self.token(x)
+            future = self.body.generate_square_subsequent_mask(length)
+            out = self.body(h, h, tgt_mask=future, tgt_is_causal=True)
+            return self.head(out).reshape(-1, vocab)
+
+    return Translator()

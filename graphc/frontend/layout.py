@@ -1,0 +1,38 @@
+"""PyTorch's names of layouts and memory formats.
+
+Values have no strides here: where elements lie is the compiler's choice. So every format is accepted
+and none has an effect, as the README's table of differences says.
+"""
+
+from __future__ import annotations
+
+
+class memory_format:
+    """How PyTorch would order the dimensions in memory; accepted, without effect."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"graphc.{self.name}"
+
+
+class layout:
+    """The kind of storage of a tensor: `graphc.strided` is the only one."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"graphc.{self.name}"
+
+
+contiguous_format = memory_format("contiguous_format")
+preserve_format = memory_format("preserve_format")
+channels_last = memory_format("channels_last")
+channels_last_3d = memory_format("channels_last_3d")
+strided = layout("strided")
