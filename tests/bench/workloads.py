@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.parity import models
+from tests.parity import models, sequences
 
 Namespace = Any
 Step = Callable[[], Any]
@@ -49,14 +49,31 @@ def _kernel(
     return build
 
 
-def _training(net: Callable[[Namespace], Any], shape: tuple[int, ...], optimizer: str, **options: float):
-    """One training step with cross entropy over ten classes, compiled whole where `compile`."""
+def _integers(high: int, *shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, high, shape)
+
+
+def _training(
+    net: Callable[[Namespace], Any], shape: tuple[int, ...], optimizer: str, **options: float
+) -> Callable[..., Step]:
+    """One training step with cross entropy over ten classes."""
+    data = _array(*shape), _integers(10, shape[0], seed=1)
+    return _training_on(net, data, "CrossEntropyLoss", optimizer, **options)
+
+
+def _training_on(
+    net: Callable[[Namespace], Any],
+    data: tuple[np.ndarray, np.ndarray],
+    loss: str,
+    optimizer: str,
+    **options: float,
+) -> Callable[..., Step]:
+    """One training step on (inputs, targets), compiled whole where `compile`."""
 
     def build(T: Namespace, compile: bool) -> Step:
         T.manual_seed(0)
-        x = T.from_numpy(_array(*shape))
-        y = T.from_numpy(np.random.default_rng(1).integers(0, 10, shape[0]))
-        model, criterion = net(T), T.nn.CrossEntropyLoss()
+        x, y = (T.from_numpy(a.copy()) for a in data)
+        model, criterion = net(T), getattr(T.nn, loss)()
         update = getattr(T.optim, optimizer)(model.parameters(), **options)
 
         def train(x: Any, y: Any) -> Any:
@@ -68,6 +85,23 @@ def _training(net: Callable[[Namespace], Any], shape: tuple[int, ...], optimizer
 
         run = T.compile(train) if compile else train
         return lambda: run(x, y).item()
+
+    return build
+
+
+def _inference(net: Callable[[Namespace], Any], *shape: int) -> Callable[..., Step]:
+    """One forward pass in evaluation mode."""
+
+    def build(T: Namespace, compile: bool) -> Step:
+        T.manual_seed(0)
+        model, x = net(T).eval(), T.from_numpy(_array(*shape))
+        run = T.compile(model) if compile else model
+
+        def step() -> Any:
+            with T.no_grad():
+                return run(x).numpy()
+
+        return step
 
     return build
 
@@ -102,4 +136,25 @@ WORKLOADS = {
     "lenet": Workload(_training(models.lenet, (64, 1, 28, 28), "SGD", **SGD)),
     "digits": Workload(_training(models.digits_cnn, (64, 1, 8, 8), "AdamW", lr=1e-3)),
     "resnet18_cifar": Workload(_training(models.resnet18, (32, 3, 32, 32), "SGD", **SGD)),
+    "lstm_lm": Workload(
+        _training_on(
+            sequences.lstm_lm,
+            (_integers(128, 32, 64), _integers(128, 32 * 64, seed=1)),
+            "CrossEntropyLoss",
+            "Adam",
+            lr=1e-3,
+        ),
+        flops=11.7e9,  # products of matrices, forward and backward
+    ),
+    "gru_seq": Workload(
+        _training_on(
+            sequences.gru_seq, (_array(8, 200, 64), _array(8, 200, 1, seed=1)), "MSELoss", "Adam", lr=1e-3
+        )
+    ),
+    "lstm_tagger": Workload(
+        _training_on(
+            sequences.lstm_tagger, (_integers(9, 5), _integers(3, 5, seed=1)), "NLLLoss", "SGD", lr=0.1
+        )
+    ),
+    "lstm_infer": Workload(_inference(sequences.lstm_infer, 1, 100, 128)),
 }
