@@ -17,10 +17,11 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.ir.types import int64
+from graphc.loop import interpret
 from graphc.loop.ir import Buffer, For, Kernel, Store, Var, binary, index_const, load
 from graphc.loop.lowered import KernelCall
 from graphc.ops.evaluate import evaluate_node
-from graphc.program import Plan, Slot
+from graphc.program import Place, Plan, Turn
 
 
 def groups_of(graph: Graph) -> list[Group]:
@@ -65,6 +66,28 @@ def make_plan(
     return planned, lowered
 
 
+def as_they_run(plan_: Plan) -> list[tuple[int, dict[int, int]]]:
+    """(number of a call, trip of every loop around it) for every call, loops written out."""
+    rows: list[tuple[int, dict[int, int]]] = []
+
+    def walk(start: int, stop: int, numbers: Sequence[int], trips: dict[int, int]) -> None:
+        at = start
+        while at < stop:
+            here = [n for n in numbers if plan_.loops[n].start == at]
+            if not here:
+                rows.append((at, trips))
+                at += 1
+                continue
+            loop = plan_.loops[here[0]]
+            inside = [n for n in numbers if n > here[0] and plan_.loops[n].stop <= loop.stop]
+            for trip in range(loop.trips):
+                walk(loop.start, loop.stop, inside, {**trips, here[0]: trip})
+            at = loop.stop
+
+    walk(0, len(plan_.calls), range(len(plan_.loops)), {})
+    return rows
+
+
 class Machine:
     """Runs a plan on real bytes, calls between two barriers in a random order: none may depend on it."""
 
@@ -74,27 +97,28 @@ class Machine:
     def __call__(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
         arena = np.full(self.plan.arena_bytes, 0xA5, np.uint8)
         self.memory = {"input": inputs, "output": outputs, "constant": self.plan.constants, "arena": [arena]}
-        segment: list[int] = []
-        for number, call in enumerate(self.plan.calls):
-            if call.barrier or number == self.plan.gate:
+        segment: list[tuple[int, dict[int, int]]] = []
+        for number, trips in as_they_run(self.plan):
+            if self.plan.calls[number].barrier or number == self.plan.gate:
                 if self._run(segment):
                     return self.status
                 segment = []
-            segment.append(number)
+            segment.append((number, trips))
         self._run(segment)
         return self.status
 
     status = 0
 
-    def _run(self, segment: list[int]) -> int:
+    def _run(self, segment: list[tuple[int, dict[int, int]]]) -> int:
         self.pick.shuffle(segment)
-        for number in segment:
+        for number, trips in segment:
             call = self.plan.calls[number]
-            self._call(self.plan.kernels[call.kernel], call.args)
+            kernel = self.plan.kernels[call.kernel]
+            places = zip(call.args, kernel.params, strict=True)
+            self._call(kernel, [self._view(place, param, trips) for place, param in places])
         return self.status
 
-    def _call(self, kernel: Kernel, args: Sequence[Slot]) -> None:
-        arrays = [self._view(slot, param) for slot, param in zip(args, kernel.params, strict=True)]
+    def _call(self, kernel: Kernel, arrays: Sequence[np.ndarray]) -> None:
         if kernel.name == "check":
             false = [i + 1 for i, flag in enumerate(arrays) if not flag]
             self.status = self.status or (false[0] if false else 0)
@@ -105,9 +129,26 @@ class Machine:
             operands = [a.reshape(n.shape) for a, n in zip(arrays, node.inputs, strict=False)]
             arrays[-1][...] = evaluate_node(node, operands).reshape(-1)
 
-    def _view(self, slot: Slot, param: Buffer) -> np.ndarray:
-        memory = self.memory[slot.space][slot.index]
+    def _view(self, place: Place, param: Buffer, trips: Mapping[int, int]) -> np.ndarray:
+        while isinstance(place, Turn):
+            place = place.on(trips[place.loop])
+        memory = self.memory[place.space][place.index]
         assert memory.flags.c_contiguous
-        size = int(np.prod(param.shape, dtype=np.int64))
-        raw = memory.reshape(-1).view(np.uint8)[slot.offset : slot.offset + size * param.dtype.itemsize]
+        size = int(np.prod(param.shape, dtype=np.int64)) * param.dtype.itemsize
+        low = place.offset + sum(trips[loop] * step for loop, step in place.steps)
+        assert 0 <= low
+        assert low + size <= memory.nbytes
+        raw = memory.reshape(-1).view(np.uint8)[low : low + size]
         return raw.view(param.dtype.numpy).reshape(param.shape)
+
+
+class Interpreted(Machine):
+    """The same for real kernels, interpreted; tasks in a random order."""
+
+    def __init__(self, plan_: Plan, seed: int = 0) -> None:
+        super().__init__(plan_, {}, seed)
+
+    def _call(self, kernel: Kernel, arrays: Sequence[np.ndarray]) -> None:
+        tasks = list(range(kernel.tasks))
+        self.pick.shuffle(tasks)
+        self.status = self.status or interpret.run(kernel, arrays, tuple(tasks))

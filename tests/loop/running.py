@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from graphc import repeat
 from graphc.ir.graph import Graph, toposort
 from graphc.ir.node import Node
 from graphc.ir.partition import Partition
 from graphc.loop.interpret import run
 from graphc.loop.lower import lower_group
-from graphc.loop.lowered import KernelCall, Temp
+from graphc.loop.lowered import Arg, KernelCall, Part, Repeat, Step, Temp, Trips, Turns, values_of
 from graphc.program import Machine
 
 WIDE = Machine("wide", 64, ((6, 4), (8, 3), (14, 2), (28, 1)), True)
@@ -44,21 +45,66 @@ def calls_of(parts: Partition, machine: Machine = WIDE) -> list[KernelCall]:
 
 def execute(parts: Partition, values: Mapping[Node, np.ndarray], machine: Machine = WIDE) -> list[np.ndarray]:
     """Values of the graph's outputs; the tasks of every kernel run backwards, since their order is free."""
-    memory: dict[Node | Temp, np.ndarray] = dict(values)
+    memory = _Memory(values)
     for node in parts.graph.nodes:
         if node.op.name == "constant":
-            memory[node] = node.attrs.array
-    for call in calls_of(parts, machine):
+            memory.put(node, node.attrs.array)
+    for group in parts.groups:
+        lowered = repeat.lower(group, machine)
+        memory.run((*lowered.once, *lowered.steps), {})
+        memory.parts.update(lowered.parts)
+    return [memory.get(node) for node in parts.graph.outputs]
+
+
+class _Memory:
+    """The bytes of every value; unwritten ones are 99s."""
+
+    def __init__(self, values: Mapping[Node, np.ndarray]) -> None:
+        self.bytes: dict[Node | Temp, np.ndarray] = {}
+        self.parts: dict[Node, Part] = {}
+        for value, array in values.items():
+            self.put(value, array)
+
+    def put(self, value: Node | Temp, array: np.ndarray) -> None:
+        self.bytes[value] = np.array(array, order="C").reshape(-1).view(np.uint8)
+
+    def get(self, node: Node) -> np.ndarray:
+        if node in self.parts or node in self.bytes:
+            return self.view(self.parts.get(node, node), {}).reshape(node.shape)
+        return np.zeros(node.shape, node.dtype.numpy)
+
+    def view(self, arg: Arg, trips: Mapping[Trips, int]) -> np.ndarray:
+        """The elements of an argument."""
+        while isinstance(arg, Turns):
+            trip = trips[arg.loop]
+            skipped = 0 if arg.first is None else 1
+            starting = arg.first is not None and trip == 0
+            arg = arg.first if starting else arg.rest[(trip - skipped) % len(arg.rest)]
+        place = arg if isinstance(arg, Part) else Part(self.parts.get(arg, arg), arg.type)
+        if isinstance(place.value, Part):
+            place = place.value
+        low = place.offset + sum(trips[loop] * step for loop, step in place.steps)
+        raw = self.bytes[place.value][low : low + place.type.nbytes]
+        assert low >= 0 and len(raw) == place.type.nbytes
+        return raw.view(place.type.dtype.numpy)
+
+    def run(self, steps: Sequence[Step], trips: dict[Trips, int]) -> None:
+        for step in steps:
+            if isinstance(step, Repeat):
+                for trip in range(step.trips.count):
+                    self.run(step.body, {**trips, step.trips: trip})
+            else:
+                self.call(step, trips)
+
+    def call(self, call: KernelCall, trips: Mapping[Trips, int]) -> None:
         for i, arg in enumerate(call.args):
-            if arg not in memory:
-                assert i in call.writes, f"{call.kernel.name} reads {arg} before it is written"
-                memory[arg] = np.full(arg.type.shape, 99, arg.type.dtype.numpy)
-        arrays = [np.ascontiguousarray(memory[a]) for a in call.args]
-        status = run(call.kernel, arrays, tuple(reversed(range(call.kernel.tasks))))
-        assert status == 0
-        for i in call.writes:
-            memory[call.args[i]] = arrays[i].reshape(call.args[i].type.shape)
-    return [memory[n] if n in memory else np.zeros(n.shape, n.dtype.numpy) for n in parts.graph.outputs]
+            for value in values_of(arg):
+                if value not in self.bytes and value not in self.parts:
+                    assert arg is not value or i in call.writes, f"{call.kernel.name} reads {value} too early"
+                    self.put(value, np.full(value.type.shape, 99, value.type.dtype.numpy))
+        arrays = [self.view(arg, trips) for arg in call.args]
+        arrays = [a.reshape(p.shape) for a, p in zip(arrays, call.kernel.params, strict=True)]
+        assert run(call.kernel, arrays, tuple(reversed(range(call.kernel.tasks)))) == 0
 
 
 def check(graph: Graph, parts: Partition, machine: Machine = WIDE, tolerance: float = 2e-5) -> None:

@@ -1,0 +1,117 @@
+"""Loops in call tables: rows written out, arguments that move, needs and claims of what is written out."""
+
+from __future__ import annotations
+
+
+import numpy as np
+import pytest
+from plans import BYTES, SHAPE, affine_kernel, chain_numpy
+
+from graphc import threads
+from graphc.backends.llvm import Backend, walker
+from graphc.backends.llvm.image import _spot_in, _spot_out
+from graphc.backends.llvm.rows import Address, locate, write_out
+from graphc.backends.llvm.table import CallTable, TableCall
+from graphc.ir.types import TensorType, float32
+from graphc.program import Call, Loop, Plan, Slot, Turn
+
+
+def looped_chain(length: int, cost: float = 1e9) -> Plan:
+    """out = x * 1.5 + 1, `length` times over: two places take turns, the last of them is the output."""
+    rest = (Slot("output", 0), Slot("arena", 0))
+    if length % 2 == 0:
+        rest = rest[::-1]
+    call = Call(0, (Turn(0, Slot("input", 0), rest), Turn(0, None, rest)))
+    kind = TensorType(SHAPE, float32)
+    kernels = (affine_kernel(1.5, 1.0, cost=cost),)
+    return Plan(kernels, (call,), (kind,), (kind,), arena_bytes=BYTES, loops=(Loop(0, 1, length),))
+
+
+@pytest.mark.parametrize("cost", [1.0, 1e9])
+@pytest.mark.parametrize("length", [1, 2, 7, 40])
+def test_a_loop_of_one_call(length: int, cost: float) -> None:
+    executable = Backend().compile(None, looped_chain(length, cost))
+    x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    before = threads.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            threads.set_num_threads(count)
+            out = np.zeros(SHAPE, np.float32)
+            assert executable([x], [out]) == 0
+            np.testing.assert_allclose(out, chain_numpy(x, length), rtol=1e-5)
+    finally:
+        threads.set_num_threads(before)
+
+
+def test_rows_of_nested_loops() -> None:
+    loops = [Loop(1, 5, 2), Loop(2, 4, 3), Loop(6, 7, 2)]
+    rows = write_out(7, loops)
+    inner = [2, 3] * 3
+    assert rows.call.tolist() == [0, 1, *inner, 4, 1, *inner, 4, 5, 6, 6]
+    assert rows.trips[:, 0].tolist() == [0] * 9 + [1] * 8 + [0] * 3
+    assert rows.trips[:, 1].tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 2, 2, 0, 0, 0, 0]
+    assert rows.trips[:, 2].tolist() == [0] * 18 + [0, 1]
+
+
+def test_places_move_with_trips() -> None:
+    trips = np.array([[a, b] for a in range(3) for b in range(4)])
+    slide = Address(2, 100, ((0, 1000), (1, -10)))
+    assert locate(slide, trips).tolist() == [[2, 100 + 1000 * a - 10 * b] for a, b in trips.tolist()]
+    turn = Turn(1, slide, (Address(5, 1), Turn(0, None, (Address(6, 2), Address(7, 3)))))
+    expected = []
+    for a, b in trips.tolist():
+        if b == 0:
+            expected.append([2, 100 + 1000 * a])
+        elif b % 2:
+            expected.append([5, 1])
+        else:
+            expected.append([6, 2] if a % 2 == 0 else [7, 3])
+    assert locate(turn, trips).tolist() == expected
+    assert _spot_in(_spot_out(turn)) == turn
+
+
+def table_of(calls: list[TableCall], loops: list[Loop], gate: int = 0) -> CallTable:
+    return CallTable(calls, gate, [11, 22, 33], loops)
+
+
+def test_table_of_a_loop() -> None:
+    still = (Address(0, 0),)
+    moving = (Address(0, 0), Address(1, 8, ((0, 4),)))
+    calls = [
+        TableCall(0, 4, still, True, 10.0),
+        TableCall(1, 3, moving, True, 10.0),
+        TableCall(2, 1, still, False, 10.0),
+        TableCall(0, 4, still, True, 10.0),
+    ]
+    table = table_of(calls, [Loop(1, 3, 3)], gate=3)
+    entry, tasks, first, args, flags, need = table.rows.T.tolist()
+    assert entry == [11, 22, 33, 22, 33, 22, 33, 11]
+    assert tasks == [4, 3, 1, 3, 1, 3, 1, 4]
+    assert args == [1, 2, 1, 2, 1, 2, 1, 1]
+    assert first == [0, 1, 3, 4, 6, 7, 9, 10]
+    assert need == [0, 4, 4, 8, 8, 12, 12, 16]
+    assert [f & walker.SERIAL for f in flags] == [0, 0, 1, 0, 1, 0, 1, 0]
+    claims = [f >> walker.CLAIM_SHIFT for f in flags if not f & walker.SERIAL]
+    assert claims == list(range(5))
+    assert table.claims == 5  # serial calls are claimed by nobody
+    assert table.gate == 7
+    assert [table.slots[2 + 3 * t].tolist() for t in range(3)] == [[1, 8 + 4 * t] for t in range(3)]
+
+
+def test_table_without_calls() -> None:
+    table = table_of([], [])
+    assert (table.count, table.tasks, table.parallel) == (0, 0, False)
+
+
+def test_profile_adds_up_trips() -> None:
+    executable = Backend().compile(None, looped_chain(40))
+    x, out = np.ones(SHAPE, np.float32), np.ones(SHAPE, np.float32)
+    executable.bind_input(0, x)
+    executable.bind_output(0, out)
+    ((name, loop),) = executable.profile(3)
+    once = Backend().compile(None, looped_chain(1))
+    once.bind_input(0, x)
+    once.bind_output(0, out)
+    ((_, single),) = once.profile(3)
+    assert name == "affine"
+    assert loop > 10 * single
