@@ -136,7 +136,7 @@ class Machine:
         assert memory.flags.c_contiguous
         size = int(np.prod(param.shape, dtype=np.int64)) * param.dtype.itemsize
         low = place.offset + sum(trips[loop] * step for loop, step in place.steps)
-        assert 0 <= low
+        assert low >= 0
         assert low + size <= memory.nbytes
         raw = memory.reshape(-1).view(np.uint8)[low : low + size]
         return raw.view(param.dtype.numpy).reshape(param.shape)

@@ -1,4 +1,4 @@
-"""Random loops: bodies of contractions, views, reductions and other loops; carries that swap or stand still."""
+"""Random loops: bodies of contractions, views, reductions and other loops; carries that swap."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Scans:
         return ops.input_(f"body{self.placeholders}", TensorType(tuple(shape), self.dtype))
 
     def value(self, pool: list[Node], shape: Sequence[int]) -> Node:
-        """A value of a shape: from the pool, reshaped from it, or a new input (a weight, an initial carry)."""
+        """A value of a shape: from the pool, reshaped from it, or a new input."""
         shape = tuple(shape)
         size = int(np.prod(shape))
         fits = [v for v in pool if v.type.size == size]

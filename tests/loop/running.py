@@ -85,7 +85,8 @@ class _Memory:
             place = place.value
         low = place.offset + sum(trips[loop] * step for loop, step in place.steps)
         raw = self.bytes[place.value][low : low + place.type.nbytes]
-        assert low >= 0 and len(raw) == place.type.nbytes
+        assert low >= 0
+        assert len(raw) == place.type.nbytes
         return raw.view(place.type.dtype.numpy)
 
     def run(self, steps: Sequence[Step], trips: dict[Trips, int]) -> None:
