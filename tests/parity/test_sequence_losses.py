@@ -31,7 +31,7 @@ class Case:
 CASES = {
     "gpt": Case(models.gpt, SMALL),
     "encoder": Case(models.encoder, SMALL),
-    "translator": Case(models.translator, SMALL),
+    "translator": Case(models.translator, {**SMALL, "depth": 1}),
     "char_transformer": Case(models.gpt, BENCHED, 16, {"lr": 3e-4}),
 }
 
