@@ -35,7 +35,7 @@ LAYERS = [
         "graphc.backends",
     ),
     ("graphc.frontend", "graphc.autograd", "graphc.functional", "graphc.cuda"),
-    ("graphc.serialization", "graphc.nn", "graphc.optim", "graphc.utils"),
+    ("graphc.serialization", "graphc.nn", "graphc.optim", "graphc.utils", "graphc.vision"),
     ("graphc",),
     ("graphc.command", "graphc.__main__"),
 ]

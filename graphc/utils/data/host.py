@@ -5,6 +5,9 @@ The loaders run beside the compiled step, so they use NumPy on arrays that exist
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,9 +24,36 @@ def draw_seed(generator: Generator | None = None) -> int:
     return int(words[0] >> np.uint64(1))
 
 
+class _Local(threading.local):
+    batch: tuple[int, int] | None = None  # (seed of the pass, number of the batch) being made
+    stream: np.random.Generator | None = None  # its random stream, once somebody draws
+
+
+_local = _Local()
+
+
+@contextmanager
+def batch_stream(seed: int, number: int) -> Iterator[None]:
+    """Within this, in this thread, `rng()` is the random stream of batch `number` of a pass.
+
+    So random transforms of samples give the same with any number of workers.
+    """
+    saved = _local.batch, _local.stream
+    _local.batch, _local.stream = (seed, number), None
+    try:
+        yield
+    finally:
+        _local.batch, _local.stream = saved
+
+
 def rng(generator: Generator | None = None) -> np.random.Generator:
-    """A NumPy generator seeded by (and advancing) a graphc Generator, or the global one."""
-    return np.random.Generator(np.random.Philox(draw_seed(generator)))
+    """A NumPy generator seeded by (and advancing) a graphc Generator, or the global one; while a loader
+    makes a batch, that batch's own."""
+    if generator is not None or _local.batch is None:
+        return np.random.Generator(np.random.Philox(draw_seed(generator)))
+    if _local.stream is None:
+        _local.stream = np.random.Generator(np.random.Philox(np.random.SeedSequence(_local.batch)))
+    return _local.stream
 
 
 def permutation(n: int, generator: Generator | None = None) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 from graphc.utils.data.collate import default_collate, default_convert
 from graphc.utils.data.dataset import Dataset, IterableDataset
 from graphc.utils.data.fetch import fetcher
-from graphc.utils.data.host import draw_seed
+from graphc.utils.data.host import batch_stream, draw_seed
 from graphc.utils.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
 from graphc.utils.data.worker import Job, ThreadedIterator
 
@@ -104,7 +104,7 @@ class DataLoader(Generic[T_co]):
     def __iter__(self) -> Iterator[Any]:
         seed = draw_seed(self.generator)  # also without workers, so that they do not change the order
         if self.num_workers == 0:
-            return self._batches()
+            return self._batches(seed)
         job = Job(
             self.dataset,
             self._auto_collation,
@@ -117,13 +117,14 @@ class DataLoader(Generic[T_co]):
         ahead = self.prefetch_factor or 1
         return ThreadedIterator(job, iter(self._index_sampler), ahead, self.timeout, self.in_order)
 
-    def _batches(self) -> Iterator[Any]:
+    def _batches(self, seed: int) -> Iterator[Any]:
         """All batches, made one after another in this thread."""
         fetch = fetcher(self.dataset, self._auto_collation, self.collate_fn, self.drop_last)
         stream = isinstance(self.dataset, IterableDataset)
-        for indices in self._index_sampler:
+        for number, indices in enumerate(self._index_sampler):
             try:
-                batch = fetch(indices)
+                with batch_stream(seed, number):
+                    batch = fetch(indices)
             except StopIteration:
                 if stream:
                     return

@@ -16,6 +16,7 @@ from typing import Any
 
 from graphc.utils.data.dataset import Dataset, IterableDataset
 from graphc.utils.data.fetch import fetcher
+from graphc.utils.data.host import batch_stream
 
 
 @dataclass
@@ -83,7 +84,8 @@ def _work(job: Job, number: int, tasks: queue.SimpleQueue, results: queue.Simple
             results.put((k, failed))
             continue
         try:
-            results.put((k, fetch(indices)))
+            with batch_stream(job.seed, k):
+                results.put((k, fetch(indices)))
         except StopIteration as error:
             results.put((k, _DONE if isinstance(job.dataset, IterableDataset) else _Failure(error)))
         except Exception as error:
