@@ -60,6 +60,7 @@ from graphc.frontend.random import (
     seed,
     set_rng_state,
 )
+from graphc.frontend.scan import scan
 from graphc.frontend.size import Size
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracing import TensorSpec

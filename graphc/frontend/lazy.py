@@ -177,7 +177,8 @@ def _no_value(node: Node, bound: Any, target: Node) -> Exception:
         return TracerError(
             f"the value of a traced tensor ({target.type}{place}, from {bound.what}) is not known while "
             "tracing: Python's if, while, bool(), int(), float(), .item(), .numpy() and print need it. "
-            "Write graphc.where(condition, a, b) for a choice; or take the decision outside the compiled "
+            "Write graphc.where(condition, a, b) for a choice, graphc.scan(step, init, xs) for a loop that "
+            "carries values; or take the decision outside the compiled "
             f"function, on the tensor that it returns\n  at {here()}"
         )
     what = getattr(bound, "what", "a tensor")

@@ -306,7 +306,7 @@ def operand(tensor: Tensor, tracked: bool) -> Node:
 def variable(tensor: Tensor) -> Node:
     """The input node of a leaf that requires grad: its own, and bound to what the cell holds now."""
     cell, var, trace = tensor._cell, tensor._var, MODE.trace
-    if var is not None and var[1] == cell.version and (trace is None or var[0] in trace.variables):
+    if var is not None and var[1] == cell.version and (trace is None or trace.knows(var[0])):
         node = var[0]
         if type(node.bound) is Node and type(cell.node.bound) is np.ndarray:
             node.bound = cell.node.bound  # computed meanwhile

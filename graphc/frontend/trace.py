@@ -146,6 +146,10 @@ class Trace:
         """`node` stands for the leaf `tensor` in differentiable expressions."""
         self.variables[node] = tensor
 
+    def knows(self, node: Node) -> bool:
+        """Whether `node` stands for a leaf in this trace."""
+        return node in self.variables
+
     def read_grad(self, tensor: Tensor) -> None:
         """`.grad` of a leaf from outside is being read: stand in for it."""
         known = self.handles.get(id(tensor))
