@@ -39,7 +39,7 @@ for _name, _aliases in {
     "ge": ("greater_equal",),
 }.items():
     _build = getattr(ops, _name)
-    method(_name, *_aliases, inplace=False)(_compare(_name, _ordered(_build)))
+    method(_name, *_aliases, inplace=True)(_compare(_name, _ordered(_build)))
 
 
 def truth(node: Node) -> Node:
@@ -56,12 +56,12 @@ def _logical(name: str, build: Build) -> Callable[[Operand, Operand], Tensor]:
     return logical
 
 
-method("logical_and", inplace=False)(_logical("logical_and", ops.bit_and))
-method("logical_or", inplace=False)(_logical("logical_or", ops.bit_or))
-method("logical_xor", inplace=False)(_logical("logical_xor", ops.bit_xor))
+method("logical_and", inplace=True)(_logical("logical_and", ops.bit_and))
+method("logical_or", inplace=True)(_logical("logical_or", ops.bit_or))
+method("logical_xor", inplace=True)(_logical("logical_xor", ops.bit_xor))
 
 
-@method()
+@method(inplace=True)
 def logical_not(input: Tensor) -> Tensor:
     """Whether an element is zero."""
     return apply("", lambda n: ops.logical_not(truth(n)), input)

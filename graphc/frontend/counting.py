@@ -10,10 +10,10 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.indexing import checked
+from graphc.frontend.joining import cat
 from graphc.frontend.lazy import value
 from graphc.frontend.methods import METHODS, method
 from graphc.frontend.nodes import cast, normal_axis
-from graphc.frontend.shape import cat
 from graphc.frontend.tensor import Tensor, apply, from_array, is_concrete
 from graphc.ir.node import Node
 from graphc.ir.types import DType, bool_, int64

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend.convert import check_device, clone, convert
+from graphc.frontend.convert import clone, convert
 from graphc.frontend.errors import fail
+from graphc.frontend.joining import stack
 from graphc.frontend.methods import attach, method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import shape_args
+from graphc.frontend.placement import placed
 from graphc.frontend.promotion import get_default_dtype, number_dtype
-from graphc.frontend.shape import stack
 from graphc.frontend.tensor import Tensor, from_array, from_node
 from graphc.ir.types import DType, Shape, bool_, float32, float64, from_numpy_dtype, int32, int64, uint8
 
@@ -39,10 +40,17 @@ def _filled(shape: Shape, value: Any, dtype: DType, requires_grad: bool) -> Tens
         bad = next(e for e in shape if e < 0)
         raise fail(RuntimeError, f"Trying to create tensor with negative dimension {bad}: {list(shape)}")
     if MODE.trace is None:
-        array = np.zeros(shape, dtype.numpy) if value == 0 else np.full(shape, value, dtype.numpy)
+        array = np.zeros(shape, dtype.numpy) if value == 0 else _full(shape, value, dtype)
         return from_array(array, requires_grad)
     tensor = from_node(ops.full(shape, value, dtype))
     return tensor.requires_grad_() if requires_grad else tensor
+
+
+def _full(shape: Shape, value: Any, dtype: DType) -> np.ndarray:
+    """`value` everywhere; a negative number in an unsigned dtype wraps round, as PyTorch's do."""
+    if dtype is uint8 and -256 < value < 0:
+        value = int(value) & 255
+    return np.full(shape, value, dtype.numpy)
 
 
 def _finish(tensor: Tensor, requires_grad: bool) -> Tensor:
@@ -87,16 +95,15 @@ def _own_dtype(data: Any, array: np.ndarray) -> DType:
     return {"f": get_default_dtype(), "b": bool_}.get(array.dtype.kind, int64)
 
 
+@placed
 def tensor(
     data: Any,
     *,
     dtype: DType | None = None,
-    device: Any = None,
     requires_grad: bool = False,
     pin_memory: bool = False,
 ) -> Tensor:
     """A new leaf with a copy of `data`: numbers, nested sequences, arrays or a tensor."""
-    check_device(device)
     if isinstance(data, Tensor):
         copied = clone(data.detach())
         return _finish(convert(copied, dtype) if dtype else copied, requires_grad)
@@ -144,9 +151,9 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return constant_array(np.array(array, order="C", copy=True))
 
 
-def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
+@placed
+def as_tensor(data: Any, dtype: DType | None = None) -> Tensor:
     """`data` as a tensor; a tensor of the right dtype is returned as it is."""
-    check_device(device)
     if isinstance(data, Tensor):
         return convert(data, dtype or data.dtype)
     return tensor(data, dtype=dtype)
@@ -160,6 +167,7 @@ def from_dlpack(source: Any) -> Tensor:
     return from_numpy(np.from_dlpack(source))
 
 
+@placed
 def scalar_tensor(value: Any, *, dtype: DType | None = None) -> Tensor:
     """A 0-d tensor, of the default float dtype unless told otherwise."""
     return tensor(value, dtype=dtype or get_default_dtype())
@@ -168,46 +176,43 @@ def scalar_tensor(value: Any, *, dtype: DType | None = None) -> Tensor:
 # --------------------------------------------------------------------- filled
 
 
+@placed
 def zeros(
     *size: Any,
     dtype: DType | None = None,
     requires_grad: bool = False,
-    device: Any = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """Zeros."""
-    check_device(device)
     made = _filled(shape_args(size), 0, dtype or get_default_dtype(), requires_grad)
     return made if out is None else out.copy_(made)
 
 
-def ones(*size: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None) -> Tensor:
+@placed
+def ones(*size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """Ones."""
-    check_device(device)
     return _filled(shape_args(size), 1, dtype or get_default_dtype(), requires_grad)
 
 
+@placed
 def empty(
     *size: Any,
     dtype: DType | None = None,
     requires_grad: bool = False,
-    device: Any = None,
-    memory_format: Any = None,
 ) -> Tensor:
     """Zeros (there is no uninitialised memory in graphc)."""
-    return zeros(*size, dtype=dtype, requires_grad=requires_grad, device=device)
+    return zeros(*size, dtype=dtype, requires_grad=requires_grad)
 
 
+@placed
 def full(
     size: Sequence[int],
     fill_value: Any,
     *,
     dtype: DType | None = None,
     requires_grad: bool = False,
-    device: Any = None,
 ) -> Tensor:
     """Every element `fill_value`."""
-    check_device(device)
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
     return _filled(shape_args((size,)), fill_value, dtype or number_dtype(fill_value), requires_grad)
@@ -218,89 +223,91 @@ def _like(input: Tensor, value: Any, dtype: DType | None, requires_grad: bool) -
 
 
 @method(only_function=True)
+@placed
 def zeros_like(
     input: Tensor,
     *,
     dtype: DType | None = None,
     requires_grad: bool = False,
-    device: Any = None,
-    memory_format: Any = None,
 ) -> Tensor:
     """Zeros with the shape and dtype of `input`."""
     return _like(input, 0, dtype, requires_grad)
 
 
 @method(only_function=True)
+@placed
 def ones_like(
     input: Tensor,
     *,
     dtype: DType | None = None,
     requires_grad: bool = False,
-    device: Any = None,
-    memory_format: Any = None,
 ) -> Tensor:
     """Ones with the shape and dtype of `input`."""
     return _like(input, 1, dtype, requires_grad)
 
 
 @method(only_function=True)
+@placed
 def empty_like(input: Tensor, **options: Any) -> Tensor:
     """Zeros with the shape and dtype of `input`."""
     return zeros_like(input, **options)
 
 
 @method(only_function=True)
+@placed
 def full_like(
     input: Tensor,
     fill_value: Any,
     *,
     dtype: DType | None = None,
     requires_grad: bool = False,
-    device: Any = None,
-    memory_format: Any = None,
 ) -> Tensor:
     """`fill_value` with the shape and dtype of `input`."""
     return _like(input, fill_value, dtype, requires_grad)
 
 
 @method("new_zeros", function=False)
+@placed
 def new_zeros(
-    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None
+    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Zeros of this dtype."""
     return zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
 
 
 @method("new_ones", function=False)
+@placed
 def new_ones(
-    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None
+    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Ones of this dtype."""
     return ones(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
 
 
 @method("new_empty", function=False)
+@placed
 def new_empty(
-    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None
+    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Zeros of this dtype."""
     return zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
 
 
 @method("new_full", function=False)
+@placed
 def new_full(
     self: Tensor,
     size: Sequence[int],
     fill_value: Any,
     dtype: DType | None = None,
     requires_grad: bool = False,
-    device: Any = None,
 ) -> Tensor:
     """`fill_value` of this dtype."""
     return full(size, fill_value, dtype=dtype or self.dtype, requires_grad=requires_grad)
 
 
 @method("new_tensor", function=False)
+@placed
 def new_tensor(self: Tensor, data: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """A copy of `data` with this dtype."""
     return tensor(data, dtype=dtype or self.dtype, requires_grad=requires_grad)
@@ -309,11 +316,11 @@ def new_tensor(self: Tensor, data: Any, dtype: DType | None = None, requires_gra
 # --------------------------------------------------------------------- ranges
 
 
+@placed
 def arange(
-    *args: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None, **named: Any
+    *args: Any, dtype: DType | None = None, requires_grad: bool = False, **named: Any
 ) -> Tensor:
     """start, start + step, ... below `end` (arange(end), arange(start, end), arange(start, end, step))."""
-    check_device(device)
     values = list(args)
     if "end" in named:
         values = [named.get("start", values[0] if values else 0), named["end"]]
@@ -325,15 +332,18 @@ def arange(
         raise fail(RuntimeError, "step must be nonzero")
     if (end - start) * step < 0:
         raise fail(RuntimeError, "upper bound and lower bound inconsistent with step sign")
-    if dtype is not None and not dtype.is_float:
-        start, end, step = int(start), int(end), int(step)
     whole = all(isinstance(v, int) for v in (start, end, step))
     dtype = dtype or (int64 if whole else get_default_dtype())
+    if dtype is int64:
+        start, end, step = int(start), int(end), int(step)
     count = math.ceil((end - start) / step)
-    array = (start + step * np.arange(count, dtype=np.int64 if whole else np.float64)).astype(dtype.numpy)
-    return constant_array(array, requires_grad)
+    if not dtype.is_float:
+        start, step = int(start), int(step)
+    steps = np.arange(count, dtype=np.float64 if dtype.is_float else np.int64)
+    return constant_array((start + step * steps).astype(dtype.numpy), requires_grad)
 
 
+@placed
 def linspace(
     start: float,
     end: float,
@@ -341,16 +351,15 @@ def linspace(
     *,
     dtype: DType | None = None,
     requires_grad: bool = False,
-    device: Any = None,
 ) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included."""
-    check_device(device)
     if steps < 0:
         raise fail(RuntimeError, "number of steps must be non-negative")
     dtype = dtype or get_default_dtype()
     start, end = (v.item() if isinstance(v, Tensor) else v for v in (start, end))
-    first, last = np.asarray(start, dtype.numpy), np.asarray(end, dtype.numpy)
-    step = (last - first) / np.asarray(max(steps - 1, 1), dtype.numpy)
+    kind = dtype.numpy if dtype.is_float else np.dtype(np.float64)
+    first, last = (np.asarray(v).astype(dtype.numpy).astype(kind) for v in (start, end))
+    step = (last - first) / np.asarray(max(steps - 1, 1), kind)
     i = np.arange(steps, dtype=np.int64)
     values = np.where(
         i < max(steps // 2, 1), first + step * i, last - step * (steps - 1 - i)
@@ -358,6 +367,7 @@ def linspace(
     return constant_array(values.astype(dtype.numpy), requires_grad)
 
 
+@placed
 def logspace(
     start: float,
     end: float,
@@ -368,20 +378,26 @@ def logspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """base ** linspace(start, end, steps)."""
-    values = np.power(base, np.linspace(start, end, steps, dtype=np.float64))
-    return constant_array(values.astype((dtype or get_default_dtype()).numpy), requires_grad)
+    if steps < 0:
+        raise fail(RuntimeError, "number of steps must be non-negative")
+    dtype = dtype or get_default_dtype()
+    start, end, base = (v.item() if isinstance(v, Tensor) else v for v in (start, end, base))
+    if not dtype.is_float:
+        start, end = int(start), int(end)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.power(float(base), np.linspace(start, end, steps, dtype=np.float64))
+        return constant_array(values.astype(dtype.numpy), requires_grad)
 
 
+@placed
 def eye(
     n: int,
     m: int | None = None,
     *,
     dtype: DType | None = None,
     requires_grad: bool = False,
-    device: Any = None,
 ) -> Tensor:
     """Ones on the main diagonal, zeros elsewhere."""
-    check_device(device)
     return constant_array(
         np.eye(n, n if m is None else m, dtype=(dtype or get_default_dtype()).numpy), requires_grad
     )

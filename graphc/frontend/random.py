@@ -16,13 +16,14 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.cell import leaf_node
 from graphc.frontend.convert import check_device
-from graphc.frontend.errors import fail
+from graphc.frontend.errors import TracerError, fail
 from graphc.frontend.lazy import value
 from graphc.frontend.methods import method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast, number, shape_args
+from graphc.frontend.placement import placed
 from graphc.frontend.promotion import get_default_dtype
-from graphc.frontend.tensor import Tensor, from_array, from_node, inplace
+from graphc.frontend.tensor import Tensor, apply, from_array, from_node, inplace
 from graphc.ir.graph import toposort
 from graphc.ir.node import Node
 from graphc.ir.types import DType, Shape, float32, float64, int64
@@ -172,32 +173,31 @@ def _float(dtype: DType | None, name: str) -> DType:
     return found
 
 
+@placed
 def rand(
     *size: Any,
     dtype: DType | None = None,
     requires_grad: bool = False,
     generator: Generator | None = None,
-    device: Any = None,
 ) -> Tensor:
     """Numbers uniform in [0, 1)."""
-    check_device(device)
     found = _float(dtype, "rand")
     return _made(uniform_node(shape_args(size), found, generator), found, requires_grad)
 
 
+@placed
 def randn(
     *size: Any,
     dtype: DType | None = None,
     requires_grad: bool = False,
     generator: Generator | None = None,
-    device: Any = None,
 ) -> Tensor:
     """Standard normal numbers."""
-    check_device(device)
     found = _float(dtype, "randn")
     return _made(normal_node(shape_args(size), found, generator), found, requires_grad)
 
 
+@placed
 def randint(
     low: int,
     high: Any = None,
@@ -206,10 +206,8 @@ def randint(
     dtype: DType | None = None,
     requires_grad: bool = False,
     generator: Generator | None = None,
-    device: Any = None,
 ) -> Tensor:
     """Integers from range(low, high): `randint(high, size)` or `randint(low, high, size)`."""
-    check_device(device)
     if size is None:
         low, high, size = 0, low, high
     if high is None or size is None:
@@ -223,38 +221,47 @@ def randint(
 
 
 @method(only_function=True)
+@placed
 def rand_like(
-    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: Any = None
+    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Uniform numbers with the shape and dtype of `input`."""
     return rand(tuple(input.shape), dtype=dtype or input.dtype, requires_grad=requires_grad)
 
 
 @method(only_function=True)
+@placed
 def randn_like(
-    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: Any = None
+    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Standard normal numbers with the shape and dtype of `input`."""
     return randn(tuple(input.shape), dtype=dtype or input.dtype, requires_grad=requires_grad)
 
 
 @method(only_function=True)
-def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: DType | None = None) -> Tensor:
+@placed
+def randint_like(
+    input: Tensor,
+    low: int,
+    high: int | None = None,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Random integers with the shape and dtype of `input`."""
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, tuple(input.shape), dtype=dtype or input.dtype)
+    return randint(low, high, tuple(input.shape), dtype=dtype or input.dtype, requires_grad=requires_grad)
 
 
+@placed
 def randperm(
     n: int,
     *,
     dtype: DType | None = None,
     generator: Generator | None = None,
     requires_grad: bool = False,
-    device: Any = None,
 ) -> Tensor:
     """A random order of range(n)."""
-    check_device(device)
     if MODE.trace is not None:
         raise fail(
             RuntimeError,
@@ -276,6 +283,7 @@ def _shaped(like: Sequence[Any], size: Any) -> Shape:
     return shape_args((size,))
 
 
+@placed
 def normal(
     mean: Any = 0.0,
     std: Any = 1.0,
@@ -283,12 +291,14 @@ def normal(
     *,
     generator: Generator | None = None,
     dtype: DType | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Normal numbers with given means and standard deviations (numbers or tensors)."""
     first = next((v for v in (mean, std) if isinstance(v, Tensor)), None)
     found = dtype or (first.dtype if first is not None else get_default_dtype())
     noise = from_node(normal_node(_shaped((mean, std), size), found, generator))
-    return noise * std + mean
+    made = noise * std + mean
+    return made.detach().requires_grad_() if requires_grad else made
 
 
 @method()
@@ -297,8 +307,9 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     if not input.dtype.is_float:
         raise fail(RuntimeError, f"bernoulli() needs floating-point probabilities, got {input.dtype.name}")
     kind = input._cell.node.type
-    draw = from_node(uniform_node(kind.shape, kind.dtype, generator))
-    return (draw < (input.detach() if p is None else p)).to(kind.dtype)
+    draw = uniform_node(kind.shape, kind.dtype, generator)
+    chance = (lambda n: n) if p is None else (lambda n: number(p, n.dtype, n.shape))
+    return apply("BernoulliBackward0", lambda n: cast(ops.lt(draw, chance(n)), n.dtype), input)
 
 
 @method()
@@ -308,7 +319,7 @@ def multinomial(
     """Indices drawn with the given weights, per row."""
     if MODE.trace is not None:
         raise fail(
-            RuntimeError, "multinomial() inside a traced function is not supported: draw outside the trace"
+            TracerError, "multinomial() inside a traced function is not supported: draw outside the trace"
         )
     weights = np.atleast_2d(value(input).astype(np.float64))
     if (weights < 0).any() or not np.isfinite(weights).all():

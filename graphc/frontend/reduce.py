@@ -16,7 +16,7 @@ from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply
 from graphc.frontend.unary import scaled
 from graphc.ir.node import Node
-from graphc.ir.types import DType, bool_, int64
+from graphc.ir.types import DType, bool_, int64, uint8
 
 Dims = int | tuple[int, ...] | list[int] | None
 
@@ -306,18 +306,22 @@ class _AMinMax(NamedTuple):
 # ---------------------------------------------------------------- truth, norms
 
 
+def _quantified(build: Callable[..., Node], input: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    axes = normal_axes(dim, input.ndim)
+    out = uint8 if input.dtype is uint8 else bool_
+    return apply("", lambda n: keep(cast(build(truth(n), axes), out), n.shape, axes, keepdim), input)
+
+
 @method("all")
 def all_(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether every element over `dim` is non-zero."""
-    axes = normal_axes(dim, input.ndim)
-    return apply("", lambda n: keep(ops.reduce_and(truth(n), axes), n.shape, axes, keepdim), input)
+    """Whether every element over `dim` is non-zero (as bool; uint8 stays uint8, as in PyTorch)."""
+    return _quantified(ops.reduce_and, input, dim, keepdim)
 
 
 @method("any")
 def any_(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether some element over `dim` is non-zero."""
-    axes = normal_axes(dim, input.ndim)
-    return apply("", lambda n: keep(ops.reduce_or(truth(n), axes), n.shape, axes, keepdim), input)
+    """Whether some element over `dim` is non-zero (as bool; uint8 stays uint8, as in PyTorch)."""
+    return _quantified(ops.reduce_or, input, dim, keepdim)
 
 
 @method()

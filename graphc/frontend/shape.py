@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc import ops
-from graphc.frontend.elementwise import result_dtype
 from graphc.frontend.errors import fail
 from graphc.frontend.methods import attach, method
-from graphc.frontend.nodes import broadcast_shapes, cast, expand, normal_axis, shape_args
+from graphc.frontend.modes import MODE
+from graphc.frontend.nodes import broadcast_shapes, expand, normal_axis, shape_args
 from graphc.frontend.size import Size
-from graphc.frontend.tensor import Tensor, apply, apply_view
+from graphc.frontend.tensor import Tensor, apply, apply_view, check_writable, register, wrap_cell
 from graphc.ir.node import Node
 from graphc.ir.types import Shape, int64
 
@@ -241,6 +241,39 @@ attach(
 )
 
 
+def _in_place(view: Callable[..., Tensor], name: str) -> None:
+    """Enter `name_`: this tensor becomes the view of itself that `view` gives."""
+
+    def changed(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        check_writable(self)
+        cell = self._cell
+        if MODE.trace is not None and cell.trace is not MODE.trace:
+            raise fail(
+                RuntimeError,
+                f"{name}_() of a tensor from outside the traced function would change its shape for "
+                f"everybody; use {name}()",
+            )
+        found = view(wrap_cell(cell), *args, **kwargs)
+        self._cell = found._cell
+        register(self)
+        return self
+
+    changed.__name__ = changed.__qualname__ = f"{name}_"
+    changed.__doc__ = f"In-place form of `{name}`: this tensor becomes that view of itself."
+    method(f"{name}_", function=False)(changed)
+
+
+for _name, _view in {
+    "transpose": transpose,
+    "swapaxes": transpose,
+    "swapdims": transpose,
+    "t": t,
+    "squeeze": squeeze,
+    "unsqueeze": unsqueeze,
+}.items():
+    _in_place(_view, _name)
+
+
 # ------------------------------------------------------------------ broadcasts
 
 
@@ -375,80 +408,6 @@ def repeat_interleave(
 # ------------------------------------------------------------- join and split
 
 
-def _joined(tensors: Sequence[Tensor], name: str) -> tuple[Tensor, ...]:
-    found = tuple(tensors)
-    if not found:
-        raise fail(RuntimeError, f"{name}(): expected a non-empty list of Tensors")
-    for i, t in enumerate(found):
-        if not isinstance(t, Tensor):
-            raise fail(TypeError, f"expected Tensor as element {i} in argument 0, but got {type(t).__name__}")
-    return found
-
-
-@method("cat", "concat", "concatenate", only_function=True)
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors joined along an existing dim."""
-    found = _joined(tensors, "cat")
-    dtype = result_dtype(*found)
-    found = tuple(t for t in found if t._cell.node.type.shape != (0,)) or found[:1]
-    rank = found[0].ndim
-    if rank == 0:
-        raise fail(RuntimeError, "zero-dimensional tensor (at position 0) cannot be concatenated")
-    axis = normal_axis(dim, rank)
-    first = found[0]._cell.node.type.shape
-    for i, t in enumerate(found):
-        shape = t._cell.node.type.shape
-        if len(shape) != rank:
-            raise fail(
-                RuntimeError, f"Tensors must have same number of dimensions: got {rank} and {len(shape)}"
-            )
-        for d in range(rank):
-            if d != axis and shape[d] != first[d]:
-                raise fail(
-                    RuntimeError,
-                    f"Sizes of tensors must match except in dimension {axis}. Expected size {first[d]} but "
-                    f"got size "
-                    f"{shape[d]} for tensor number {i} in the list.",
-                )
-    return apply("CatBackward0", lambda *ns: ops.concat([cast(n, dtype) for n in ns], axis), *found)
-
-
-@method(only_function=True)
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape joined along a new dim."""
-    found = _joined(tensors, "stack")
-    shape = found[0]._cell.node.type.shape
-    for i, t in enumerate(found):
-        if t._cell.node.type.shape != shape:
-            raise fail(
-                RuntimeError,
-                f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
-                f"{list(t.shape)} "
-                f"at entry {i}",
-            )
-    axis = normal_axis(dim, len(shape) + 1)
-    dtype = result_dtype(*found)
-    unit = (*shape[:axis], 1, *shape[axis:])
-    return apply(
-        "StackBackward0",
-        lambda *ns: ops.concat([ops.reshape(cast(n, dtype), unit) for n in ns], axis),
-        *found,
-    )
-
-
-@method("vstack", "row_stack", only_function=True)
-def vstack(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors joined as rows."""
-    return cat([reshape(t, (1, -1)) if t.ndim < 2 else t for t in tensors], 0)
-
-
-@method(only_function=True)
-def hstack(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors joined as columns."""
-    found = [reshape(t, (1,)) if t.ndim == 0 else t for t in tensors]
-    return cat(found, 0 if found[0].ndim == 1 else 1)
-
-
 @method(function=False)
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
     """This tensor: graphc chooses the layout in memory."""
@@ -459,19 +418,3 @@ def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
 def is_contiguous(self: Tensor, memory_format: Any = None) -> bool:
     """Always true."""
     return True
-
-
-@method()
-def atleast_1d(input: Any) -> Any:
-    """With at least one dim (also each of a sequence)."""
-    if isinstance(input, (list, tuple)):
-        return tuple(atleast_1d(t) for t in input)
-    return input if input.ndim else reshape(input, (1,))
-
-
-@method()
-def atleast_2d(input: Any) -> Any:
-    """With at least two dims (also each of a sequence)."""
-    if isinstance(input, (list, tuple)):
-        return tuple(atleast_2d(t) for t in input)
-    return input if input.ndim >= 2 else reshape(input, (1, -1))

@@ -13,11 +13,12 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.joining import stack
 from graphc.frontend.lazy import value
 from graphc.frontend.methods import method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast, normal_axis, number
-from graphc.frontend.shape import ravel, reshape, stack
+from graphc.frontend.shape import ravel, reshape
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.node import Node
 from graphc.ir.types import bool_, int64

@@ -1,4 +1,4 @@
-"""`python -m tests.parity [--list] [op ...]`: what fails, most frequent first, with an example of each message.
+"""`python -m tests.parity [--list] [op ...]`: what fails, most frequent first, with examples.
 
 `--list` prints the failures as lines of open.txt instead.
 """

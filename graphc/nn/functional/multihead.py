@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from graphc.frontend.creation import zeros
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.shape import cat
+from graphc.frontend.joining import cat
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import bool_
 from graphc.nn.functional.activation import softmax

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphc.frontend.creation import zeros
+from graphc.frontend.joining import stack
 from graphc.frontend.modes import no_grad
-from graphc.frontend.shape import stack
 from graphc.frontend.tensor import Tensor
 
 

@@ -16,13 +16,14 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.gather import index_select
+from graphc.frontend.joining import stack
 from graphc.frontend.lazy import value
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import number, spread
-from graphc.frontend.shape import stack
 from graphc.frontend.slicing import narrow, pad_constant
 from graphc.frontend.sorting import argsort
 from graphc.frontend.tensor import Tensor, apply, from_array, is_concrete, needs_grad
+from graphc.frontend.tree import Branch
 from graphc.ir.node import Node
 from graphc.ir.types import int64
 from graphc.nn.functional.common import need_tensors
@@ -40,7 +41,7 @@ def known(tensor: Tensor) -> np.ndarray | None:
     return value(tensor) if MODE.trace is None or is_concrete(tensor) else None
 
 
-class PackedSequence:
+class PackedSequence(Branch):
     """A batch of sequences of different lengths, as `pack_padded_sequence` makes it and RNNs take it.
 
     data              the elements, longest sequence first: all first steps, all second steps, ...
@@ -73,6 +74,7 @@ class PackedSequence:
         self._padded: Tensor | None = None
         self._lengths: Tensor | None = None
         self._longest: int | None = None
+        self._trace = MODE.trace
 
     @classmethod
     def of_padded(
@@ -85,7 +87,14 @@ class PackedSequence:
         self = object.__new__(cls)
         self._data = self._batch_sizes = self._order = self._place = None
         self._padded, self._lengths, self._in_order, self._longest = padded, lengths, in_order, longest
+        self._trace = MODE.trace
         return self
+
+    def _keep(self, field: str, value: Tensor | None) -> Any:
+        """`value`, and note it; but not what a trace makes of sequences from outside."""
+        if MODE.trace is self._trace:
+            setattr(self, field, value)
+        return value
 
     def with_padded(self, padded: Tensor) -> PackedSequence:
         """The same sequences with other elements, [steps, batch, *]; nothing beyond the lengths counts."""
@@ -98,13 +107,13 @@ class PackedSequence:
     @property
     def lengths(self) -> Tensor:
         """int64 [batch], in the order in which the sequences were given."""
-        if self._lengths is None:
-            sizes = _need_known(self._batch_sizes, "batch_sizes")
-            lengths = (sizes[:, None] > np.arange(sizes[0])[None]).sum(0)
-            if self._place is not None:
-                lengths = lengths[_need_known(self._place, "unsorted_indices")]
-            self._lengths = from_array(lengths.astype(np.int64))
-        return self._lengths
+        if self._lengths is not None:
+            return self._lengths
+        sizes = _need_known(self._batch_sizes, "batch_sizes")
+        lengths = (sizes[:, None] > np.arange(sizes[0])[None]).sum(0)
+        if self._place is not None:
+            lengths = lengths[_need_known(self._place, "unsorted_indices")]
+        return self._keep("_lengths", from_array(lengths.astype(np.int64)))
 
     @property
     def longest(self) -> int | None:
@@ -117,55 +126,68 @@ class PackedSequence:
     @property
     def padded(self) -> Tensor:
         """[steps, batch, *] in the order in which the sequences were given; steps are `longest` or more."""
-        if self._padded is None:
-            assert self._data is not None
-            sizes = _need_known(self._batch_sizes, "batch_sizes")
-            first = np.cumsum(sizes) - sizes
-            row = np.arange(sizes[0])[None]
-            table = np.where(row < sizes[:, None], first[:, None] + row, sizes.sum())
-            if self._place is not None:
-                table = table[:, _need_known(self._place, "unsorted_indices")]
-            self._padded = apply("PadPackedSequenceBackward0", _rows_or_zero, self._data, from_array(table))
-        return self._padded
+        if self._padded is not None:
+            return self._padded
+        assert self._data is not None
+        sizes = _need_known(self._batch_sizes, "batch_sizes")
+        first = np.cumsum(sizes) - sizes
+        row = np.arange(sizes[0])[None]
+        table = np.where(row < sizes[:, None], first[:, None] + row, sizes.sum())
+        if self._place is not None:
+            table = table[:, _need_known(self._place, "unsorted_indices")]
+        padded = apply("PadPackedSequenceBackward0", _rows_or_zero, self._data, from_array(table))
+        return self._keep("_padded", padded)
+
+    def parts(self) -> tuple[Tensor | None, ...]:
+        return (self.padded, self.lengths, self._order, self._place)
+
+    def with_parts(self, parts: list[Any]) -> PackedSequence:
+        padded, lengths, order, place = parts
+        made = PackedSequence.of_padded(padded, lengths, self._in_order, self._longest)
+        made._order, made._place = order, place
+        return made
+
+    def form(self) -> Any:
+        return self._in_order, self.longest
 
     # ------------------------------------------------------------- PyTorch's form
 
     @property
     def sorted_indices(self) -> Tensor | None:
         """The order in which the sequences stand in `data`; None if they stand as they were given."""
-        if self._order is None and not self._in_order:
-            self._order = argsort(self.lengths, 0, True, True)
-        return self._order
+        if self._order is not None or self._in_order:
+            return self._order
+        return self._keep("_order", argsort(self.lengths, 0, True, True))
 
     @property
     def unsorted_indices(self) -> Tensor | None:
         """Where in `data` each of the given sequences stands; None if they stand as they were given."""
-        if self._place is None and not self._in_order:
-            self._place = invert_permutation(self.sorted_indices)
-        return self._place
+        if self._place is not None or self._in_order:
+            return self._place
+        return self._keep("_place", invert_permutation(self.sorted_indices))
 
     @property
     def batch_sizes(self) -> Tensor:
         """int64 [longest]: how many sequences have each step."""
-        if self._batch_sizes is None:
-            lengths = _need_known(self._lengths, "batch_sizes")
-            sizes = (np.arange(lengths.max())[:, None] < lengths[None]).sum(1)
-            self._batch_sizes = from_array(sizes.astype(np.int64))
-        return self._batch_sizes
+        if self._batch_sizes is not None:
+            return self._batch_sizes
+        lengths = _need_known(self._lengths, "batch_sizes")
+        sizes = (np.arange(lengths.max())[:, None] < lengths[None]).sum(1)
+        return self._keep("_batch_sizes", from_array(sizes.astype(np.int64)))
 
     @property
     def data(self) -> Tensor:
         """[sum of the lengths, *]: all first steps, then all second steps, ..."""
-        if self._data is None:
-            padded, sizes = self.padded, _need_known(self.batch_sizes, "data")
-            batch = padded.shape[1]
-            order = np.arange(batch)
-            if self.sorted_indices is not None:
-                order = _need_known(self.sorted_indices, "data")
-            rows = np.concatenate([step * batch + order[:size] for step, size in enumerate(sizes)])
-            flat = padded.reshape(-1, *padded.shape[2:])  # type: ignore[attr-defined]
-            self._data = index_select(flat, 0, from_array(rows.astype(np.int64)))
-        return self._data
+        if self._data is not None:
+            return self._data
+        padded, sizes = self.padded, _need_known(self.batch_sizes, "data")
+        batch = padded.shape[1]
+        order = np.arange(batch)
+        if self.sorted_indices is not None:
+            order = _need_known(self.sorted_indices, "data")
+        rows = np.concatenate([step * batch + order[:size] for step, size in enumerate(sizes)])
+        flat = padded.reshape(-1, *padded.shape[2:])  # type: ignore[attr-defined]
+        return self._keep("_data", index_select(flat, 0, from_array(rows.astype(np.int64))))
 
     # ----------------------------------------------------------- as a named tuple
 

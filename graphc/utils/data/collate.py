@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend.creation import tensor
-from graphc.frontend.shape import stack
+from graphc.frontend.joining import stack
 from graphc.frontend.tensor import Tensor, from_array
 from graphc.ir.types import float64
 
