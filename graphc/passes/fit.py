@@ -1,7 +1,8 @@
 """Which nodes one loop nest can compute together. Mirrors what `graphc/loop/lower` can do.
 
 A *point* cluster is one loop over the elements of its members, which all have the same number of them in
-the same row-major order. An *anchor* cluster is a contraction and point members on its result. A *row*
+the same row-major order. An *anchor* cluster is a contraction and point members on its result, or members
+that cut its result into gates and keep to its cells (`cells.py` of the lowering). A *row*
 cluster has reductions that keep the same axes: each member has a value per row or per element of a row, its
 row axes are known, and a value of a row is only read in that row.
 """
@@ -15,6 +16,7 @@ from typing import Literal
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.types import Shape
+from graphc.loop.lower.cells import Cells, cut, stays_inside
 from graphc.passes.alignment import Axes, follow, follow_reshape, proper
 from graphc.passes.roles import ANCHORS, OWN, Roles, sources_of
 from graphc.program import Machine
@@ -41,6 +43,7 @@ class Fit:
     level     how many sweeps must be over before a member's value is known
     spaces    (shape, row axes) that the reductions run over
     inlined   members with one reader, computed where they are read
+    cells     of an anchor cluster whose members have different sizes
     """
 
     kind: Literal["point", "anchor", "row", "own"]
@@ -49,6 +52,7 @@ class Fit:
     level: dict[Node, int] = field(default_factory=dict)
     spaces: frozenset[tuple[Shape, Axes]] = frozenset()
     inlined: frozenset[Node] = frozenset()
+    cells: Cells | None = None
 
 
 class Fitter:
@@ -57,6 +61,10 @@ class Fitter:
     def __init__(self, graph: Graph, roles: Roles, machine: Machine) -> None:
         self.graph, self.roles, self.machine = graph, roles, machine
         self.sources = {n: sources_of(n, roles) for n in graph.nodes if roles.is_member(n)}
+        self.readers: dict[Node, list[Node]] = {}
+        for node, sources in self.sources.items():
+            for s in sources:
+                self.readers.setdefault(s, []).append(node)
 
     # ------------------------------------------------------------------- single nodes
 
@@ -112,16 +120,48 @@ class Fitter:
         place = _combine(node, known)
         if place is None and sibling and fit.kind != "row" and node.type.size == fit.size:
             place = proper(node.shape)
-        if place is None or isinstance(place, _Bad):
-            return None
-        if fit.kind != "row":
-            if place != proper(node.shape) or node.type.size != fit.size:
-                return None
+        if fit.kind != "row" and place == proper(node.shape) and node.type.size == fit.size:
             return replace(fit, axes={**fit.axes, node: place})
+        if fit.kind == "anchor":
+            return self._admit_to_cells(fit, node, sibling)
+        if place is None or isinstance(place, _Bad) or fit.kind != "row":
+            return None
         level = self._level(fit, node)
         if level and node.type.size > fit.size and not self._keeps(fit.size, node, place):
             return None
         return replace(fit, axes={**fit.axes, node: place}, level={**fit.level, node: level})
+
+    def _admit_to_cells(self, fit: Fit, node: Node, sibling: bool) -> Fit | None:
+        """An anchor cluster with a member of another size, or that reads gates of the result."""
+        (anchor,) = (n for n in fit.axes if n.kind in ANCHORS)
+        cells = fit.cells or cut(anchor, min(node.type.size, anchor.type.size))
+        members = [s for s in self.sources[node] if s in fit.axes]
+        if cells is None or not (members or (sibling and fit.cells)) or not self._in_gates(cells, members):
+            return None
+        outside = [n for n in self._cone(node, fit) if n not in fit.axes]
+        if not stays_inside(node, cells, members, outside):
+            return None
+        return replace(fit, axes={**fit.axes, node: proper(node.shape)}, cells=cells)
+
+    def _in_gates(self, cells: Cells, values: Iterable[Node]) -> bool:
+        """Whether all who read values of several gates may compute cell by cell; else these are stored anyway,
+        and a reader of parts gains little."""
+        wide = [v for v in values if cells.gates(v) != 1]
+        readers = [r for v in wide for r in self.readers.get(v, ())]
+        return all(r.kind is Kind.ELEMENTWISE and cells.gates(r) is not None for r in readers)
+
+    def _cone(self, node: Node, fit: Fit) -> list[Node]:
+        """The values that `node` follows from through free, inlined and cluster members."""
+        found: dict[Node, None] = {}
+        seen, stack = {node}, [node]
+        while stack:
+            for s in self.sources[stack.pop()]:
+                if s not in seen:
+                    seen.add(s)
+                    found[s] = None
+                    if s in fit.inlined or s in fit.axes:
+                        stack.append(s)
+        return [n for n in found if n not in fit.inlined]
 
     def _admit_reduction(self, fit: Fit, node: Node) -> Fit | None:
         kept = kept_axes(node)

@@ -43,7 +43,9 @@ class Source(enum.Enum):
 class Sizes:
     """A flattened problem; `depth` are the axes of K. Costs are cycles per element: to copy one of A or
     of B, to store one of C. `a_pitch`: bytes from row to row of A if it can be read where it is. `a_fixed`,
-    `b_fixed`: the problem is one of many with the same A or B, whose copy is made once for all of them."""
+    `b_fixed`: the problem is one of many with the same A or B, whose copy is made once for all of them.
+    `tile`: the register tile, if the order of columns asks for it; `together`: panels that one task must
+    have and finish together, all of K at once (0: any)."""
 
     batch: int
     rows: int
@@ -57,6 +59,8 @@ class Sizes:
     c_cost: float
     a_fixed: bool = False
     b_fixed: bool = False
+    tile: tuple[int, int] | None = None
+    together: int = 0
 
     @property
     def k(self) -> int:
@@ -71,6 +75,7 @@ class Blocking(NamedTuple):
     group            panels packed together
     split            number of partial sums
     source           where tiles read A
+    together         panels that are finished together
     """
 
     rows: int
@@ -84,6 +89,7 @@ class Blocking(NamedTuple):
     group: int
     split: int
     source: Source
+    together: int
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,25 @@ def choose_tile(
     return best
 
 
+def choose_gate_tile(
+    rows: int, inner: int, gates: int, depth: int, machine: Machine, itemsize: int, pitch: int | None
+) -> tuple[tuple[int, int], int]:
+    """((rows, lanes), panels): the register tile for `inner` cells of several gates, and how many of its
+    panels have all gates of a block of cells. A block is a whole number of vectors of each gate."""
+    width = machine.lanes(itemsize)
+    best, best_cost = ((1, width), gates), math.inf
+    for most, vectors in machine.tiles:
+        common = math.gcd(vectors, gates)
+        together = gates // common
+        panels = -(-inner * common // (vectors * width)) * together
+        cut = Rows(rows, -(-rows // -(-rows // most)))
+        step = cut.steps(vectors) + rows * _fetch(cut.most, rows * depth * itemsize, pitch, machine)
+        cost = panels * (step * depth + cut.tiles * (CALL + 2 * cut.most * vectors))
+        if cost < best_cost:
+            best, best_cost = ((cut.most, vectors * width), together), cost
+    return best
+
+
 def _fetch(rows: int, size: int, pitch: int | None, machine: Machine) -> float:
     """Cycles to fetch an element of a block of A of `size` bytes, for one panel."""
     if pitch is not None:
@@ -157,17 +182,23 @@ def narrow_tile(cols: int, lanes: int, width: int) -> int:
 def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
     """Cut the problem so that packed panels stay in the second-level cache, packing is shared as widely as
     balance allows, and a big problem has enough tasks. Returns the blocking and its cost."""
-    rows, lanes = choose_tile(sizes.rows, sizes.cols, sizes.k, machine, sizes.itemsize, sizes.a_pitch)
-    row_tiles, col_panels = -(-sizes.rows // rows), -(-sizes.cols // lanes)
+    rows, lanes = sizes.tile or choose_tile(
+        sizes.rows, sizes.cols, sizes.k, machine, sizes.itemsize, sizes.a_pitch
+    )
+    row_tiles, together = -(-sizes.rows // rows), max(sizes.together, 1)
+    panel_cuts = [together * c for c in _cuts(-(-sizes.cols // lanes) // together)]
     sources = (Source.PLACE, Source.TASK) if sizes.a_pitch is not None else (Source.TASK, Source.KERNEL)
-    splits = [s for s in (1, 2, 4, 8, 16) if s == 1 or s * MIN_DEPTH <= sizes.k]
+    splits = [s for s in (1, 2, 4, 8, 16) if s == 1 or (s * MIN_DEPTH <= sizes.k and not sizes.together)]
     best, best_cost = None, math.inf
     for split in splits:
         axis, units, depth, blocks = _panel(sizes, lanes, split, machine)
-        group = max(1, machine.l2_bytes * 3 // 8 // (depth * lanes * sizes.itemsize))
+        room = machine.l2_bytes * 3 // 8 // (depth * lanes * sizes.itemsize)
+        group = max(1, room // together) * together
         parts = -(-blocks // -(-blocks // split))
-        for tiles, panels, source in itertools.product(_cuts(row_tiles), _cuts(col_panels), sources):
-            candidate = Blocking(rows, lanes, tiles, panels, axis, units, depth, blocks, group, parts, source)
+        for tiles, panels, source in itertools.product(_cuts(row_tiles), panel_cuts, sources):
+            candidate = Blocking(
+                rows, lanes, tiles, panels, axis, units, depth, blocks, group, parts, source, together
+            )
             if tiles * panels > 1 and not _fits(candidate, sizes, machine):
                 continue
             cost = _cost(candidate, sizes, machine)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
-from graphc.loop.lower.blocking import Blocking, Sizes, Source, choose_blocks
+from graphc.loop.lower.blocking import Blocking, Sizes, Source, choose_blocks, choose_gate_tile
+from graphc.loop.lower.cells import Cells, cells_of, interleaved
 from graphc.loop.lower.columns import flat_columns
 from graphc.loop.lower.conv import conv_problems
 from graphc.loop.lower.direct import choose_form, direct_call
@@ -89,12 +90,16 @@ class _Lowering:
         self.name = anchor.op.name
         self.width = machine.lanes(anchor.dtype.itemsize)
         self.find = partial(place, group, flat_buffer)
+        self.cells = cells_of(group, anchor)
         self.once: list[KernelCall] = []
         self.each: list[KernelCall] = []
 
     def lower(self, problem: Contraction) -> None:
         """Add the kernels of one problem."""
         if not self.anchor.type.size or not math.prod((*problem.batch, *problem.rows, *problem.cols)):
+            return
+        if self.cells is not None:
+            self._lower_cells(merged(problem, self.find), self.cells)
             return
         machine = self.machine
         windows = plan_windows(problem, machine)
@@ -113,6 +118,27 @@ class _Lowering:
                 self._tiled(way, blocking)
                 return
         self.each.append(direct_call(problem, form, self._fused(), machine, self.name))
+
+    def _lower_cells(self, problem: Contraction, cells: Cells) -> None:
+        """Add the kernels of a problem whose outputs are computed cell by cell."""
+        machine, way = self.machine, self._way(problem)
+        form = choose_form(problem, way.a, way.b, _last(way.c), machine, swap=False)
+        _, m, _, k = problem.sizes
+        if k:
+            gates, sizes = cells.gates(self.anchor), self._sizes(way)
+            assert gates is not None
+            tile, together = None, 1
+            if gates > 1:
+                tile, together = choose_gate_tile(
+                    m, cells.inner, gates, k, machine, sizes.itemsize, sizes.a_pitch
+                )
+                way = self._way(interleaved(problem, cells, tile[1] * together // gates))
+                sizes = self._sizes(way)
+            blocking, cost = choose_blocks(replace(sizes, tile=tile, together=together), machine)
+            if cost < form.cost * math.prod(problem.sizes):
+                self._tiled(way, blocking)
+                return
+        self.each.append(direct_call(problem, form, self._fused(), machine, self.name, cells))
 
     def _fused(self) -> Fused:
         return Fused(self.group, self.anchor)
@@ -182,7 +208,7 @@ class _Lowering:
             )
             self.once.append(call)
         flat = flat_columns(problem.cols, way.c[1])
-        tiled = Tiled(problem, blocking, way.a, way.b, self._fused(), width, staged, flat, packed)
+        tiled = Tiled(problem, blocking, way.a, way.b, self._fused(), width, staged, flat, packed, self.cells)
         self.each.append(tiled.call(name))
         if tiled.partial is not None:
             combine = f"{name}_combine"

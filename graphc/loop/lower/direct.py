@@ -7,15 +7,16 @@ is the innermost axis of K, and each result is a dot product.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.ir.types import Shape, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import Accumulate, Buffer, Expr, Mode, Var, binary, identity_of, load
+from graphc.loop.lower.cells import Cells, finish_cell, interleaved
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.operand import Layout
 from graphc.loop.lower.problem import Contraction, Index
-from graphc.loop.lower.writer import Writer
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
@@ -52,19 +53,22 @@ def _useful_lanes(axes: Shape, width: int) -> float:
     return extent / -(-extent // width)
 
 
-def choose_form(problem: Contraction, a: Layout, b: Layout, c_strides: tuple, machine: Machine) -> Form:
-    """The form with the cheapest multiply-add. `c_strides` are those of the last row and column axis in C."""
+def choose_form(
+    problem: Contraction, a: Layout, b: Layout, c_strides: tuple, machine: Machine, swap: bool = True
+) -> Form:
+    """The form with the cheapest multiply-add. `c_strides` are those of the last row and column axis in C;
+    `swap`: rows may become columns."""
     width = machine.lanes(problem.anchor.dtype.itemsize)
     k = problem.sizes[3]
     forms = []
     sides = ((problem.cols, a, b, c_strides[1], False), (problem.rows, b, a, c_strides[0], True))
-    for axes, still, moving, out, swap in sides:
+    for axes, still, moving, out, swapped in sides[: 1 + swap]:
         loads = (0.5 if still.direct else 1.5) + _step_cost(
             moving.side[-1] if axes else 0, width, moving.direct
         )
         ends = (_step_cost(out, width) + LATENCY) / max(k, 1)
         chain = 1.0 if _last(axes) >= SUMS * width else LATENCY
-        forms.append(Form(swap, False, (max(loads, chain) + ends) / _useful_lanes(axes, width)))
+        forms.append(Form(swapped, False, (max(loads, chain) + ends) / _useful_lanes(axes, width)))
     if problem.depth and k > 1:
         loads = _step_cost(a.depth[-1], width, a.direct) + _step_cost(b.depth[-1], width, b.direct)
         chain = 1.0 if problem.depth[-1] >= UNROLLED * width else LATENCY
@@ -73,31 +77,26 @@ def choose_form(problem: Contraction, a: Layout, b: Layout, c_strides: tuple, ma
     return min(forms, key=lambda f: f.cost)
 
 
-def direct_call(problem: Contraction, form: Form, fused: Fused, machine: Machine, name: str) -> KernelCall:
-    """The kernel of a direct contraction."""
+def direct_call(
+    problem: Contraction, form: Form, fused: Fused, machine: Machine, name: str, cells: Cells | None = None
+) -> KernelCall:
+    """The kernel of a direct contraction; with `cells`, all gates of a cell are computed together."""
     if form.swap:
         problem = problem.swapped()
-    width = machine.lanes(problem.anchor.dtype.itemsize)
-    block = _column_block(problem, form, width)
-    cols = problem.cols if form.inner else (*problem.cols[:-1], -(-_last(problem.cols) // block))
-    box = (*problem.batch, *problem.rows, *cols)
-    count = math.prod(box)
+    if cells is not None:
+        problem = interleaved(problem, cells, cells.inner)
+    kernel = _Direct(problem, form, fused, machine.lanes(problem.anchor.dtype.itemsize), cells)
+    count = math.prod(kernel.box)
     batch, m, n, _ = problem.sizes
     work = problem.flops + RESULT_FLOPS * batch * m * n
     tasks = max(1, min(count, MOST_TASKS, int(work // TASK_FLOPS)))
     chunk = -(-count // tasks)
     tasks = -(-count // chunk)
     task = Var(int64, "task", tasks)
-    w = fused.scope
     first = ix.mul(task, chunk)
-    with w.loop("i", ix.minimum(chunk, ix.sub(count, first)), chunk) as i:
-        place = ix.unflatten(ix.add(first, i), box) if box else ()
-        nb, nr = len(problem.batch), len(problem.rows)
-        split = (place[:nb], place[nb : nb + nr], place[nb + nr :])
-        if form.inner:
-            _dot(w, problem, fused, split, width)
-        else:
-            _outer(w, problem, fused, split, width, block)
+    with fused.scope.loop("i", ix.minimum(chunk, ix.sub(count, first)), chunk) as i:
+        place = ix.unflatten(ix.add(first, i), kernel.box) if kernel.box else ()
+        kernel.element(place)
     return fused.call(name, task, tasks, problem.flops)
 
 
@@ -105,49 +104,94 @@ def _last(axes: Shape) -> int:
     return axes[-1] if axes else 1
 
 
-def _column_block(problem: Contraction, form: Form, width: int) -> int:
-    """Columns along the vector axis that one pass covers: all of them, unless only they can be shared out."""
-    extent = _last(problem.cols)
-    outer = math.prod((*problem.batch, *problem.rows, *problem.cols[:-1]))
-    if form.inner or outer >= MOST_TASKS or extent <= SUMS * width:
-        return extent
-    return SUMS * width * max(1, extent * outer // (MOST_TASKS * SUMS * width))
+class _Direct:
+    """Writes the loops of a direct contraction. `box` are the loops that tasks share: batch, rows, columns
+    (blocks of them, if they are the vector axis)."""
 
+    def __init__(
+        self, problem: Contraction, form: Form, fused: Fused, width: int, cells: Cells | None
+    ) -> None:
+        self.p, self.form, self.fused, self.width, self.cells = problem, form, fused, width, cells
+        self.w = fused.scope
+        self.gates = 1 if cells is None else problem.cols[1]
+        self.lead = problem.cols[:-1] if cells is None else ()
+        self.block = self._column_block()
+        cols = () if not problem.cols else (*self.lead, -(-_last(problem.cols) // self.block))
+        self.box = (*problem.batch, *problem.rows, *cols)
 
-def _accumulator(w: Writer, problem: Contraction) -> Buffer:
-    sums = w.alloc("sum", problem.anchor.dtype, (), "local")
-    w.store(sums, (), identity_of("add", problem.anchor.dtype))
-    return sums
+    def _column_block(self) -> int:
+        """Columns along the vector axis that one pass covers: all of them, unless only they can be shared
+        out. With vectors along K, one."""
+        if self.form.inner:
+            return 1
+        extent = _last(self.p.cols)
+        outer = math.prod((*self.p.batch, *self.p.rows, *self.lead))
+        lanes = self._sums() * self.width
+        if outer >= MOST_TASKS or extent <= lanes:
+            return extent
+        block = lanes * max(1, extent * outer // (MOST_TASKS * lanes))
+        # cells need indices of an exact range, which a last block of another size would not have
+        return extent if self.cells is not None and extent % block else block
 
+    def _sums(self) -> int:
+        """Vectors of sums kept for each gate."""
+        return max(1, SUMS // self.gates)
 
-def _add(
-    w: Writer, sums: Buffer, problem: Contraction, fused: Fused, at: tuple[Index, Index, Index], k: Index
-) -> None:
-    batch, row, col = at
-    x, y = fused.read(problem.a(batch, row, k)), fused.read(problem.b(batch, k, col))
-    w.put(Accumulate(sums, (), "add", binary("mul", x, y)))
+    def element(self, place: Index) -> None:
+        """Compute the results at a place in the box."""
+        nb, nr = len(self.p.batch), len(self.p.rows)
+        split = place[:nb], place[nb : nb + nr], place[nb + nr :]
+        if self.form.inner:
+            self._dot(*split)
+        else:
+            self._outer(*split)
 
+    def _columns(self, lead: Index, last: Expr) -> list[Index]:
+        """The columns, one for each gate, at a place along the last axis."""
+        if self.cells is not None:
+            return [(ix.ZERO, ix.const(g), last) for g in range(self.gates)]
+        return [(*lead, last) if self.p.cols else ()]
 
-def _outer(
-    w: Writer, problem: Contraction, fused: Fused, at: tuple[Index, Index, Index], width: int, block: int
-) -> None:
-    batch, row, outer = at
-    first = ix.mul(outer[-1], block)
-    extent = ix.minimum(block, ix.sub(_last(problem.cols), first))
-    lanes = SUMS * width if block >= SUMS * width else width
-    mode: Mode = "vector" if block > 1 else "serial"
-    with w.loop("j", extent, block, mode, lanes) as j:
-        col: tuple[Expr, ...] = (*outer[:-1], ix.add(first, j)) if problem.cols else ()
-        sums = _accumulator(w, problem)
-        with w.nest("k", problem.depth) as k:
-            _add(w, sums, problem, fused, (batch, row, col), k)
-        fused.finish(problem.c(batch, row, col), load(sums, ()))
+    def _start(self) -> list[Buffer]:
+        """An accumulator for each gate."""
+        dtype = self.p.anchor.dtype
+        sums = [self.w.alloc("sum", dtype, (), "local") for _ in range(self.gates)]
+        for buffer in sums:
+            self.w.store(buffer, (), identity_of("add", dtype))
+        return sums
 
+    def _add(self, sums: Sequence[Buffer], batch: Index, row: Index, cols: Sequence[Index], k: Index) -> None:
+        for buffer, col in zip(sums, cols, strict=True):
+            x, y = self.fused.read(self.p.a(batch, row, k)), self.fused.read(self.p.b(batch, k, col))
+            self.w.put(Accumulate(buffer, (), "add", binary("mul", x, y)))
 
-def _dot(w: Writer, problem: Contraction, fused: Fused, at: tuple[Index, Index, Index], width: int) -> None:
-    sums = _accumulator(w, problem)
-    last = problem.depth[-1]
-    lanes = SUMS * width if last >= UNROLLED * width else width
-    with w.nest("k", problem.depth[:-1]) as outer, w.loop("k", last, None, "vector", lanes) as k:
-        _add(w, sums, problem, fused, at, (*outer, k))
-    fused.finish(problem.c(*at), load(sums, ()))
+    def _finish(self, sums: Sequence[Buffer], batch: Index, row: Index, cols: Sequence[Index]) -> None:
+        values = [load(buffer, ()) for buffer in sums]
+        if self.cells is None:
+            self.fused.finish(self.p.c(batch, row, cols[0]), values[0])
+            return
+        outer = ix.flatten((*batch, *row), (*self.p.batch, *self.p.rows)) if batch or row else ix.ZERO
+        finish_cell(self.fused, self.cells, outer, cols[0][-1], values)
+
+    def _outer(self, batch: Index, row: Index, blocks: Index) -> None:
+        """Vectors of columns; K is a serial loop inside."""
+        first = ix.mul(blocks[-1], self.block) if blocks else ix.ZERO
+        extent = ix.minimum(self.block, ix.sub(_last(self.p.cols), first))
+        lanes = self._sums() * self.width
+        mode: Mode = "vector" if self.block > 1 else "serial"
+        with self.w.loop("j", extent, self.block, mode, lanes if self.block >= lanes else self.width) as j:
+            cols = self._columns(blocks[:-1], ix.add(first, j))
+            sums = self._start()
+            with self.w.nest("k", self.p.depth) as k:
+                self._add(sums, batch, row, cols, k)
+            self._finish(sums, batch, row, cols)
+
+    def _dot(self, batch: Index, row: Index, col: Index) -> None:
+        """Vectors along K: each result is a dot product."""
+        cols = self._columns(col[:-1], col[-1] if col else ix.ZERO)
+        sums = self._start()
+        last = self.p.depth[-1]
+        lanes = SUMS * self.width if last >= UNROLLED * self.width else self.width
+        with self.w.nest("k", self.p.depth[:-1]) as outer, self.w.loop("k", last, None, "vector", lanes) as k:
+            self._add(sums, batch, row, cols, (*outer, k))
+        self._finish(sums, batch, row, cols)

@@ -17,6 +17,7 @@ from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Address, Buffer, Const, Expr, Tile, Var, address, cast, identity_of, load
 from graphc.loop.lower.blocking import Blocking, Rows, Source, narrow_tile
+from graphc.loop.lower.cells import Cells, finish_cell
 from graphc.loop.lower.columns import segments
 from graphc.loop.lower.depth import DepthBlock, DepthCut
 from graphc.loop.lower.fused import Fused, place
@@ -51,9 +52,11 @@ class Tiled:
         staged: Temp | None,
         flat: bool = False,
         packed: Temp | None = None,
+        cells: Cells | None = None,
     ) -> None:
         self.p, self.cut, self.a, self.fused, self.width = problem, blocking, a, fused, width
-        self.staged, self.flat, self.packed = staged, flat, packed
+        self.staged, self.flat, self.packed, self.cells = staged, flat, packed, cells
+        self.together = blocking.together
         self.dtype = problem.anchor.dtype
         self.batch, self.m, self.n, self.k = problem.sizes
         self.rows, self.lanes = Rows(self.m, blocking.rows), blocking.lanes
@@ -96,14 +99,18 @@ class Tiled:
         """All of K in one block: pack, multiply, finish, tile by tile."""
         w = self.w
         panels = self._room_for_b()
-        sums = w.alloc("sums", self.dtype, (self.rows.most, self.lanes))
+        sums = w.alloc("sums", self.dtype, (self.together, self.rows.most, self.lanes))
         block = self.depth.block(ZERO)
         a = self._rows_of_a(block)
         with self._groups() as (first, count):
             self._pack_b(panels, block, first, count)
-            with self._row_tiles() as t, w.loop("p", count, self.group) as p:
-                self._tile(a, t, panels, p, address(sums, (ZERO, ZERO)), block, ix.add(first, p))
-                self._finish(lambda r, c: load(sums, (r, c)), t, ix.add(first, p))
+            with self._row_tiles() as t, self._bundles(count) as p:
+                with w.loop("q", self.together) as q:
+                    panel = ix.add(p, q)
+                    self._tile(
+                        a, t, panels, panel, address(sums, (q, ZERO, ZERO)), block, ix.add(first, panel)
+                    )
+                self._finish(lambda q, r, c: load(sums, (q, r, c)), t, ix.add(first, p))
 
     def _deep(self) -> None:
         """Block after block of K, summed in scratch memory."""
@@ -126,10 +133,10 @@ class Tiled:
         with (
             self._groups() as (first, count),
             self._row_tiles() as t,
-            w.loop("p", count, self.group) as p,
+            self._bundles(count) as p,
         ):
             number = ix.add(first, p)
-            self._finish(lambda r, c: load(sums, (number, t, r, c)), t, number)
+            self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
 
     @contextmanager
     def _groups(self) -> Iterator[tuple[Expr, Expr]]:
@@ -139,6 +146,13 @@ class Tiled:
         with self.w.loop("g", here, most) as g:
             first = ix.mul(g, self.group)
             yield first, ix.minimum(self.group, ix.sub(self.panels_here, first))
+
+    @contextmanager
+    def _bundles(self, count: Expr) -> Iterator[Expr]:
+        """The first of the panels of a group that are finished together."""
+        bundles = ix.floordiv(count, self.together)
+        with self.w.loop("p", bundles, self.group // self.together) as p:
+            yield ix.mul(p, self.together)
 
     def _room_for_b(self) -> Buffer:
         """Where panels are: scratch memory for a group of them, or all of them, packed before."""
@@ -282,7 +296,7 @@ class Tiled:
         for rows, condition in ((self.rows.most, tall), (self.rows.most - 1, ix.negate(tall))):
             if not ix.is_false(condition):
                 tile = Tile(rows, lanes, block.size, at, *steps, b, pitch, c, pitch, accumulate=self.deep)
-                with nullcontext() if ix.is_true(condition) else self.w.when(condition):
+                with self._where(condition):
                     self.w.put(tile)
 
     def _clear(self, sums: Buffer) -> None:
@@ -293,11 +307,15 @@ class Tiled:
         ):
             w.store(sums, (*outer, j), identity_of("add", self.dtype))
 
-    def _finish(self, tile: Callable[[Expr, Expr], Expr], t: Expr, panel: Expr) -> None:
-        """The epilogue of a finished tile, or its partial sums: vectors of columns, each down the rows."""
+    def _finish(self, tile: Callable[[Expr, Expr, Expr], Expr], t: Expr, panel: Expr) -> None:
+        """The epilogue of finished tiles, or their partial sums: vectors of columns, each down the rows.
+        tile(q, r, j) is an element of the q-th panel from `panel` on."""
         w = self.w
         start = ix.mul(ix.add(self.panel0, panel), self.lanes)
         first, count = self._row_of(t), self._height(t)
+        if self.cells is not None:
+            self._finish_cells(self.cells, tile, t, panel)
+            return
         if self.partial is not None:
             length = ix.minimum(self.lanes, ix.sub(self.n, start))
             with (
@@ -305,7 +323,7 @@ class Tiled:
                 w.loop("r", count, self.rows.most) as r,
             ):
                 place = (self.part, self.flat_batch, ix.add(first, r), ix.add(start, j))
-                self.fused.store_temp(self.partial, place, tile(r, j))
+                self.fused.store_temp(self.partial, place, tile(ZERO, r, j))
             return
         with (
             segments(w, self.p.cols, start, self.lanes, self.flat) as run,
@@ -313,4 +331,49 @@ class Tiled:
             w.loop("r", count, self.rows.most) as r,
         ):
             index = self.p.c(self.batch_index, self._row_index(ix.add(first, r)), run.at(j))
-            self.fused.finish(index, tile(r, ix.add(run.offset, j)))
+            self.fused.finish(index, tile(ZERO, r, ix.add(run.offset, j)))
+
+    def _finish_cells(
+        self, cells: Cells, tile: Callable[[Expr, Expr, Expr], Expr], t: Expr, panel: Expr
+    ) -> None:
+        """The epilogue of a block of cells, whose gates lie side by side in the panels of a bundle.
+
+        The last block, if it is not full, has a loop of its own: every index has an exact range then, which
+        decides at once which slice it falls into.
+        """
+        gates = cells.gates(self.p.anchor)
+        assert gates is not None
+        unit = self.together * self.lanes // gates
+        full, rest = divmod(cells.inner, unit)
+        number = ix.floordiv(ix.add(self.panel0, panel), self.together)
+        if full:
+            with self._where(ix.compare("lt", number, full)):
+                self._finish_block(cells, tile, t, ix.minimum(number, full - 1), unit, unit)
+        if rest:
+            with self._where(ix.compare("eq", number, full)):
+                self._finish_block(cells, tile, t, ix.const(full), unit, rest)
+
+    def _finish_block(
+        self,
+        cells: Cells,
+        tile: Callable[[Expr, Expr, Expr], Expr],
+        t: Expr,
+        block: Expr,
+        unit: int,
+        count: int,
+    ) -> None:
+        """The first `count` cells of a block."""
+        w = self.w
+        with (
+            w.loop("j", count, None, "vector", self.width) as j,
+            w.loop("r", self._height(t), self.rows.most) as r,
+        ):
+            lanes = [ix.add(j, gate * unit) for gate in range(self.together * self.lanes // unit)]
+            values = [tile(ix.floordiv(x, self.lanes), r, ix.mod(x, self.lanes)) for x in lanes]
+            row = ix.add(ix.mul(self.flat_batch, self.m), ix.add(self._row_of(t), r))
+            finish_cell(self.fused, cells, row, ix.add(ix.mul(block, unit), j), values)
+
+    @contextmanager
+    def _where(self, condition: Expr) -> Iterator[None]:
+        with nullcontext() if ix.is_true(condition) else self.w.when(condition):
+            yield
