@@ -41,7 +41,7 @@ LAYERS = [
 ]
 
 # Third-party packages that may be imported late (inside functions), because they are heavy.
-LATE = {"llvmlite", "networkx", "safetensors", "platformdirs", "matplotlib", "sklearn", "tqdm", "torch"}
+LATE = {"llvmlite", "networkx", "safetensors", "platformdirs", "matplotlib", "sklearn", "tqdm", "torch", "PIL"}
 
 
 def module_name(path: Path) -> str:

@@ -21,6 +21,7 @@ MODULES = [
     "graphc.optim",
     "graphc.optim.lr_scheduler",
     "graphc.utils.data",
+    "graphc.utils.tensorboard",
     "graphc.vision.datasets",
     "graphc.vision.transforms",
 ]
