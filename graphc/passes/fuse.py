@@ -14,10 +14,12 @@ from math import prod
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group, Partition
+from graphc.loop.lower.attention import is_attention
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.rows import analyse
 from graphc.ops.scan import key_of, siblings
+from graphc.passes import attention
 from graphc.passes.clusters import Quotient
 from graphc.passes.fit import Fit, Fitter
 from graphc.passes.roles import ANCHORS, CHEAP, Roles, assign
@@ -36,9 +38,11 @@ def partition(graph: Graph, machine: Machine, recompute: AbstractSet[Node] = fro
 
     `recompute` names values that are better computed again by their readers than stored (`remat.decide`).
     """
-    roles = assign(graph)
-    fusion = _Fusion(graph, roles, machine)
+    attentions = attention.find(graph)
+    roles = assign(graph, attentions.inner)
+    fusion = _Fusion(graph, roles, machine, attentions)
     fusion.run()
+    fusion.join_together()
     again = shed(graph, roles, fusion.quotient.home, fusion.fitter.sources, recompute).again
     fusion.join_fellows(again)
     fusion.join_small()
@@ -54,21 +58,22 @@ def partition(graph: Graph, machine: Machine, recompute: AbstractSet[Node] = fro
 class _Fusion:
     """The greedy pass: state of the clusters so far."""
 
-    def __init__(self, graph: Graph, roles: Roles, machine: Machine) -> None:
+    def __init__(self, graph: Graph, roles: Roles, machine: Machine, attentions: attention.Found) -> None:
         self.graph, self.roles = graph, roles
+        self.together = {n: cluster for cluster in attentions.clusters for n in cluster}
         self.fitter = Fitter(graph, roles, machine)
         self.quotient = Quotient()
         self.fits: dict[int, Fit] = {}
-        self.readers: dict[Node, list[Node]] = {}
-        for node, sources in self.fitter.sources.items():
-            for s in sources:
-                self.readers.setdefault(s, []).append(node)
+        self.readers = self.fitter.readers
         self.outputs = frozenset(graph.outputs)
         self.results = siblings(graph.nodes)
 
     def run(self) -> None:
         for node, sources in self.fitter.sources.items():
             at = self.quotient.add(node, sources)
+            if node in self.together:
+                self.fits[at] = Fit("own", node.type.size, {node: ()})
+                continue
             self.fits[at] = self.fitter.start(node)
             if node.kind is Kind.SCAN:
                 self._join_loop(node)
@@ -85,6 +90,15 @@ class _Fusion:
         if first != at:
             self.fits[self.quotient.merge(first, at)] = self.fits.pop(at)
             del self.fits[first]
+
+    def join_together(self) -> None:
+        """Merge the members of each attention kernel."""
+        for cluster in dict.fromkeys(self.together.values()):
+            for node in cluster[1:]:
+                first, at = self.quotient.home[cluster[0]], self.quotient.home[node]
+                if self.quotient.can_merge(first, at):
+                    fit = self.fits.pop(first)
+                    self.fits[self.quotient.merge(first, at)] = fit
 
     def join_fellows(self, again: AbstractSet[Node]) -> None:
         """Merge clusters of reductions over the same elements of the same value."""
@@ -216,6 +230,8 @@ def _closure(
 
 def _lowers(group: Group) -> bool:
     """Whether the loops of a group with reductions can be found."""
+    if is_attention(group):
+        return True
     reductions = [n for n in group.nodes if n.kind is Kind.REDUCE]
     if not reductions or tuple(reductions) == group.outputs == group.outputs[:1]:
         return True

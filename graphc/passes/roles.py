@@ -6,6 +6,7 @@ group that reads one evaluates it inside its own loops. All others are *members*
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from graphc.ir.graph import Graph
@@ -37,16 +38,19 @@ class Roles:
         return node not in self.free and not is_leaf(node)
 
 
-def assign(graph: Graph) -> Roles:
-    """Decide the role of every node of a graph."""
-    roles = Roles(graph)
+def assign(graph: Graph, inner: AbstractSet[Node] = frozenset()) -> Roles:
+    """Decide the role of every node of a graph. `inner` values are free: their readers compute them."""
+    roles = Roles(graph, free=set(inner))
     roles.stored.update(graph.outputs)
     for node in graph.nodes:
         if node.kind is Kind.SCAN:
             roles.stored.update(behind_identity(x) for x in node.inputs)
         elif node.kind in ANCHORS or node.kind in OWN:
             roles.stored.update(_operand_base(x) for x in node.inputs)
+    roles.stored -= inner
     for node in graph.nodes:
+        if node in inner:
+            continue
         if is_leaf(node):
             roles.stored.add(node)
         elif node.kind is Kind.CONSTANT or (node not in roles.stored and _is_free(node, roles)):

@@ -11,6 +11,7 @@ from collections.abc import Set
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop.lower.apart import lower_apart
+from graphc.loop.lower.attention import is_attention, lower_attention
 from graphc.loop.lower.contract import Repeated, lower_contraction, repeated_contraction
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.pointwise import lower_pointwise
@@ -41,6 +42,8 @@ def lower_group(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
 def lower_repeated(group: Group, machine: Machine, fixed: Set[Node]) -> Repeated:
     """`lower_group` for a group that runs many times, always with the same values of its `fixed` inputs:
     what a contraction copies of them is copied once, by kernels that go before the first time."""
+    if is_attention(group):
+        return Repeated((), lower_group(group, machine))
     if any(n.kind is Kind.CONTRACT or n.kind is Kind.CONV for n in group.nodes):
         return repeated_contraction(group, machine, fixed)
     return Repeated((), lower_group(group, machine))
@@ -48,6 +51,8 @@ def lower_repeated(group: Group, machine: Machine, fixed: Set[Node]) -> Repeated
 
 def _lower(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     kinds = {n.kind for n in group.nodes}
+    if is_attention(group):
+        return lower_attention(group, machine)
     if kinds & {Kind.CONTRACT, Kind.CONV}:
         return lower_contraction(group, machine)
     if kinds & SPECIAL:
