@@ -1,9 +1,31 @@
-"""Nested Python data (lists, tuples, dicts, named tuples) with tensors at the leaves."""
+"""Nested Python data (lists, tuples, dicts, named tuples, `Branch`es) with tensors at the leaves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+
+class Branch:
+    """Base of classes whose objects are data made of other data, as tuples are.
+
+    `parts()` gives what an object is made of, `with_parts(parts)` an object like it of other parts, and
+    `form()` a hashable value: what else tells two objects apart, on which compiled code may rely.
+    """
+
+    def parts(self) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def with_parts(self, parts: list[Any]) -> Any:
+        raise NotImplementedError
+
+    def form(self) -> Any:
+        return None
+
+
+def is_nested(data: Any) -> bool:
+    """Whether `data` is not itself a leaf."""
+    return isinstance(data, (list, tuple, dict, Branch))
 
 
 def leaves(data: Any) -> list[Any]:
@@ -16,6 +38,8 @@ def leaves(data: Any) -> list[Any]:
             stack.extend(reversed(item))
         elif isinstance(item, dict):
             stack.extend(reversed(item.values()))
+        elif isinstance(item, Branch):
+            stack.extend(reversed(item.parts()))
         else:
             found.append(item)
     return found
@@ -30,6 +54,8 @@ def rebuild(data: Any, change: Callable[[Any], Any]) -> Any:
         return made if isinstance(data, list) else tuple(made)
     if isinstance(data, dict):
         return type(data)((k, rebuild(v, change)) for k, v in data.items())
+    if isinstance(data, Branch):
+        return data.with_parts([rebuild(d, change) for d in data.parts()])
     return change(data)
 
 
@@ -39,4 +65,6 @@ def structure(data: Any) -> Any:
         return (type(data).__name__, *[structure(d) for d in data])
     if isinstance(data, dict):
         return ("dict", *[(k, structure(v)) for k, v in data.items()])
+    if isinstance(data, Branch):
+        return (type(data).__name__, data.form(), *[structure(d) for d in data.parts()])
     return None

@@ -72,9 +72,10 @@ class PackedSequence(Branch):
         self._place = invert_permutation(sorted_indices) if unsorted_indices is None else unsorted_indices
         self._in_order = self._place is None
         self._padded: Tensor | None = None
-        self._lengths: Tensor | None = None
-        self._longest: int | None = None
         self._trace = MODE.trace
+        self._rows = _rows_by_step(batch_sizes, self._place)
+        self._lengths = from_array((self._rows < len(data)).sum(0))
+        self._longest: int | None = len(self._rows)
 
     @classmethod
     def of_padded(
@@ -107,13 +108,7 @@ class PackedSequence(Branch):
     @property
     def lengths(self) -> Tensor:
         """int64 [batch], in the order in which the sequences were given."""
-        if self._lengths is not None:
-            return self._lengths
-        sizes = _need_known(self._batch_sizes, "batch_sizes")
-        lengths = (sizes[:, None] > np.arange(sizes[0])[None]).sum(0)
-        if self._place is not None:
-            lengths = lengths[_need_known(self._place, "unsorted_indices")]
-        return self._keep("_lengths", from_array(lengths.astype(np.int64)))
+        return self._lengths
 
     @property
     def longest(self) -> int | None:
@@ -129,13 +124,7 @@ class PackedSequence(Branch):
         if self._padded is not None:
             return self._padded
         assert self._data is not None
-        sizes = _need_known(self._batch_sizes, "batch_sizes")
-        first = np.cumsum(sizes) - sizes
-        row = np.arange(sizes[0])[None]
-        table = np.where(row < sizes[:, None], first[:, None] + row, sizes.sum())
-        if self._place is not None:
-            table = table[:, _need_known(self._place, "unsorted_indices")]
-        padded = apply("PadPackedSequenceBackward0", _rows_or_zero, self._data, from_array(table))
+        padded = apply("PadPackedSequenceBackward0", _rows_or_zero, self._data, from_array(self._rows))
         return self._keep("_padded", padded)
 
     def parts(self) -> tuple[Tensor | None, ...]:
@@ -247,9 +236,8 @@ class PackedSequence(Branch):
         return False
 
 
-def _need_known(tensor: Tensor | None, what: str) -> np.ndarray:
+def _need_known(tensor: Tensor, what: str) -> np.ndarray:
     """The values of lengths and indices, on which the shape of packed data depends."""
-    assert tensor is not None
     found = known(tensor)
     if found is None:
         assert MODE.trace is not None
@@ -259,6 +247,17 @@ def _need_known(tensor: Tensor | None, what: str) -> np.ndarray:
             "RNN layers and pad_packed_sequence(..., total_length=...), which need no values"
         )
     return found
+
+
+def _rows_by_step(batch_sizes: Tensor, place: Tensor | None) -> np.ndarray:
+    """Which row of packed data each step of each sequence is, int64 [longest, batch].
+
+    The number of rows where a sequence has no such step.
+    """
+    sizes = _need_known(batch_sizes, "the sequences")
+    first, column = np.cumsum(sizes) - sizes, np.arange(sizes[0])[None]
+    rows = np.where(column < sizes[:, None], first[:, None] + column, sizes.sum())
+    return rows if place is None else rows[:, _need_known(place, "the sequences")]
 
 
 def _rows_or_zero(data: Node, table: Node) -> Node:
