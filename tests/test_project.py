@@ -35,13 +35,13 @@ LAYERS = [
         "graphc.backends",
     ),
     ("graphc.frontend", "graphc.autograd", "graphc.functional", "graphc.cuda"),
-    ("graphc.serialization", "graphc.nn", "graphc.optim", "graphc.utils", "graphc.vision"),
+    ("graphc.serialization", "graphc.nn", "graphc.optim", "graphc.utils", "graphc.vision", "graphc.train"),
     ("graphc",),
     ("graphc.command", "graphc.__main__"),
 ]
 
 # Third-party packages that may be imported late (inside functions), because they are heavy.
-LATE = {"llvmlite", "networkx", "safetensors", "platformdirs", "matplotlib", "sklearn", "tqdm", "torch", "PIL"}
+LATE = frozenset("llvmlite networkx safetensors platformdirs matplotlib sklearn tqdm torch PIL".split())
 
 
 def module_name(path: Path) -> str:

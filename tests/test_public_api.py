@@ -20,6 +20,8 @@ MODULES = [
     "graphc.nn.utils",
     "graphc.optim",
     "graphc.optim.lr_scheduler",
+    "graphc.train",
+    "graphc.train.metrics",
     "graphc.utils.data",
     "graphc.utils.tensorboard",
     "graphc.vision.datasets",
