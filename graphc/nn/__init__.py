@@ -65,6 +65,7 @@ from graphc.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
+    CTCLoss,
     GaussianNLLLoss,
     HuberLoss,
     KLDivLoss,
@@ -139,6 +140,7 @@ from graphc.nn.vision import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle,
 
 __all__ = [
     "CELU",
+    "CTCLoss",
     "ELU",
     "GELU",
     "GLU",

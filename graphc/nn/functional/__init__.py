@@ -51,6 +51,7 @@ from graphc.nn.functional.conv import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from graphc.nn.functional.ctc import ctc_loss
 from graphc.nn.functional.dropout import (
     alpha_dropout,
     dropout,
@@ -153,6 +154,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
     "dropout1d",
     "dropout2d",
