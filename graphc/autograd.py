@@ -12,6 +12,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.autodiff import gradients
+from graphc.frontend import deferred
 from graphc.frontend.cell import Cell, fresh_input
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, RemovableHandle, free, walk
@@ -23,6 +24,7 @@ from graphc.frontend.modes import (
     is_grad_enabled,
     no_grad,
     set_grad_enabled,
+    settle,
 )
 from graphc.frontend.tensor import (
     Tensor,
@@ -455,6 +457,9 @@ def _backward_method(
     inputs: Tensor | Sequence[Tensor] | None = None,
 ) -> None:
     """Add the gradients of this tensor to `.grad` of the leaves it depends on."""
+    plain = gradient is None and retain_graph is None and not create_graph and inputs is None
+    if plain and MODE.events is not None and deferred.backward(self, backward):
+        return
     backward(self, gradient, retain_graph, create_graph, inputs)
 
 
@@ -464,6 +469,7 @@ def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Rem
         raise fail(RuntimeError, "cannot register a hook on a tensor that doesn't require gradient")
     fn = self._cell.fn
     if fn is None:
+        settle()
         if self._hooks is None:
             self._hooks = []
         self._hooks.append(hook)

@@ -101,7 +101,10 @@ class Program:
         """Output position -> position of the input whose memory it takes."""
         return self.code.donated
 
-    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def __call__(
+        self, inputs: Sequence[np.ndarray], ready: Mapping[int, np.ndarray] | None = None
+    ) -> list[np.ndarray]:
+        """Run. `ready` are arrays that the caller has for some of the outputs that are not donated."""
         code = self.code
         if len(inputs) != code.n_inputs:
             raise ValueError(f"program takes {code.n_inputs} inputs (given {len(inputs)})")
@@ -109,7 +112,8 @@ class Program:
         for i, o in code.state:
             outputs[o] = inputs[i]
         for o, shape, dtype in code.fresh:
-            outputs[o] = self._output(o, shape, dtype)
+            given = ready.get(o) if ready else None
+            outputs[o] = self._output(o, shape, dtype) if given is None else given
         self._called = True
         if code.executable is not None:
             status = code.run(inputs, outputs)

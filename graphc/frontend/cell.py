@@ -44,9 +44,13 @@ class Cell:
     old     the input node of the last value computed, whose buffer the next value may take over
     past    what in-place changes have replaced since then, for the case that one fails: (step, node)
     vars    the nodes that stand for leaves on this cell, bound to `old` or to the present value
+    events  set in a `Deferred` cell only: what has to be built before there is a node
     """
 
-    __slots__ = ("__weakref__", "fn", "node", "old", "past", "trace", "tracks", "vars", "version", "view")
+    __slots__ = (
+        "__weakref__", "events", "fn", "node", "old", "past", "trace", "tracks", "vars", "version", "view",
+    )  # fmt: skip
+    events: Any
 
     def __init__(self, node: Node, fn: GradFn | None = None, tracks: bool = False) -> None:
         self.node = node
@@ -58,6 +62,25 @@ class Cell:
         self.past: list[tuple[int, Node]] | None = None
         self.vars: list[weakref.ref[Node]] | None = None
         self.trace = MODE.trace
+
+
+class Deferred(Cell):
+    """A cell whose value depends on events that are not built yet (`graphc.frontend.deferred`).
+
+    It has no `node`, `fn`, `tracks` and `version`; looking for one of them builds the events, which
+    makes it an ordinary Cell. So no code that uses cells needs to know of events.
+    """
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:  # asked only for what is not there
+        if name not in _DEFERRED:
+            raise AttributeError(f"a cell has no {name!r}")
+        self.events.build()
+        return getattr(self, name)
+
+
+_DEFERRED = ("node", "fn", "tracks", "version")
 
 
 def fresh_input(type_: TensorType, bound: Any = None) -> Node:

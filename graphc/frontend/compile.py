@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend import lazy, tree
+from graphc.frontend import deferred, lazy, tree
 from graphc.frontend.cell import Cell, Sharing, fresh_input, leaf_node
 from graphc.frontend.compiler import check_backend, compile_graph
 from graphc.frontend.errors import fail
-from graphc.frontend.modes import MODE
+from graphc.frontend.modes import MODE, settle
 from graphc.frontend.record import (
     GradOutput,
     Inputs,
@@ -57,9 +57,11 @@ class Variant:
         self.modules = [(m, mode) for m, (mode, _) in trace.modules.items()]
         self.members = [(m, found) for m, (_, found) in trace.modules.items()]
         self.edits = Members.edits
-        self.requires = [
-            (s.tensor, s.requires) for s in trace.handles.values() if isinstance(s.tensor, Tensor)
-        ]
+        requires = {id(s.tensor): (s.tensor, s.requires) for s in trace.handles.values()}
+        for captured in self.inputs.captured:  # also those that have been read as constants
+            requires.setdefault(id(captured.tensor), (captured.tensor, captured.tensor._requires))
+        self.leaves = [tensor for tensor, _ in requires.values()]
+        self.requires = [flag for _, flag in requires.values()]
         self.with_grad = [g.tensor for g in trace.grads.values()]
         self.without_grad = list(trace.no_grads)
         self.draws = [(g, count) for g, (_, count) in trace.keys.items()]
@@ -119,8 +121,8 @@ class Variant:
             if kind is Tensor:
                 if not isinstance(arg, Tensor):
                     return False
-                cell = arg._cell
-                if cell.node.type != detail[0] or (arg._requires or cell.fn is not None) is not detail[1]:
+                found, requires = deferred.kind_of(arg)
+                if (found is not detail[0] and found != detail[0]) or requires is not detail[1]:
                     return False
             elif type(arg) is not kind or (detail is not None and arg != detail[0]):
                 return False
@@ -135,9 +137,8 @@ class Variant:
             if not all(_same(found, members(m)) for m, found in self.members):
                 return False
             self.edits = Members.edits
-        for tensor, requires in self.requires:
-            if tensor._requires is not requires:
-                return False
+        if [leaf._requires for leaf in self.leaves] != self.requires:
+            return False
         for tensor in self.without_grad:
             if tensor._grad is not None:
                 return False
@@ -154,7 +155,7 @@ class Variant:
         for module, found in self.members:
             if not _same(found, members(module)):
                 return f"a parameter, buffer or child of {type(module).__name__} was replaced"
-        for tensor, requires in self.requires:
+        for tensor, requires in zip(self.leaves, self.requires, strict=True):
             if tensor._requires is not requires:
                 return (
                     f"a {tensor.dtype.name}{list(tensor.shape)} leaf has requires_grad={tensor._requires} now"
@@ -173,11 +174,12 @@ class Variant:
     def call(self, leaves: Sequence[Any]) -> Any:
         """Run on argument leaves."""
         if self.replay is not None:
-            return self.replay.call(leaves, self.result)
+            return deferred.call(self.replay, leaves, self.result)
         if self.donate and MODE.pending:
             lazy.sync()
-        arrays = self._gather(leaves)
-        values = self.program(arrays)
+        elif self.donate or self.argument_writes or self.grads:
+            settle()
+        values = self.program(self._gather(leaves))
         for generator, count in self.draws:
             generator.offset += count
         for cell in self.written:
@@ -199,22 +201,26 @@ class Variant:
             if cell in self.written:
                 bound = bound.copy()  # the state it is will be overwritten
             arrays.append(bound)
-        cells = self.cells
-        nodes = [c.node for c in cells]
-        known = nodes == self.nodes and Sharing.count == self.sharing and not self.views
-        known = known and [c.vars for c in self.written].count(None) == len(self.written)
-        if not known or [getrefcount(nodes[i]) for i in self.written_at] != self.counts:
-            self._own()
-            nodes = [c.node for c in cells]
-            self.counts = [getrefcount(nodes[i]) for i in self.written_at]
-        arrays += [n.bound for n in nodes]
-        for tensor in inputs.grads:
-            arrays.append(_writeable(tensor))
+        arrays += self.state()
         arrays += [g.key() for g in inputs.keys]
         for i in inputs.scalars:
             arrays.append(np.array(leaves[i]))
         for getter in inputs.dynamics:
             arrays.append(np.array(getter(), np.float64))
+        return arrays
+
+    def state(self) -> list[np.ndarray]:
+        """The arrays of captured state and gradients. Stale if they do not fit any more."""
+        nodes = [c.node for c in self.cells]
+        known = nodes == self.nodes and Sharing.count == self.sharing and not self.views
+        known = known and [c.vars for c in self.written].count(None) == len(self.written)
+        if not known or [getrefcount(nodes[i]) for i in self.written_at] != self.counts:
+            self._own()
+            nodes = [c.node for c in self.cells]
+            self.counts = [getrefcount(nodes[i]) for i in self.written_at]
+        arrays = [n.bound for n in nodes]
+        for tensor in self.inputs.grads:
+            arrays.append(_writeable(tensor))
         return arrays
 
     def _own(self) -> None:
@@ -238,10 +244,10 @@ class Variant:
             leaf = leaves[grad.leaf] if isinstance(grad.leaf, int) else grad.leaf
             if at < 0:
                 leaf._grad = None
-            elif isinstance(grad.leaf, int) and leaf._grad is not None:
-                leaf._grad = leaf._grad + from_array(values[at])
-            elif grad.replaces is not None and leaf._grad is not None:
-                leaf._grad._cell.version += 1
+            elif isinstance(grad.leaf, int) and leaf.grad is not None:
+                leaf._grad = leaf.grad + from_array(values[at])
+            elif grad.replaces is not None and leaf.grad is not None:
+                leaf.grad._cell.version += 1
             else:
                 leaf._grad = from_array(values[at])
 
@@ -268,7 +274,7 @@ def _wrap(array: np.ndarray) -> Tensor:
 
 def _writeable(leaf: Tensor) -> np.ndarray:
     """The array of a leaf's gradient, for the program to write over."""
-    grad = leaf._grad
+    grad = leaf.grad
     assert grad is not None
     lazy.realise([grad])
     _unshare(grad._cell)
@@ -313,7 +319,7 @@ class Compiled:
             return self._run(last[0], last[1], args, args, kwargs)
         leaves = list(args) if not kwargs and _flat(args) else tree.leaves((args, kwargs))
         key = (
-            None if len(leaves) == len(args) else tree.structure((args, kwargs)),
+            None if not kwargs and _flat(args) else tree.structure((args, kwargs)),
             MODE.grad,
             *self._signature(leaves),
         )
@@ -334,8 +340,8 @@ class Compiled:
         key: list[Any] = []
         for i, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor):
-                kind = leaf._cell.node.type
-                key += (kind.shape, kind.dtype, leaf._requires or leaf._cell.fn is not None)
+                kind, requires = deferred.kind_of(leaf)
+                key += (kind.shape, kind.dtype, requires)
             elif type(leaf) is float:
                 key.append(leaf if i in self._static else float)
             elif isinstance(leaf, np.ndarray):
@@ -405,12 +411,12 @@ class Compiled:
 def _spec(arg: Any, static: bool) -> tuple[Any, Any]:
     """What `Variant.takes` compares an argument with."""
     if isinstance(arg, Tensor):
-        return Tensor, (arg._cell.node.type, arg.requires_grad)
+        return Tensor, deferred.kind_of(arg)
     return type(arg), None if type(arg) is float and not static else (arg,)
 
 
 def _flat(args: Sequence[Any]) -> bool:
-    return not any(isinstance(a, (list, tuple, dict)) for a in args)
+    return not any(tree.is_nested(a) for a in args)
 
 
 def _difference(old: Sequence[Any], new: Sequence[Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import fail
+from graphc.frontend.layout import strided
 from graphc.frontend.lazy import value
 from graphc.frontend.methods import attach, method
 from graphc.frontend.nodes import cast
@@ -230,7 +231,7 @@ for _name, _dtype in (
     ("bool", bool_),
 ):
 
-    def _to_dtype(self: Tensor, _dtype: DType = _dtype) -> Tensor:
+    def _to_dtype(self: Tensor, memory_format: Any = None, _dtype: DType = _dtype) -> Tensor:
         return convert(self, _dtype)
 
     _to_dtype.__name__ = _to_dtype.__qualname__ = _name
@@ -273,7 +274,7 @@ attach(
     is_cuda=False,
     is_sparse=False,
     is_quantized=False,
-    layout="strided",
+    layout=strided,
     itemsize=property(lambda self: self.dtype.itemsize),
     nbytes=property(lambda self: self._cell.node.type.nbytes),
 )
@@ -296,14 +297,15 @@ def _deepcopy(self: Tensor, memo: dict) -> Tensor:
     for name, held in self.__dict__.items():
         if name not in _OWN:
             setattr(copied, name, held)
-    if self._grad is not None:
-        copied._grad = _deepcopy(self._grad, memo)
+    if self.grad is not None:
+        copied._grad = _deepcopy(self.grad, memo)
     return copied
 
 
 def _copy(self: Tensor) -> Tensor:
     """Another handle on the same storage (and history)."""
     copied = object.__new__(type(self))
+    self.grad  # noqa: B018 (a promise of a gradient is this tensor's alone)
     copied.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_acc", "_seq")})
     return copied
 

@@ -16,7 +16,7 @@ import numpy as np
 from graphc.frontend.cell import Cell, Steps, fresh_input, share
 from graphc.frontend.compiler import check_backend, compile_graph
 from graphc.frontend.errors import TracerError, here
-from graphc.frontend.modes import MODE
+from graphc.frontend.modes import MODE, settle
 from graphc.frontend.tensor import Tensor, refresh
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node, make, no_sites, set_site, site_of
@@ -442,6 +442,7 @@ def _donations(cells: list[Cell], outputs: tuple[int, ...], found: Pending) -> t
 
 def sync() -> None:
     """Compute every pending tensor of this thread in one program, reusing replaced buffers."""
+    settle()
     pending = MODE.pending
     if not pending or MODE.trace is not None:
         return

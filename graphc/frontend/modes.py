@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from graphc.frontend.deferred import Events
     from graphc.frontend.tensor import Tensor
     from graphc.frontend.trace import Trace
 
@@ -17,16 +18,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 class Mode(threading.local):
     """`grad`: whether operations record history. `trace`: the active trace, if any.
-    `pending`: live tensors whose value has not been computed, in order of creation."""
+    `pending`: live tensors whose value has not been computed, in order of creation.
+    `events`: calls and backward passes that are only noted so far, if any."""
 
     grad: bool = True
     trace: Trace | None = None
+    events: Events | None = None
 
     def __init__(self) -> None:
         self.pending: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
 
 
 MODE = Mode()
+
+
+def settle() -> None:
+    """Build the events noted so far. Called by whatever changes state that they may read."""
+    events = MODE.events
+    if events is not None:
+        events.build()
 
 
 class _GradContext:

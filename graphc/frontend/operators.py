@@ -10,8 +10,9 @@ from graphc.frontend import elementwise as e
 from graphc.frontend.errors import fail
 from graphc.frontend.linalg import matmul
 from graphc.frontend.methods import METHODS, attach, method
+from graphc.frontend.modes import settle
 from graphc.frontend.nodes import cast, expand
-from graphc.frontend.tensor import Tensor, apply, from_node, inplace
+from graphc.frontend.tensor import Tensor, apply, from_node, inplace, needs_grad
 
 
 def _forward(f: Callable[..., Tensor]) -> Callable[[Tensor, Any], Any]:
@@ -93,7 +94,10 @@ def fill_(self: Tensor, value: Any) -> Tensor:
             )
         return copy_(self, value)
     kind = self._cell.node.type
-    return inplace(self, from_node(ops.full(kind.shape, value, kind.dtype)), "fill_")
+    full = ops.full(kind.shape, value, kind.dtype)
+    # What had history keeps it (its gradient is zero), so that backward() through it still works.
+    new = apply("FillBackward0", lambda n: full, self) if needs_grad(self) else from_node(full)
+    return inplace(self, new, "fill_")
 
 
 @method("zero_", function=False)
@@ -126,6 +130,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 @method("set_", function=False)
 def set_(self: Tensor, source: Tensor) -> Tensor:
     """This tensor with the storage of another."""
+    settle()
     self._cell = source._cell
     return self
 

@@ -164,6 +164,7 @@ def _collect_grads(record: Record, stand_ins: Sequence[Any]) -> None:
             record.grads.append(GradOutput(t, None))
         else:
             replaces = known.node if same and known is not None else None
+            assert isinstance(t._grad, Tensor)  # promises are resolved when a trace meets them
             record.grads.append(GradOutput(t, _settled(t._grad), replaces))
     for i, s in enumerate(stand_ins):
         if i in record.arguments and s._grad is not None:

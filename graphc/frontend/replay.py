@@ -26,12 +26,18 @@ from graphc.frontend.tensor import (
     register,
     variable,
     wrap_cell,
+    write,
 )
 from graphc.ir.node import Node, make, no_sites
 
 
 class Replay:
-    """A recorded function as nodes to build again."""
+    """A recorded function as nodes to build again.
+
+    types, differentiable  of the results that are computed, in order
+    grad_leaves            leaves from outside whose gradient a backward pass through a result computes
+    can_wait               whether a call may be put off (`graphc.frontend.deferred`)
+    """
 
     def __init__(self, record: Record, inputs: Inputs) -> None:
         trace = record.trace
@@ -63,10 +69,35 @@ class Replay:
         owners = {n: record.argument_variables.get(n, t) for n, t in trace.variables.items()}
         self.late = {at: (index[value], owners[n]) for at, value, n in places if at >= 0}
         del self.input_at[len(given) - len(late) :]
+        values = [o for o in record.outputs if o.node is not None]
+        self.types = [o.node.type for o in values if o.node is not None]
+        self.differentiable = [o.differentiable for o in values]
+        self.single = len(values) == len(record.outputs) == 1 and isinstance(record.result, Tensor)
+        self.grad_leaves = [t for _, t in self.leaves]
+        self.joints: dict[Any, list[Any]] = {}  # programs of steps that begin with a call of this function
+        self.can_wait = not (late or self.argument_writes or inputs.grads)
 
     def call(self, leaves: Sequence[Any], result: Any) -> Any:
-        """Build the graph on argument leaves and present state."""
-        present, fns = self._present(leaves)
+        """Build the graph on argument leaves and present state; `result` with what is computed."""
+        nodes, fn = self.build(leaves, [leaf_node(array) for array in self.extras(leaves)])
+        return self._results(leaves, nodes, result, fn)
+
+    def extras(self, leaves: Sequence[Any]) -> list[np.ndarray]:
+        """The keys and numbers that a call reads; its random draws count as done."""
+        inputs = self.inputs
+        arrays = [g.key() for g in inputs.keys]
+        for generator, count in self.draws:
+            generator.offset += count
+        arrays += [np.array(leaves[i]) for i in inputs.scalars]
+        arrays += [np.array(getter(), np.float64) for getter in inputs.dynamics]
+        return arrays
+
+    def build(self, leaves: Sequence[Any], extras: Sequence[Node]) -> tuple[list[Node], GradFn]:
+        """The nodes of what is computed, and their history. State that the function changes is changed.
+
+        `extras` are nodes for the arrays of `extras(leaves)`.
+        """
+        present, fns = self._present(leaves, extras)
         nodes: list[Node] = [None] * len(self.steps)  # type: ignore[list-item]
         for at, node in zip(self.input_at, present, strict=True):
             if at >= 0:
@@ -84,22 +115,18 @@ class Replay:
                     nodes[at] = make(op, [nodes[i] for i in operands], attrs) if operands else original
         targets = [nodes[at] for at in self.target_at]
         self._write(leaves, targets)
-        for generator, count in self.draws:
-            generator.offset += count
-        fn = GradFn("CompiledFunctionBackward", tuple(fns))
-        return self._results(leaves, targets, result, fn)
+        return targets[: self.n_values], GradFn("CompiledFunctionBackward", tuple(fns))
 
-    def _present(self, leaves: Sequence[Any]) -> tuple[list[Node], list[GradFn]]:
+    def _present(self, leaves: Sequence[Any], extras: Sequence[Node]) -> tuple[list[Node], list[GradFn]]:
         """What the inputs are now, and where gradients go."""
         inputs = self.inputs
         present = [operand(leaves[i], True) for i in inputs.arguments]
         present += [operand(c.tensor.detach(), False) for c in inputs.captured]
         for t in inputs.grads:
-            assert t._grad is not None
-            present.append(operand(t._grad, False))
-        present += [leaf_node(g.key()) for g in inputs.keys]
-        present += [leaf_node(np.array(leaves[i])) for i in inputs.scalars]
-        present += [leaf_node(np.array(getter(), np.float64)) for getter in inputs.dynamics]
+            gradient = t.grad
+            assert gradient is not None
+            present.append(operand(gradient, False))
+        present += extras
         present += [variable(t) for _, t in self.leaves]
         present += [operand(leaves[i], True) for _, i in self.argument_leaves]
         sources = [t for _, t in self.leaves] + [leaves[i] for i in inputs.arguments]
@@ -111,6 +138,7 @@ class Replay:
         owners = [*self.writes, *[leaves[i] for i in self.argument_writes]]
         for tensor, node in zip(owners, changed, strict=True):
             if tensor._cell.node is not node:
+                write(tensor._cell)
                 rebind(tensor._cell, node, None, True)
                 register(tensor)
 

@@ -37,7 +37,7 @@ from graphc import ops
 from graphc.frontend.cell import Build, Cell, Steps, View, alias, fresh_input, leaf_node
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, GradFn
-from graphc.frontend.modes import MODE
+from graphc.frontend.modes import MODE, settle
 from graphc.frontend.promotion import can_cast
 from graphc.frontend.size import Size
 from graphc.ir.node import Kind, Node
@@ -56,7 +56,7 @@ class Tensor:
 
     _cell: Cell
     _requires = False  # a leaf that requires grad
-    _grad: Tensor | None = None
+    _grad: Tensor | Promise | None = None
     _var: tuple[Node, int] | None = None  # the node of this leaf in expressions, and the cell's version
     _acc: weakref.ref[AccumulateGrad] | None = None
     _hooks: list[Callable[..., Any]] | None = None
@@ -126,6 +126,7 @@ class Tensor:
             raise fail(RuntimeError, "only Tensors of floating point dtype can require gradients")
         if MODE.trace is not None:
             MODE.trace.save_handle(self)
+        settle()
         self._requires = bool(requires_grad)
         return self
 
@@ -143,7 +144,8 @@ class Tensor:
         """The accumulated gradient of a leaf; None before any backward()."""
         if MODE.trace is not None:
             MODE.trace.read_grad(self)
-        return self._grad
+        grad = self._grad
+        return grad.give(self) if isinstance(grad, Promise) else grad
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -191,6 +193,7 @@ class Tensor:
 
     def detach_(self) -> Tensor:
         """Forget this tensor's history."""
+        settle()
         self._requires = False
         cell = self._cell
         if cell.fn is not None:
@@ -211,6 +214,15 @@ class Tensor:
 
     def __hash__(self) -> int:
         return id(self)
+
+
+class Promise:
+    """Stands in `_grad` for a gradient that nobody has looked at: `give(leaf)` puts it there."""
+
+    __slots__ = ()
+
+    def give(self, leaf: Tensor) -> Tensor | None:
+        raise NotImplementedError
 
 
 class _Retain:
@@ -413,6 +425,8 @@ def cell_follows(cell: Cell) -> bool:
 
 def write(cell: Cell) -> None:
     """Announce that `cell` is about to get another node."""
+    if MODE.events is not None:
+        settle()
     trace = MODE.trace
     if trace is not None:
         trace.write(cell)

@@ -19,7 +19,7 @@ from graphc.frontend import lazy
 from graphc.frontend.cell import Cell, fresh_input, leaf_node
 from graphc.frontend.errors import TracerError, describe, fail
 from graphc.frontend.lazy import Unbound
-from graphc.frontend.modes import MODE
+from graphc.frontend.modes import MODE, settle
 from graphc.frontend.tensor import Tensor, from_node, wrap_cell
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, float64, int64
@@ -138,8 +138,10 @@ class Trace:
     def save_handle(self, tensor: Tensor) -> None:
         """A handle's own fields are about to change."""
         if tensor._cell.trace is not self and id(tensor) not in self.handles:
+            with paused():
+                grad = tensor.grad
             self.handles[id(tensor)] = SavedHandle(
-                tensor, tensor._requires, tensor._grad, tensor._var, tensor._retains
+                tensor, tensor._requires, grad, tensor._var, tensor._retains
             )
 
     def note_variable(self, node: Node, tensor: Tensor) -> None:
@@ -152,14 +154,14 @@ class Trace:
 
     def read_grad(self, tensor: Tensor) -> None:
         """`.grad` of a leaf from outside is being read: stand in for it."""
-        known = self.handles.get(id(tensor))
-        if tensor._cell.trace is self or (
-            known is not None and (known.read or tensor._grad is not known.grad)
-        ):
+        if tensor._cell.trace is self:
             return
-        grad = tensor._grad
         self.save_handle(tensor)
-        self.handles[id(tensor)].read = True
+        known = self.handles[id(tensor)]
+        grad = tensor._grad
+        if known.read or grad is not known.grad:
+            return
+        known.read = True
         if grad is None:
             self.no_grads.append(tensor)
             return
@@ -215,6 +217,7 @@ def tracing(name: str) -> Iterator[Trace]:
     outer = MODE.trace
     if outer is not None:
         raise fail(RuntimeError, f"cannot trace {name!r} inside the trace of {outer.name!r}")
+    settle()
     trace = MODE.trace = Trace(name)
     pending, MODE.pending = MODE.pending, weakref.WeakValueDictionary()
     try:

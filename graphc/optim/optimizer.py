@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, cast
 
 from graphc import ops
-from graphc.frontend import lazy, trace
+from graphc.frontend import joint, lazy, trace
 from graphc.frontend.cell import Steps
 from graphc.frontend.creation import full, zeros
-from graphc.frontend.modes import enable_grad, no_grad, set_grad_enabled
+from graphc.frontend.modes import MODE, enable_grad, no_grad, set_grad_enabled
 from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result
 from graphc.ir.types import float32
 from graphc.nn import hooks
@@ -48,6 +48,8 @@ def _with_hooks(step: Callable) -> Callable:
     def wrapper(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         if self._stepping:  # super().step() inside a step: the outer call has the hooks
             return step(self, *args, **kwargs)
+        if MODE.events is not None and not args and not kwargs and self._is_plain() and joint.step(self):
+            return None
         self._stepping = True
         try:
             for hook in self._optimizer_step_pre_hooks.values():
@@ -182,11 +184,17 @@ class Optimizer:
                 self._step_group(index, group)
         return loss
 
+    def _is_plain(self) -> bool:
+        """Whether a step runs no Python code but this library's, and leaves no history."""
+        plain = type(self).step is Optimizer.step and type(self).__module__.startswith(__package__)
+        hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        return plain and not hooked and not any(g.get("differentiable") for g in self.param_groups)
+
     def _step_group(self, index: int, group: Group) -> None:
         live = [p for p in group["params"] if p.grad is not None]
         self._begin(group, live)
-        trace.guard(lambda: self._structure(index))
         counts = self._advance(live)
+        trace.guard(lambda: self._structure(index))
         hyper = Hyper(self, index)
         for p in live:
             state = self.state.get(p, {})
@@ -198,7 +206,9 @@ class Optimizer:
         """What the program of a step depends on besides numbers: a change means another program."""
         group = self.param_groups[index]
         options = tuple([bool(v) for k, v in group.items() if k not in ("params", "param_names", "lr")])
-        return (len(self.param_groups), len(group["params"]), len(self.state), options)
+        states = [self.state.get(p, {}) for p in group["params"]]
+        held = [id(item) for state in states for item in state.values()]
+        return (len(self.param_groups), len(group["params"]), len(self.state), options, held)
 
     def _begin(self, group: Group, live: list[Tensor]) -> None:
         """Make the state of parameters met for the first time.

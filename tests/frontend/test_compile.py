@@ -484,6 +484,10 @@ def test_freezing_a_layer_retraces() -> None:
     step(x, y)
     np.testing.assert_array_equal(frozen.numpy(), before)
     assert "requires_grad=False" in step.explain()[1]
+    frozen.requires_grad_(True)
+    step(x, y)
+    assert (frozen.detach().numpy() != before).any()
+    assert len(step.explain()) == 2
 
 
 def test_replaced_members_retrace() -> None:

@@ -1,0 +1,330 @@
+"""Calls and backward passes that are put off, so that a training step can run as one program.
+
+A call of a compiled function whose result is still to be differentiated, and `backward()` on such a
+result, are at first only noted (`Call`, `Backward`) in the open `Events` of the thread. When an
+optimizer steps next, calls, backward passes and update run as one program, traced once for such a
+sequence (`graphc.frontend.joint`). In every other case the events are *built*: done in order, as lazy
+nodes with history, which is what happens where nothing is put off.
+
+What makes the difference unobservable:
+
+1. Nobody sees what an event would have changed. The cells of results, and of state that calls write, are
+   `Deferred`: they have no node, and looking for it builds the events. Gradients to come are `Promise`s
+   in `leaf._grad`, and `leaf.grad` builds what has been promised.
+2. Nothing that events read changes before they are built or run. Whatever changes a cell, a leaf's
+   flags or hooks, runs a program that overwrites state or begins a trace in this thread calls `settle`
+   before. Random keys and numbers are read when the call is noted, and generators advance then.
+3. Events are built or run once, all of them, in order; either way the window closes first, so that
+   deferred state has its old node again while that happens.
+4. A call or backward pass is only noted if building it later means the same as building it now: checked
+   arguments without history, leaves without hooks and without gradients from elsewhere.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.frontend import lazy, tree
+from graphc.frontend.cell import Cell, Deferred, leaf_node
+from graphc.frontend.modes import MODE
+from graphc.frontend.replay import Replay
+from graphc.frontend.tensor import Promise, Tensor, register, wrap_cell
+from graphc.ir.node import Node
+from graphc.ir.types import TensorType
+
+LONGEST = 16  # events; whoever notes more without a step gets lazy nodes, and keeps no more batches alive
+
+
+class Call:
+    """A noted call of a recorded function.
+
+    leaves   its argument leaves; `wires` says which are results of noted calls: (leaf, call, result)
+    arrays   values of the other tensors among them, and then of keys and numbers
+    cells    the results' cells; `handles` their tensors, held weakly
+    used     a backward pass has gone through it
+    """
+
+    __slots__ = ("arrays", "cells", "extras", "handles", "key", "leaves", "number", "replay", "used", "wires")
+
+    def __init__(
+        self,
+        replay: Replay,
+        leaves: Sequence[Any],
+        number: int,
+        wires: tuple[tuple[int, int, int], ...],
+        arrays: list[np.ndarray],
+    ) -> None:
+        self.replay, self.leaves, self.number, self.wires = replay, leaves, number, wires
+        self.extras = replay.extras(leaves)
+        self.arrays = arrays
+        self.cells: list[Deferred] = []
+        self.handles: list[weakref.ref[Tensor]] = []
+        self.used = False
+        self.key: tuple = (replay, wires)
+
+    def build(self) -> None:
+        """Make the lazy nodes; the results' cells become what an ordinary call returns."""
+        nodes, fn = self.replay.build(self.leaves, [leaf_node(a) for a in self.extras])
+        for i, (cell, handle) in enumerate(zip(self.cells, self.handles, strict=True)):
+            follow = self.replay.differentiable[i]
+            fill(cell, nodes[i], fn if follow else None, not follow)
+            tensor = handle()
+            if tensor is not None:
+                register(tensor)
+
+
+class Backward:
+    """A noted `backward()` of result number `result` of call number `call`.
+
+    `run(tensor)` does it.
+    """
+
+    __slots__ = ("cell", "key", "run")
+
+    def __init__(self, cell: Cell, key: tuple[int, int], run: Callable[[Tensor], None]) -> None:
+        self.cell, self.key, self.run = cell, key, run
+
+    def build(self) -> None:
+        """Run the backward pass on nodes."""
+        self.run(wrap_cell(self.cell))
+
+
+def fill(cell: Cell, node: Node, fn: Any, tracks: bool) -> None:
+    """Make a result's deferred cell an ordinary one."""
+    cell.node, cell.fn, cell.tracks, cell.version = node, fn, tracks, 0
+    cell.__class__ = Cell
+    del cell.events
+
+
+class Promised(Promise):
+    """Gradients that events give to leaves: from lazy nodes, or from the arrays of a program that has run.
+
+    Handing one out makes it an ordinary tensor, which the leaf keeps.
+    """
+
+    __slots__ = ("__weakref__", "arrays", "events", "places")
+
+    def __init__(self, events: Events) -> None:
+        self.events: Events | None = events
+        self.arrays: Sequence[np.ndarray] = ()
+        self.places: dict[int, int] = {}
+
+    def keep(self, arrays: Sequence[np.ndarray], places: dict[int, int]) -> None:
+        """A program has run: `arrays[places[id(leaf)]]` is the gradient of a leaf."""
+        self.events, self.arrays, self.places = None, arrays, places
+
+    def give(self, leaf: Tensor) -> Tensor | None:
+        """The gradient of a leaf that holds this promise."""
+        if self.events is not None:
+            self.events.build()
+            return leaf.grad
+        gradient = wrap_cell(Cell(leaf_node(self.arrays[self.places[id(leaf)]])))
+        leaf._grad = gradient
+        return gradient
+
+
+class Events:
+    """What is noted and not built, of one thread."""
+
+    __slots__ = ("calls", "done", "items", "leaves", "promise", "results", "saved")
+
+    def __init__(self) -> None:
+        self.items: list[Call | Backward] = []
+        self.calls: list[Call] = []
+        self.results: dict[Cell, tuple[int, int]] = {}  # cell -> (call, result)
+        self.saved: list[tuple[Cell, Node, Any, bool, int]] = []  # deferred state, as it was
+        self.leaves: dict[int, Tensor] = {}  # those that get gradients, with `promise` in their `_grad`
+        self.promise = Promised(self)
+        self.done = False
+
+    @property
+    def key(self) -> tuple:
+        """Equal for sequences that one program can run (apart from what `Variant.holds` checks)."""
+        return tuple([item.key for item in self.items])
+
+    def close(self) -> None:
+        """Take nothing more; state has its old value again."""
+        self.done = True
+        if MODE.events is self:
+            MODE.events = None
+        for cell, *old in self.saved:
+            cell.node, cell.fn, cell.tracks, cell.version = old
+            cell.__class__ = Cell
+            del cell.events
+
+    def build(self) -> None:
+        """Do everything noted as lazy nodes with history, in order."""
+        if self.done:
+            return
+        self.close()
+        self.redo()
+
+    def redo(self) -> None:
+        """The same, for events that are closed already."""
+        present = [(leaf, leaf._grad) for leaf in self.leaves.values()]
+        for leaf, _ in present:
+            leaf._grad = None
+        saved, MODE.grad, MODE.trace = (MODE.grad, MODE.trace), True, None
+        try:
+            for item in self.items:
+                item.build()
+        finally:
+            MODE.grad, MODE.trace = saved
+        for leaf, gradient in present:
+            if gradient is not self.promise:
+                leaf._grad = gradient  # dropped or replaced after the backward pass
+
+
+# ----------------------------------------------------------------------- noting
+
+
+def _open() -> Events:
+    events = MODE.events
+    if events is None or events.done:
+        events = MODE.events = Events()
+    return events
+
+
+def kind_of(tensor: Tensor) -> tuple[TensorType, bool]:
+    """Type of a tensor, and whether it requires grad; known without building for results of noted calls."""
+    cell = tensor._cell
+    if type(cell) is Deferred:
+        place = cell.events.results.get(cell)
+        if place is not None:
+            replay = cell.events.calls[place[0]].replay
+            return replay.types[place[1]], replay.differentiable[place[1]]
+    return cell.node.type, tensor._requires or cell.fn is not None
+
+
+def call(replay: Replay, leaves: Sequence[Any], result: Any) -> Any:
+    """Call a recorded function: noted if possible, else built at once."""
+    events = _open()
+    found = _note_call(events, replay, leaves) if replay.can_wait else None
+    if found is None:
+        events.build()
+        return replay.call(leaves, result)
+    tensors = iter(_results(events, found))
+    if replay.single:
+        return next(tensors)
+    outputs = iter(replay.outputs)
+
+    def make(_: Any) -> Any:
+        output = next(outputs)
+        if output.kind == "value":
+            return next(tensors)
+        return leaves[output.keep] if output.kind == "argument" else output.keep
+
+    return tree.rebuild(result, make)
+
+
+def _note_call(events: Events, replay: Replay, leaves: Sequence[Any]) -> Call | None:
+    if len(events.items) >= LONGEST:
+        return None
+    wires: tuple[tuple[int, int, int], ...] = ()
+    arrays: list[np.ndarray] = []
+    for i in replay.inputs.arguments:
+        leaf = leaves[i]
+        cell = leaf._cell
+        if type(cell) is Deferred:
+            place = events.results.get(cell)
+            if place is None:
+                return None
+            wires += ((i, *place),)
+            continue
+        bound = cell.node.bound
+        if cell.fn is not None or leaf._requires:
+            return None
+        if cell.view is not None or type(bound) is not np.ndarray:
+            bound = _value(leaf)
+            if bound is None or events.done:
+                return None
+        arrays.append(bound)
+    found = Call(replay, leaves, len(events.calls), wires, arrays)
+    for tensor in replay.writes:
+        cell = tensor._cell
+        if type(cell) is not Deferred:
+            _defer(events, cell)
+    events.calls.append(found)
+    events.items.append(found)
+    return found
+
+
+def _value(leaf: Tensor) -> np.ndarray | None:
+    """The value of an argument; None if a check in its own graph fails, which its reader is to be told."""
+    try:
+        return lazy.value(leaf)
+    except IndexError:
+        return None
+
+
+def _defer(events: Events, cell: Cell) -> None:
+    """Take away the value of state that a call changes."""
+    events.saved.append((cell, cell.node, cell.fn, cell.tracks, cell.version))
+    del cell.node, cell.fn, cell.tracks, cell.version
+    cell.events = events
+    cell.__class__ = Deferred
+
+
+def _results(events: Events, found: Call) -> list[Tensor]:
+    """Tensors for the results of a noted call."""
+    tensors = []
+    for i in range(len(found.replay.types)):
+        cell = object.__new__(Deferred)
+        cell.events = events
+        cell.view = cell.old = cell.past = cell.vars = cell.trace = None
+        tensor = wrap_cell(cell)
+        events.results[cell] = (found.number, i)
+        found.cells.append(cell)
+        found.handles.append(weakref.ref(tensor))
+        tensors.append(tensor)
+    return tensors
+
+
+def backward(tensor: Tensor, run: Callable[[Tensor], None]) -> bool:
+    """Note `backward()` of a noted result; False if it has to be done now. `run` does it."""
+    cell = tensor._cell
+    events = MODE.events
+    place = None if events is None else events.results.get(cell)
+    if events is None or place is None or events.done or len(events.items) >= LONGEST:
+        return False
+    call_, result = events.calls[place[0]], place[1]
+    if not call_.replay.differentiable[result] or call_.replay.types[result].size != 1:
+        return False
+    calls = [call_] if not call_.wires else _behind(events, call_)
+    leaves = calls[0].replay.grad_leaves
+    if len(calls) > 1:
+        leaves = list({id(leaf): leaf for c in calls for leaf in c.replay.grad_leaves}.values())
+    if any(c.used for c in calls) or not _can_promise(events, leaves):
+        return False
+    for leaf in leaves:
+        leaf._grad = events.promise  # type: ignore[assignment]
+        events.leaves[id(leaf)] = leaf
+    for c in calls:
+        c.used = True
+    events.items.append(Backward(cell, place, run))
+    return True
+
+
+def _behind(events: Events, last: Call) -> list[Call]:
+    """The calls that a result depends on through noted results."""
+    found = {last.number: last}
+    stack = [last]
+    while stack:
+        for _, number, _ in stack.pop().wires:
+            if number not in found:
+                found[number] = events.calls[number]
+                stack.append(events.calls[number])
+    return list(found.values())
+
+
+def _can_promise(events: Events, leaves: Sequence[Tensor]) -> bool:
+    """Whether the leaves have no hooks, and just the gradients that these events have given them."""
+    if [leaf._hooks for leaf in leaves].count(None) != len(leaves):
+        return False
+    if not events.leaves:
+        return [leaf._grad for leaf in leaves].count(None) == len(leaves)
+    return all(leaf._grad is (events.promise if id(leaf) in events.leaves else None) for leaf in leaves)

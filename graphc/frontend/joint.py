@@ -1,0 +1,188 @@
+"""Noted calls, their backward passes and the optimizer's step as one program.
+
+The sequence is traced once, from the graphs that its calls were recorded with, as `compile` traces
+a whole training step written in one function; so parameters and optimizer state are updated in place,
+and hyperparameters are inputs. Gradients are outputs, kept as promises until somebody looks at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from sys import getrefcount
+from typing import Any
+
+import numpy as np
+
+from graphc.frontend import lazy
+from graphc.frontend.cell import Cell, Steps, leaf_node
+from graphc.frontend.compile import Stale, Variant
+from graphc.frontend.deferred import Call, Events, Promised, fill
+from graphc.frontend.errors import TracerError
+from graphc.frontend.history import GradFn
+from graphc.frontend.modes import MODE, enable_grad
+from graphc.frontend.record import record_call
+from graphc.frontend.tensor import Tensor, from_array, operand, wrap_cell
+
+MANY = 4  # programs for one sequence of events, before the oldest is forgotten
+OWN = 3  # references to a leaf's node that do not mean it is used: the leaf's, a variable's, the question's
+UNHELD = 2  # references to a promise that no leaf holds: ours, and the question's
+LISTED = max(map(getrefcount, [object()]))  # references to what is in a list and nowhere else
+
+
+class Joint:
+    """The program of one sequence of events that ends with a step of one optimizer."""
+
+    def __init__(self, events: Events, optimizer: Any) -> None:
+        arguments = [from_array(array) for array in _arrays(events)]
+
+        def step(*tensors: Tensor) -> list[Tensor]:
+            return _replay(events, iter(tensors), optimizer)
+
+        record = record_call(step, f"{type(optimizer).__name__}.step", arguments, {})
+        self.variant = variant = Variant(record, lazy.SETTINGS.backend)
+        lazy.STATS.compilations += 1
+        # They hold promises when the program runs; that they had no gradients before is checked then.
+        variant.without_grad = [t for t in variant.without_grad if id(t) not in events.leaves]
+        found = {id(grad.leaf): at for grad, at in variant.grads}
+        self.outputs = [found[key] for key in events.leaves]
+        self.places = {key: i for i, key in enumerate(events.leaves)}
+        self.arrays: list[np.ndarray] = []
+        self.promise: Promised | None = None
+
+    def run(self, events: Events) -> bool:
+        """Run for events that are closed. False, with nothing done, if the program does not fit."""
+        variant = self.variant
+        if not variant.holds() or _is_used_later(variant.written):
+            return False
+        arrays = _arrays(events)
+        try:
+            arrays += variant.state()
+        except Stale:
+            return False
+        arrays += [np.array(getter(), np.float64) for getter in variant.inputs.dynamics]
+        try:
+            values = variant.program(arrays, self._ready())
+        except IndexError:  # a check failed, and nothing has changed: the events built will say so again
+            return False
+        lazy.STATS.native_calls += 1
+        Steps.count += 1
+        for cell in variant.written:
+            cell.version += 1
+        _finish(events, iter(values))
+        self._promise(events.promise, [values[at] for at in self.outputs])
+        return True
+
+    def _ready(self) -> dict[int, np.ndarray] | None:
+        """The arrays of the last gradients, if nobody has got hold of them."""
+        if self.promise is None or getrefcount(self.promise) != UNHELD:
+            return None
+        if max(map(getrefcount, self.arrays), default=LISTED) > LISTED:
+            return None
+        return dict(zip(self.outputs, self.arrays, strict=True))
+
+    def _promise(self, promise: Promised, arrays: list[np.ndarray]) -> None:
+        promise.keep(arrays, self.places)
+        self.promise, self.arrays = promise, arrays
+
+
+def _arrays(events: Events) -> list[np.ndarray]:
+    """What the program takes for arguments, keys and numbers of the calls."""
+    return [array for call in events.calls for part in (call.arrays, call.extras) for array in part]
+
+
+def _replay(events: Events, tensors: Iterator[Tensor], optimizer: Any) -> list[Tensor]:
+    """The events and the step, on stand-ins for `_arrays`; the results of all calls."""
+    made: list[list[Tensor]] = []
+    with enable_grad():
+        for item in events.items:
+            if isinstance(item, Call):
+                made.append(_call(item, tensors, made))
+            else:
+                number, result = item.key
+                item.run(made[number][result])
+    optimizer.step()
+    assert MODE.trace is not None
+    MODE.trace.consumed.clear()  # gradients can be read after the step
+    return [tensor for results in made for tensor in results]
+
+
+def _call(call: Call, tensors: Iterator[Tensor], made: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    replay = call.replay
+    leaves = list(call.leaves)
+    wired = {i: made[number][result] for i, number, result in call.wires}
+    for i in replay.inputs.arguments:
+        leaves[i] = wired[i] if i in wired else next(tensors)
+    nodes, fn = replay.build(leaves, [operand(next(tensors), False) for _ in call.extras])
+    return [
+        wrap_cell(Cell(node, fn if follow else None, not follow))
+        for node, follow in zip(nodes, replay.differentiable, strict=True)
+    ]
+
+
+def _finish(events: Events, values: Iterator[np.ndarray]) -> None:
+    """Give the results of the calls their values; their history has been used up."""
+    for call in events.calls:
+        used = GradFn("CompiledFunctionBackward", ())
+        used.freed = True
+        for cell, follow in zip(call.cells, call.replay.differentiable, strict=True):
+            fill(cell, leaf_node(next(values)), used if follow else None, False)
+
+
+def _is_used_later(written: Sequence[Cell]) -> bool:
+    """Whether history outside the events still refers to a value that the program will write over."""
+    for cell in written:
+        for ref in cell.vars or ():
+            node = ref()
+            if node is not None and node.bound is cell.node.bound and getrefcount(node) > OWN:
+                return True
+    return False
+
+
+# ------------------------------------------------------------------------ stepping
+
+
+def step(optimizer: Any) -> bool:
+    """Do the noted events and `optimizer.step()` in one program.
+
+    If that is not possible, the events are built, and False says that the step is still to be done.
+    """
+    events = MODE.events
+    if events is None:
+        return False
+    fits = bool(events.leaves) and False not in [call.used for call in events.calls]
+    fits = fits and False not in [leaf._grad is events.promise for leaf in events.leaves.values()]
+    if not fits:
+        events.build()
+        return False
+    events.close()
+    done = False
+    try:
+        lazy.sync()  # what else is pending, while the state that it reads is there
+        done = _run(events, optimizer)
+    finally:
+        if not done:
+            events.redo()
+    return done
+
+
+def _run(events: Events, optimizer: Any) -> bool:
+    known = events.calls[0].replay.joints
+    key = (events.key, optimizer, lazy.SETTINGS.backend)
+    joints = known.setdefault(key, [])
+    if None in joints:
+        return False
+    if any(joint.run(events) for joint in joints):
+        return True
+    for leaf in events.leaves.values():
+        leaf._grad = None
+    try:
+        joint = Joint(events, optimizer)
+    except TracerError:
+        joints.append(None)
+        return False
+    finally:
+        for leaf in events.leaves.values():
+            leaf._grad = events.promise  # type: ignore[assignment]
+    joints.append(joint)
+    del joints[:-MANY]
+    return joint.run(events)
