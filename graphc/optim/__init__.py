@@ -13,6 +13,7 @@ from graphc.optim.radam import RAdam
 from graphc.optim.rmsprop import RMSprop
 from graphc.optim.rprop import Rprop
 from graphc.optim.sgd import SGD
+from graphc.optim.sparse_adam import SparseAdam
 
 __all__ = [
     "ASGD",
@@ -28,5 +29,6 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SparseAdam",
     "lr_scheduler",
 ]
