@@ -1,22 +1,23 @@
 """Which nodes one loop nest can compute together. Mirrors what `graphc/loop/lower` can do.
 
 A *point* cluster is one loop over the elements of its members, which all have the same number of them in
-the same row-major order. An *anchor* cluster is a contraction and point members on its result, or members
-that cut its result into gates and keep to its cells (`cells.py` of the lowering). A *row*
-cluster has reductions that keep the same axes: each member has a value per row or per element of a row, its
-row axes are known, and a value of a row is only read in that row.
+the same row-major order, or put several such members side by side. An *anchor* cluster is a contraction and
+point members on its result, or members that cut its result into gates and keep to its cells (`cells.py` of
+the lowering). A *row* cluster has reductions that keep the same axes: each member has a value per row or per
+element of a row, its row axes are known, and a value of a row is only read in that row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.types import Shape
-from graphc.loop.lower.cells import Cells, cut, stays_inside
+from graphc.loop.lower.cells import Cells, concat_cells, cut, stays_inside
 from graphc.passes.alignment import Axes, follow, follow_reshape, proper
 from graphc.passes.roles import ANCHORS, OWN, Roles, sources_of
 from graphc.program import Machine
@@ -43,7 +44,7 @@ class Fit:
     level     how many sweeps must be over before a member's value is known
     spaces    (shape, row axes) that the reductions run over
     inlined   members with one reader, computed where they are read
-    cells     of an anchor cluster whose members have different sizes
+    cells     of an anchor or point cluster whose members have different sizes
     """
 
     kind: Literal["point", "anchor", "row", "own"]
@@ -58,8 +59,11 @@ class Fit:
 class Fitter:
     """Decides what fits, for one graph and machine."""
 
-    def __init__(self, graph: Graph, roles: Roles, machine: Machine) -> None:
-        self.graph, self.roles, self.machine = graph, roles, machine
+    def __init__(
+        self, graph: Graph, roles: Roles, machine: Machine, alone: AbstractSet[Node] = frozenset()
+    ) -> None:
+        """`alone` names nodes that share loops with no other member."""
+        self.graph, self.roles, self.machine, self.alone = graph, roles, machine, alone
         self.sources = {n: sources_of(n, roles) for n in graph.nodes if roles.is_member(n)}
         self.readers: dict[Node, list[Node]] = {}
         for node, sources in self.sources.items():
@@ -70,7 +74,7 @@ class Fitter:
 
     def start(self, node: Node) -> Fit:
         """The cluster of one node."""
-        if node.kind in OWN or node.op.name == "reshape":
+        if node.kind in OWN or node.op.name == "reshape" or node in self.alone:
             return Fit("own", node.type.size, {node: ()})
         whole = {node: proper(node.shape)}
         if node.kind in ANCHORS:
@@ -112,6 +116,8 @@ class Fitter:
         """
         if fit.kind == "own" or node.kind in ANCHORS or node.kind in OWN or node.op.name == "reshape":
             return None
+        if node in self.alone:
+            return None
         if len(fit.axes) + len(fit.inlined) >= LIMIT or not node.type.size:
             return None
         if node.kind is Kind.REDUCE:
@@ -124,6 +130,8 @@ class Fitter:
             return replace(fit, axes={**fit.axes, node: place})
         if fit.kind == "anchor":
             return self._admit_to_cells(fit, node, sibling)
+        if fit.kind == "point":
+            return self._admit_parts(fit, node)
         if place is None or isinstance(place, _Bad) or fit.kind != "row":
             return None
         level = self._level(fit, node)
@@ -143,9 +151,22 @@ class Fitter:
             return None
         return replace(fit, axes={**fit.axes, node: proper(node.shape)}, cells=cells)
 
+    def _admit_parts(self, fit: Fit, node: Node) -> Fit | None:
+        """A point cluster with a member that puts parts together which the cluster computes."""
+        cells = concat_cells(node)
+        if cells is None or fit.cells not in (None, cells) or cells.outer * cells.inner != fit.size:
+            return None
+        members = [s for s in self.sources[node] if s in fit.axes]
+        if len(members) < 2:
+            return None
+        outside = [n for n in self._cone(node, fit) if n not in fit.axes]
+        if not stays_inside(node, cells, members, outside):
+            return None
+        return replace(fit, axes={**fit.axes, node: ()}, cells=cells)
+
     def _in_gates(self, cells: Cells, values: Iterable[Node]) -> bool:
-        """Whether all who read values of several gates may compute cell by cell; else these are stored anyway,
-        and a reader of parts gains little."""
+        """Whether all who read values of several gates may compute cell by cell; else these are stored
+        anyway, and a reader of parts gains little."""
         wide = [v for v in values if cells.gates(v) != 1]
         readers = [r for v in wide for r in self.readers.get(v, ())]
         return all(r.kind is Kind.ELEMENTWISE and cells.gates(r) is not None for r in readers)
@@ -165,7 +186,7 @@ class Fitter:
 
     def _admit_reduction(self, fit: Fit, node: Node) -> Fit | None:
         kept = kept_axes(node)
-        if kept is None or fit.kind == "anchor":
+        if kept is None or fit.kind == "anchor" or fit.cells is not None:
             return None
         x = node.inputs[0]
         place = self.where(x, fit.axes, fit)

@@ -11,6 +11,9 @@ from graphc import ops
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Partition
+from graphc.ir.types import TensorType, float32
+from graphc.loop.inplace import statements, walk
+from graphc.loop.ir import Select, Store
 from graphc.passes.fuse import partition
 from graphc.passes.roles import is_leaf
 from tests.loop import models as m
@@ -167,3 +170,49 @@ def test_random_graphs_compute_the_same(seed: int) -> None:
     if sum(n.type.size for n in graph.nodes) > 6000:
         pytest.skip("too large to interpret")
     check(graph, partition(graph, WIDE), tolerance=1e-4)
+
+
+def gates_backward(batch: int, width: int) -> Graph:
+    """The elementwise half of a GRU's backward step: two stacks of gates' gradients, and a sum over rows."""
+    names = [ops.input_(n, TensorType((batch, width), float32)) for n in ("dh", "r", "z", "n", "h")]
+    dh, r, z, n, h = names
+    one = ops.like(dh, 1.0)
+    dn = ops.mul(ops.mul(dh, ops.sub(one, z)), ops.sub(one, ops.mul(n, n)))
+    dr = ops.mul(ops.mul(dn, h), ops.mul(r, ops.sub(one, r)))
+    dz = ops.mul(ops.mul(dh, ops.sub(h, n)), ops.mul(z, ops.sub(one, z)))
+    hidden = ops.mul(dn, r)
+    outputs = (
+        ops.concat([dr, dz, hidden], 1),
+        ops.concat([dr, dz, dn], 1),
+        ops.mul(dh, z),
+        ops.reduce_sum(hidden, (0,)),
+    )
+    return Graph(tuple(names), outputs)
+
+
+@pytest.mark.parametrize("shape", [(8, 32), (1, 6), (5, 7)])
+def test_parts_of_a_value_are_stored_by_the_loop_that_computes_them(shape: tuple[int, int]) -> None:
+    """One loop over the cells, which stores an element of every gate; the sum has loops of its own."""
+    graph = gates_backward(*shape)
+    parts = partition(graph, WIDE)
+    verify(parts)
+    check(graph, parts)
+    check(graph, partition(graph, NARROW), NARROW)
+    sums = [g for g in parts.groups if any(n.kind is Kind.REDUCE for n in g.nodes)]
+    loops = [g for g in parts.groups if g not in sums]
+    assert (len(loops), len(sums)) == (1, 1)
+    assert set(graph.outputs[:3]) <= set(loops[0].outputs)
+    (call,) = calls_of(Partition(graph, tuple(loops)))
+    stores = [s for s, _ in statements(call.kernel.body) if isinstance(s, Store)]
+    assert len(stores) == 3 + 3 + len(loops[0].outputs) - 2
+    assert not any(isinstance(e, Select) for s in stores for e in walk(s.value))
+
+
+def test_a_concat_of_unequal_parts_or_of_inputs_is_right_too() -> None:
+    a, b = (ops.input_(n, TensorType((4, 6), float32)) for n in "ab")
+    wide = ops.input_("wide", TensorType((4, 9), float32))
+    outputs = (ops.concat([ops.tanh(a), wide], 1), ops.concat([a, b], 0), ops.concat([ops.exp(b), a], 1))
+    graph = Graph((a, b, wide), outputs)
+    parts = partition(graph, WIDE)
+    verify(parts)
+    check(graph, parts)

@@ -7,6 +7,7 @@ written as G slices of one value), while the products are in cache.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ from graphc.loop.lower.evaluate import Evaluator, LoweringError, dummy
 from graphc.loop.lower.fused import Fused, flat_buffer
 from graphc.loop.lower.problem import Access, Contraction, Index, dot_problem
 from graphc.loop.lower.scope import Scope
+
+MOST_GATES = 8  # parts of a value that one loop may write
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,16 @@ def cut(anchor: Node, size: int) -> Cells | None:
         return None
     inner = columns // gates
     return Cells(size // inner, inner)
+
+
+def concat_cells(node: Node) -> Cells | None:
+    """Cells of a few equal parts put side by side: an element of each part. None for other nodes."""
+    if node.op.name != "concat" or not 1 < len(node.inputs) <= MOST_GATES or not node.type.size:
+        return None
+    shape, axis = node.inputs[0].shape, node.attrs.axis
+    if any(part.shape != shape for part in node.inputs):
+        return None
+    return Cells(math.prod(shape[:axis]), math.prod(shape[axis:]))
 
 
 def stays_inside(node: Node, cells: Cells, known: Iterable[Node], inputs: Sequence[Node]) -> bool:

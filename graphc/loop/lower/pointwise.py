@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.ir.node import Node
 from graphc.ir.partition import Group
 from graphc.ir.types import Shape
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr
 from graphc.loop.lower import cost
 from graphc.loop.lower.box import enter, make_box
+from graphc.loop.lower.cells import Cells, concat_cells
 from graphc.loop.lower.evaluate import Evaluator
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import PHASES, Footprint, Index, lanes_for, settle
@@ -19,12 +21,14 @@ from graphc.program import Machine
 
 
 def lower_pointwise(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
-    """A kernel that stores every output at every point. All outputs have the same number of elements."""
+    """A kernel that stores every output at every point. All outputs have the same number of elements, or
+    some are made of several parts that have: the kernel stores an element of each part."""
     if not group.outputs[0].type.size:
         return ()
     frame = Frame(group)
-    shape = max((o.shape for o in group.outputs), key=len)
-    dims, _, found = settle(shape, lambda dims, names: _probe(frame, dims, names))
+    cells = _cells(group)
+    shape = (cells.outer, cells.inner) if cells else max((o.shape for o in group.outputs), key=len)
+    dims, _, found = settle(shape, lambda dims, names: _probe(frame, cells, dims, names))
     width = machine.lanes(cost.widest((*group.inputs, *group.outputs)))
     vector, unroll = _vector(dims)
     points = dims[-1] if unroll else 1
@@ -35,7 +39,7 @@ def lower_pointwise(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     scope = Scope()
     evaluator = frame.evaluator(scope)
     with enter(scope, box, frame.task()) as point:
-        _stores(scope, frame, evaluator, [ix.add(point, offset) for offset in box.offsets])
+        _stores(scope, frame, evaluator, cells, [ix.add(point, offset) for offset in box.offsets])
     return (frame.call(scope, "points", cost.flops(group)),)
 
 
@@ -47,11 +51,20 @@ def _vector(dims: Shape) -> tuple[int, tuple[int, ...]]:
     return last, ()
 
 
-def _probe(frame: Frame, dims: Shape, names: Index) -> Footprint:
+def _cells(group: Group) -> Cells | None:
+    """The cells of a group that puts parts together."""
+    for output in group.outputs:
+        cells = concat_cells(output)
+        if cells is not None and all(cells.gates(o) == 1 or concat_cells(o) == cells for o in group.outputs):
+            return cells
+    return None
+
+
+def _probe(frame: Frame, cells: Cells | None, dims: Shape, names: Index) -> Footprint:
     """Evaluate the body once, outside any loop, and see what it reads."""
     scope = Scope()
     found = Footprint()
-    _stores(scope, frame, frame.evaluator(scope), [ix.flatten(names, dims)], found)
+    _stores(scope, frame, frame.evaluator(scope), cells, [ix.flatten(names, dims)], found)
     found.add_block(scope.block)
     return found
 
@@ -60,6 +73,7 @@ def _stores(
     scope: Scope,
     frame: Frame,
     evaluator: Evaluator,
+    cells: Cells | None,
     points: Sequence[Expr],
     found: Footprint | None = None,
 ) -> None:
@@ -67,10 +81,18 @@ def _stores(
     results = []
     for point in points:
         for output in frame.group.outputs:
-            index = ix.unflatten(point, output.shape)
-            results.append((output, ix.flatten(index, output.shape), evaluator.value(output, index)))
+            for index in _elements(output, cells, point):
+                results.append((output, ix.flatten(index, output.shape), evaluator.value(output, index)))
     for output, place, value in results:
         if found is None:
             frame.store(scope, output, place, value)
         else:
             found.places.append((place, output.dtype.itemsize))
+
+
+def _elements(output: Node, cells: Cells | None, point: Expr) -> list[Index]:
+    """The elements of an output at a point."""
+    if cells is None:
+        return [ix.unflatten(point, output.shape)]
+    outer, inner = ix.unflatten(point, (cells.outer, cells.inner))
+    return [cells.index(output, outer, gate, inner) for gate in range(cells.gates(output) or 0)]
