@@ -60,6 +60,23 @@ class RowNet(nn.Module):
         return self.out(F.gelu(self.norm(weights * self.value(x))))
 
 
+class SequenceNet(nn.Module):
+    """Numbers as words: a table, an LSTM over lengths in both directions, a GRU; its last state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(500, 48)
+        self.lstm = nn.LSTM(48, 80, num_layers=2, bidirectional=True, dropout=0.2, batch_first=True)
+        self.gru, self.out = nn.GRU(160, 72, batch_first=True), nn.Linear(72, 10)
+
+    def forward(self, x: graphc.Tensor) -> graphc.Tensor:
+        words = (x * 99).abs().long().clamp(max=499)
+        lengths = [20 - i % 7 for i in range(len(words))]
+        packed = nn.utils.rnn.pack_padded_sequence(self.embed(words), lengths, True, enforce_sorted=False)
+        _, last = self.gru(nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], True)[0])
+        return self.out(last[0])
+
+
 def train(model: nn.Module, optimizer: Any, shape: tuple[int, ...], compiled: bool) -> Result:
     """STEPS steps on made-up batches: the losses, all parameters, buffers and optimizer state."""
     criterion = nn.CrossEntropyLoss()
@@ -100,6 +117,12 @@ def rows() -> Result:
     return train(model, graphc.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), (300, 96), True)
 
 
+def sequences(compiled: bool) -> Result:
+    graphc.manual_seed(0)
+    model = SequenceNet()
+    return train(model, graphc.optim.Adam(model.parameters(), lr=3e-3), (33, 20), compiled)
+
+
 def operand(seed: int, *shape: int) -> graphc.Tensor:
     array = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     return graphc.from_numpy(array).requires_grad_()
@@ -130,6 +153,8 @@ WORKLOADS: dict[str, Callable[[], Result]] = {
     "digits": lambda: digits(True),
     "digits, lazily": lambda: digits(False),
     "rows": rows,
+    "sequences": lambda: sequences(True),
+    "sequences, lazily": lambda: sequences(False),
     "matmul": matmul,
     "conv": conv,
 }
