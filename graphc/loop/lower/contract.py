@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,6 +15,7 @@ from graphc.loop.lower.cells import Cells, cells_of, interleaved
 from graphc.loop.lower.columns import flat_columns
 from graphc.loop.lower.conv import conv_problems
 from graphc.loop.lower.direct import choose_form, direct_call
+from graphc.loop.lower.dots import dots_call, plan_dots
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.merge import merged
 from graphc.loop.lower.operand import Layout, Strides, flat_stride, probe, run_length, symbols
@@ -70,6 +71,9 @@ def anchor_of(group: Group) -> Node:
     return anchor
 
 
+_Option = tuple[float, Callable[[], None]]  # its cost in cycles, and what adds its kernels
+
+
 @dataclass(frozen=True, eq=False)
 class _Way:
     """One orientation of a problem, with what is known about its memory."""
@@ -95,58 +99,81 @@ class _Lowering:
         self.each: list[KernelCall] = []
 
     def lower(self, problem: Contraction) -> None:
-        """Add the kernels of one problem."""
+        """Add the kernels of one problem: of all ways to run it the cheapest."""
         if not self.anchor.type.size or not math.prod((*problem.batch, *problem.rows, *problem.cols)):
             return
-        if self.cells is not None:
-            self._lower_cells(merged(problem, self.find), self.cells)
-            return
-        machine = self.machine
-        windows = plan_windows(problem, machine)
         whole, problem = problem, merged(problem, self.find)
         ways = [self._way(problem), self._way(problem.swapped())]
-        form = choose_form(problem, ways[0].a, ways[0].b, _last(ways[0].c), machine)
-        direct = form.cost * math.prod(problem.sizes)
-        tileable = [way for way in ways if self._tileable(way)]
-        if tileable:
-            chosen = [(way, *choose_blocks(self._sizes(way), machine)) for way in tileable]
-            way, blocking, cost = min(chosen, key=lambda c: c[2])
-            if windows is not None and windows[1] < min(cost, direct):
-                self.each += windows_calls(whole, windows[0], self.group, machine, self.name)
-                return
-            if cost < direct:
-                self._tiled(way, blocking)
-                return
-        self.each.append(direct_call(problem, form, self._fused(), machine, self.name))
+        if self.cells is not None:
+            del ways[1]
+        options = [
+            self._as_loops(ways),
+            *[o for way in ways for o in (self._as_tiles(way), self._as_dots(way))],
+        ]
+        options.append(self._as_windows(whole))
+        _, put = min((o for o in options if o is not None), key=lambda option: option[0])
+        put()
 
-    def _lower_cells(self, problem: Contraction, cells: Cells) -> None:
-        """Add the kernels of a problem whose outputs are computed cell by cell."""
-        machine, way = self.machine, self._way(problem)
-        form = choose_form(problem, way.a, way.b, _last(way.c), machine, swap=False)
-        _, m, _, k = problem.sizes
-        if k:
-            gates, sizes = cells.gates(self.anchor), self._sizes(way)
-            assert gates is not None
-            tile, together = None, 1
-            if gates > 1:
-                tile, together = choose_gate_tile(
-                    m, cells.inner, gates, k, machine, sizes.itemsize, sizes.a_pitch
-                )
-                way = self._way(interleaved(problem, cells, tile[1] * together // gates))
-                sizes = self._sizes(way)
-            blocking, cost = choose_blocks(replace(sizes, tile=tile, together=together), machine)
-            if cost < form.cost * math.prod(problem.sizes):
-                self._tiled(way, blocking)
-                return
-        self.each.append(direct_call(problem, form, self._fused(), machine, self.name, cells))
+    def _as_loops(self, ways: Sequence[_Way]) -> _Option:
+        """Plain loops; with one way only, columns stay columns."""
+        problem, swap = ways[0].problem, len(ways) > 1
+        form = choose_form(problem, ways[0].a, ways[0].b, _last(ways[0].c), self.machine, swap)
+
+        def put() -> None:
+            call = direct_call(problem, form, self._fused(), self.machine, self.name, self.cells)
+            self.each.append(call)
+
+        return form.cost * math.prod(problem.sizes), put
+
+    def _as_tiles(self, way: _Way) -> _Option | None:
+        """The register tile on packed operands."""
+        _, m, n, k = way.problem.sizes
+        thin = min(m, n) < THIN and not way.b_fixed and self.cells is None
+        if not self.anchor.dtype.is_float or not k or thin:
+            return None
+        sizes = self._sizes(way)
+        if self.cells is not None:
+            way, sizes = self._gated(way, sizes, self.cells)
+        blocking, cost = choose_blocks(sizes, self.machine)
+        return cost, partial(self._tiled, way, blocking)
+
+    def _gated(self, way: _Way, sizes: Sizes, cells: Cells) -> tuple[_Way, Sizes]:
+        """The way with all gates of a cell in the panels of one task."""
+        gates = cells.gates(self.anchor)
+        assert gates is not None
+        if gates == 1:
+            return way, replace(sizes, together=1)
+        tile, together = choose_gate_tile(
+            sizes.rows, cells.inner, gates, sizes.k, self.machine, sizes.itemsize, sizes.a_pitch
+        )
+        way = self._way(interleaved(way.problem, cells, tile[1] * together // gates))
+        return way, replace(self._sizes(way), tile=tile, together=together)
+
+    def _as_dots(self, way: _Way) -> _Option | None:
+        """Dot products of operands where they are."""
+        plan = plan_dots(way.problem, way.a, way.b, self.machine, self.cells)
+        if plan is None:
+            return None
+
+        def put() -> None:
+            call = dots_call(way.problem, plan, self._fused(), self.machine, self.name, self.cells)
+            self.each.append(call)
+
+        return plan.cost * math.prod(way.problem.sizes), put
+
+    def _as_windows(self, problem: Contraction) -> _Option | None:
+        """A convolution on padded planes."""
+        found = plan_windows(problem, self.machine)
+        if found is None:
+            return None
+
+        def put() -> None:
+            self.each.extend(windows_calls(problem, found[0], self.group, self.machine, self.name))
+
+        return found[1], put
 
     def _fused(self) -> Fused:
         return Fused(self.group, self.anchor)
-
-    def _tileable(self, way: _Way) -> bool:
-        _, m, n, k = way.problem.sizes
-        thin = min(m, n) < THIN and not way.b_fixed
-        return self.anchor.dtype.is_float and k > 0 and not thin
 
     def _way(self, problem: Contraction) -> _Way:
         at = symbols("b", problem.batch), symbols("m", problem.rows), symbols("n", problem.cols)
