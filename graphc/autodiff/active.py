@@ -17,12 +17,3 @@ def differentiable_from(order: Iterable[Node], sources: AbstractSet[Node]) -> se
         if node in sources or (node.kind is not Kind.BARRIER and not active.isdisjoint(node.inputs)):
             active.add(node)
     return active
-
-
-def depending_on(order: Iterable[Node], sources: AbstractSet[Node]) -> set[Node]:
-    """The nodes of a topological order that are, or are computed from, `sources`."""
-    found: set[Node] = set(sources)
-    for node in order:
-        if not found.isdisjoint(node.inputs):
-            found.add(node)
-    return found

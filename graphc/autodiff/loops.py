@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from graphc.autodiff.active import depending_on, differentiable_from
+from graphc.autodiff.active import differentiable_from
 from graphc.autodiff.residuals import choose
 from graphc.autodiff.totals import Totals
 from graphc.ir.graph import rebuild, substitute, toposort
@@ -23,7 +23,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.ops.arithmetic import add
 from graphc.ops.constant import input_
-from graphc.ops.scan import Loop, scan, stack_of
+from graphc.ops.scan import Loop, depending, scan, stack_of
 from graphc.ops.spread import zeros
 
 Gradients = Callable[[Sequence[Node], Sequence[Node], Sequence[Node]], list[Node | None]]
@@ -133,8 +133,8 @@ class _Reverse:
         self.nexts = {i: zeros(loop.carries[i].type) if g is None else g for i, g in before.items()}
         everything = toposort((*self.nexts.values(), *self.xs.values(), *consts.values()))
         late = {*step.dcarries.values(), *step.demits.values()}
-        self.late = depending_on(everything, late)
-        self.varying = depending_on(everything, {*late, *loop.carries, *loop.xs})
+        self.late = depending(everything, late)
+        self.varying = depending(everything, {*late, *loop.carries, *loop.xs})
         self.totals = Totals(consts, self.varying, loop.length)
 
     def cotangents(self) -> dict[Node, Node]:

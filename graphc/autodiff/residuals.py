@@ -7,10 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from graphc.ir.graph import toposort
 from graphc.ir.node import Kind, Node
-from graphc.ops.scan import Loop
-
-_CHEAP = frozenset({Kind.ELEMENTWISE, Kind.VIEW, Kind.GENERATE, Kind.CONSTANT, Kind.BARRIER})
-_DEAR = 8.0  # scalar operations from which on a value is rather saved than computed twice
+from graphc.ops.scan import Loop, takes_work
 
 
 def choose(
@@ -43,7 +40,7 @@ def choose(
 
 def _is_dear(node: Node) -> bool:
     """Whether a value is never computed twice (a parameter that is not an x is a carry: it is gone)."""
-    return node.kind not in _CHEAP or node.op.cost >= _DEAR
+    return node.kind is Kind.INPUT or takes_work(node)
 
 
 def _missing(

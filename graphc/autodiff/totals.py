@@ -4,6 +4,7 @@ A step's contribution is taken apart along linear operations (sums, views, produ
 *leaves*:
 
     dot_general of two values that differ by step   both are stacked; one contraction over all steps
+    conv_weight_grad of such values                  the same; steps join the samples
     scatter_add into zeros                           indices and updates are stacked; one scatter
     reduce_sum of a value that is stacked anyway     one sum over all steps
     anything else                                    added up in a carry of the reverse loop
@@ -11,19 +12,21 @@ A step's contribution is taken apart along linear operations (sums, views, produ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from graphc.ir.graph import rebuild, toposort
-from graphc.ir.node import Node
+from graphc.ir.node import Node, make
 from graphc.ops.arithmetic import mul
+from graphc.ops.batching import later, stacked
 from graphc.ops.contract import DotAttrs, dot_general
 from graphc.ops.index import scatter_add
-from graphc.ops.spread import broadcast, like, reduce_sum, scalar_value
-from graphc.ops.view import transpose
+from graphc.ops.spread import like, reduce_sum, scalar_value
+from graphc.ops.view import reshape, transpose
 
 _LINEAR = frozenset({"add", "sub", "neg", "reshape", "transpose", "broadcast", "slice", "flip", "concat"})
 _BILINEAR = frozenset({"mul", "dot_general"})
+_PRODUCTS = frozenset({"dot_general", "conv_weight_grad"})
 
 
 class Totals:
@@ -40,8 +43,8 @@ class Totals:
         leaves = self._take_apart()
         self.stacked: dict[Node, None] = {}
         for leaf in leaves:
-            if leaf.op.name == "dot_general":
-                self.stacked.update(dict.fromkeys(leaf.inputs))
+            if leaf.op.name in _PRODUCTS:
+                self.stacked.update(dict.fromkeys(x for x in leaf.inputs if x in varying))
             elif _adds_to_zeros(leaf):
                 self.stacked.update(dict.fromkeys(x for x in leaf.inputs[1:] if x in varying))
         self.outside = [leaf for leaf in leaves if self._is_outside(leaf)]
@@ -74,7 +77,7 @@ class Totals:
         """Whether a leaf is summed after the loop."""
         if leaf.op.name == "reduce_sum" and leaf.inputs[0] in self.stacked:
             return True
-        return leaf.op.name == "dot_general" or leaf in self.stacked or _adds_to_zeros(leaf)
+        return leaf.op.name in _PRODUCTS or leaf in self.stacked or _adds_to_zeros(leaf)
 
     def finish(self, stacks: Mapping[Node, Node], sums: Mapping[Node, Node]) -> dict[Node, Node]:
         """The total of each part. `stacks` gives what all steps had, `sums` what the loop has added up."""
@@ -95,30 +98,26 @@ class Totals:
         if leaf in stacks:
             return reduce_sum(stacks[leaf], (0,))
         if leaf.op.name == "reduce_sum":
-            return reduce_sum(stacks[leaf.inputs[0]], (0, *_later(leaf.attrs.axes)))
+            return reduce_sum(stacks[leaf.inputs[0]], (0, *later(leaf.attrs.axes)))
         if leaf.op.name == "scatter_add":
             return self._scatter(leaf, stacks)
+        a, b = [stacks[x] if x in stacks else stacked(x, self.length) for x in leaf.inputs]
+        if leaf.op.name == "conv_weight_grad":
+            samples = self.length * a.type.shape[1]
+            merged = [reshape(x, (samples, *x.type.shape[2:])) for x in (a, b)]
+            return make(leaf.op, merged, leaf.attrs)
         attrs: DotAttrs = leaf.attrs
         (ca, cb), (ba, bb) = attrs.contract, attrs.batch
-        a, b = [stacks[x] for x in leaf.inputs]
-        return dot_general(a, b, ((0, *_later(ca)), (0, *_later(cb))), (_later(ba), _later(bb)))
+        return dot_general(a, b, ((0, *later(ca)), (0, *later(cb))), (later(ba), later(bb)))
 
     def _scatter(self, leaf: Node, stacks: Mapping[Node, Node]) -> Node:
         """All steps' updates in one scatter, whose indices have the steps as a leading dim."""
         base, indices, updates = leaf.inputs
         axis = leaf.attrs.axis
-        at, values = [stacks[x] if x in stacks else self._stretched(x) for x in (indices, updates)]
+        at, values = [stacks[x] if x in stacks else stacked(x, self.length) for x in (indices, updates)]
         perm = (*range(1, axis + 1), 0, *range(axis + 1, values.type.rank))
         return scatter_add(base, at, transpose(values, perm), axis)
-
-    def _stretched(self, node: Node) -> Node:
-        return broadcast(node, (self.length, *node.type.shape), _later(range(node.type.rank)))
 
 
 def _adds_to_zeros(node: Node) -> bool:
     return node.op.name == "scatter_add" and scalar_value(node.inputs[0]) == 0
-
-
-def _later(axes: Iterable[int]) -> tuple[int, ...]:
-    """Axes of a value as those of its stack."""
-    return tuple([axis + 1 for axis in axes])

@@ -2,6 +2,7 @@
 
 from graphc.ops.op import SAMPLES
 from graphc.ops.scan.build import Scanned, scan, stack_of
+from graphc.ops.scan.fission import depending, takes_work
 from graphc.ops.scan.loop import (
     SCAN,
     Loop,
@@ -20,10 +21,12 @@ __all__ = [
     "Loop",
     "ScanAttrs",
     "Scanned",
+    "depending",
     "evaluate_order",
     "evaluate_siblings",
     "key_of",
     "scan",
     "siblings",
     "stack_of",
+    "takes_work",
 ]

@@ -6,18 +6,19 @@ of such values stay in the body, where they cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.ir.graph import rebuild, toposort
-from graphc.ir.node import Kind, Node, make, set_site, site_of
+from graphc.ir.node import Kind, Node, make, site_of
 from graphc.ir.types import TensorType
+from graphc.ops.batching import stacked
 from graphc.ops.constant import input_
 from graphc.ops.op import fail
+from graphc.ops.scan.fission import Body, Stacks, move_ahead, needed_behind, replaced
 from graphc.ops.scan.loop import SCAN, Loop, ScanAttrs
-from graphc.ops.spread import broadcast
 
 _PEELED = frozenset({"broadcast", "transpose", "slice"})  # views that a body reads through at no cost
+_PREFIXES = ("carry", "x", "const")
 _SMALL = 16  # elements of an array constant that a body holds itself
 
 
@@ -51,31 +52,21 @@ def scan(
     Raises ValueError for numbers or types that do not fit and for a length below 1.
     """
     length = _checked(carries, xs, nexts, init, stacks, length)
-    body = _Body(carries, xs, (*nexts, *emits))
-    read = [i for i, x in enumerate(xs) if x in body.inside]
-    xs, stacks = [xs[i] for i in read], [stacks[i] for i in read]
-    names = [*_names("carry", carries), *_names("x", xs), *_names("const", body.consts)]
-    n, m = len(carries), len(carries) + len(xs)
-    new = dict(zip((*carries, *xs, *body.consts), names, strict=True))
-    for node in body.order:
-        if node not in new:
-            new[node] = rebuild(node, tuple([new[x] for x in node.inputs]))
-            set_site(new[node], site_of(node))
-    params = tuple(names)
-    loop = Loop(
-        length, bool(reverse), params[:n], params[n:m], params[m:], tuple([new[node] for node in nexts])
+    body = move_ahead(Body(carries, xs, stacks, nexts, emits, length))
+    needed = needed_behind(body)
+    closed = _Closed(body, needed)
+    loop, inputs = closed.loop(reverse), (*init, *closed.stacks, *closed.consts)
+    finals = [
+        first if after is carry else make(SCAN, inputs, ScanAttrs(loop, None, i))
+        for i, (first, after, carry) in enumerate(zip(init, body.nexts, carries, strict=True))
+    ]
+    known = dict(zip(body.xs, body.stacks, strict=True))
+    known.update((node, stack_of(loop, inputs, closed.new[node])) for node in needed)
+    behind = Stacks(known, body.varying, length)
+    return Scanned(
+        finals,
+        [behind.of([e])[0] if e in body.varying else stacked(e, length) for e in body.emits],
     )
-    inputs = (*init, *stacks, *body.consts)
-
-    def final(i: int) -> Node:
-        return init[i] if nexts[i] is carries[i] else make(SCAN, inputs, ScanAttrs(loop, None, i))
-
-    def stack(emit: Node) -> Node:
-        if emit in body.varying:
-            return stack_of(loop, inputs, new[emit])
-        return broadcast(emit, (length, *emit.type.shape), tuple(range(1, emit.type.rank + 1)))
-
-    return Scanned([final(i) for i in range(n)], [stack(emit) for emit in emits])
 
 
 def stack_of(loop: Loop, inputs: Sequence[Node], node: Node) -> Node:
@@ -85,7 +76,7 @@ def stack_of(loop: Loop, inputs: Sequence[Node], node: Node) -> Node:
     return make(SCAN, inputs, ScanAttrs(loop, node, None))
 
 
-def _names(prefix: str, nodes: Iterable[Node]) -> list[Node]:
+def _names(prefix: str, nodes: Sequence[Node]) -> list[Node]:
     """Parameters of a body: the same for equal bodies."""
     return [input_(f"{prefix}{i}", node.type) for i, node in enumerate(nodes)]
 
@@ -122,37 +113,58 @@ def _checked(
     return length
 
 
-class _Body:
-    """What of the graph above the placeholders belongs into the loop.
+class _Closed:
+    """A body closed over: graphs above placeholders, with parameters for all that it reads.
 
-    varying  nodes that depend on a placeholder
-    consts   values from outside that the body reads
-    order    the body in topological order, from placeholders, consts and numbers
+    stacks  inputs for the xs that are read
+    consts  values from outside that the body reads
+    new     its nodes, by those they are made from
     """
 
-    def __init__(self, carries: Sequence[Node], xs: Sequence[Node], roots: Sequence[Node]) -> None:
-        placeholders = {*carries, *xs}
-        whole = toposort(roots)
-        self.varying = set(placeholders)
-        for node in whole:
-            if not self.varying.isdisjoint(node.inputs):
-                self.varying.add(node)
-        inside: set[Node] = set()
-        self.inside = inside
+    def __init__(self, body: Body, emits: Sequence[Node]) -> None:
+        self.body = body
+        placeholders = {*body.carries, *body.xs}
+        inside: set[Node] = set(body.carries)
         outside: set[Node] = set()
-        stack = list(roots)
+        stack = [*body.nexts, *emits]
         while stack:
             node = stack.pop()
             if node in inside or node in outside:
                 continue
-            if node in placeholders or node in self.varying or _stays(node):
+            if node in body.varying or _stays(node):
                 inside.add(node)
-                if node not in placeholders:
-                    stack.extend(node.inputs)
+                stack.extend(node.inputs)
             else:
                 outside.add(node)
-        self.consts = tuple([node for node in whole if node in outside])
-        self.order = [node for node in whole if node in inside or node in outside]
+        read = [i for i, x in enumerate(body.xs) if x in inside]
+        self.stacks = [body.stacks[i] for i in read]
+        self.consts = [node for node in body.order if node in outside]
+        groups = (body.carries, [body.xs[i] for i in read], self.consts)
+        self.params = [_names(name, group) for name, group in zip(_PREFIXES, groups, strict=True)]
+        given: dict[Node, Node] = {}
+        for params, group in zip(self.params, groups, strict=True):
+            given.update(zip(group, params, strict=True))
+        order = [n for n in body.order if (n in inside and n not in placeholders) or n in outside]
+        self.new = replaced([*body.carries, *groups[1], *order], given)
+        check = next((n for n in order if n.kind is Kind.CHECK and n in inside), None)
+        if check is not None:
+            raise _unchecked(check)
+
+    def loop(self, reverse: bool) -> Loop:
+        carries, xs, consts = self.params
+        nexts = tuple([self.new[node] for node in self.body.nexts])
+        return Loop(self.body.length, bool(reverse), tuple(carries), tuple(xs), tuple(consts), nexts)
+
+
+def _unchecked(check: Node) -> Exception:
+    """The error for a test of values that are only known inside the loop."""
+    site = site_of(check)
+    place = f" ({site})" if site else ""
+    return fail(
+        "scan",
+        f"an index that depends on the carry cannot be checked inside a loop{place}; compute it so that it "
+        "does not, or pass what it depends on as xs",
+    )
 
 
 def _stays(node: Node) -> bool:
