@@ -191,7 +191,7 @@ class _Search:
             if any(n in self.squares for n in (*weights.kept.over, *weights.kept.under)):
                 continue
             if kept is not None and not kept.equals(weights.kept):
-                return []
+                continue  # another dropout of the same weights
             kept = weights.kept
             found.append(consumer)
         return found

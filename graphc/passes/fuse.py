@@ -38,30 +38,38 @@ def partition(graph: Graph, machine: Machine, recompute: AbstractSet[Node] = fro
 
     `recompute` names values that are better computed again by their readers than stored (`remat.decide`).
     """
+    alone: set[Node] = set()
+    while True:
+        groups = _groups(graph, machine, recompute, alone)
+        bad = {n for g in groups if not _lowers(g) for n in g.nodes if n.kind is Kind.REDUCE}
+        if bad <= alone:
+            return Partition(graph, tuple(groups))
+        alone |= bad  # what was put together with them finds other company
+
+
+def _groups(
+    graph: Graph, machine: Machine, recompute: AbstractSet[Node], alone: AbstractSet[Node]
+) -> list[Group]:
+    """The groups, with the nodes in `alone` in groups of their own."""
     attentions = attention.find(graph)
-    roles = assign(graph, attentions.inner)
-    fusion = _Fusion(graph, roles, machine, attentions)
+    roles = assign(graph, attentions.inner, attentions.inner.union(*attentions.clusters))
+    fusion = _Fusion(graph, roles, Fitter(graph, roles, machine, alone), attentions)
     fusion.run()
     fusion.join_together()
     again = shed(graph, roles, fusion.quotient.home, fusion.fitter.sources, recompute).again
     fusion.join_fellows(again)
     fusion.join_small()
     clusters = [fusion.quotient.members[c] for c in fusion.quotient.order()]
-    groups = build_groups(graph, roles, clusters, again)
-    bad = {n for g in groups if not _lowers(g) for n in g.outputs}
-    if bad:
-        clusters = [part for c in clusters for part in (_split(c, graph.index) if bad & set(c) else [c])]
-        groups = build_groups(graph, roles, clusters, again)
-    return Partition(graph, tuple(groups))
+    return build_groups(graph, roles, clusters, again)
 
 
 class _Fusion:
     """The greedy pass: state of the clusters so far."""
 
-    def __init__(self, graph: Graph, roles: Roles, machine: Machine, attentions: attention.Found) -> None:
+    def __init__(self, graph: Graph, roles: Roles, fitter: Fitter, attentions: attention.Found) -> None:
         self.graph, self.roles = graph, roles
         self.together = {n: cluster for cluster in attentions.clusters for n in cluster}
-        self.fitter = Fitter(graph, roles, machine)
+        self.fitter = fitter
         self.quotient = Quotient()
         self.fits: dict[int, Fit] = {}
         self.readers = self.fitter.readers
@@ -149,8 +157,10 @@ class _Fusion:
 
     def _merged(self, a: int, b: int) -> Fit | None:
         first, last = self.fits[a], self.fits[b]
+        if "own" in (first.kind, last.kind):
+            return None
         members = (self.quotient.members[a], self.quotient.members[b])
-        may_inline = first.kind == "point" and last.kind != "own" and self._only_reader(*members)
+        may_inline = first.kind == "point" and self._only_reader(*members)
         if may_inline and self._worth_inlining(first, *members):
             return self.fitter.inline(first, last, members[0])
         if len(members[1]) == 1 and not last.inlined and members[1][0].kind not in ANCHORS:
@@ -240,8 +250,3 @@ def _lowers(group: Group) -> bool:
     except LoweringError:
         return False
     return True
-
-
-def _split(members: Sequence[Node], index: dict[Node, int]) -> list[list[Node]]:
-    """A cluster whose loops were not found, as single nodes."""
-    return [[n] for n in sorted(members, key=index.__getitem__)]

@@ -38,16 +38,20 @@ class Roles:
         return node not in self.free and not is_leaf(node)
 
 
-def assign(graph: Graph, inner: AbstractSet[Node] = frozenset()) -> Roles:
-    """Decide the role of every node of a graph. `inner` values are free: their readers compute them."""
+def assign(
+    graph: Graph, inner: AbstractSet[Node] = frozenset(), copying: AbstractSet[Node] = frozenset()
+) -> Roles:
+    """Decide the role of every node of a graph.
+
+    `inner` values are free: their readers compute them. `copying` contractions need no operands in memory.
+    """
     roles = Roles(graph, free=set(inner))
     roles.stored.update(graph.outputs)
     for node in graph.nodes:
         if node.kind is Kind.SCAN:
             roles.stored.update(behind_identity(x) for x in node.inputs)
-        elif node.kind in ANCHORS or node.kind in OWN:
+        elif (node.kind in ANCHORS or node.kind in OWN) and node not in copying:
             roles.stored.update(_operand_base(x) for x in node.inputs)
-    roles.stored -= inner
     for node in graph.nodes:
         if node in inner:
             continue

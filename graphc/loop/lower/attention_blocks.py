@@ -242,7 +242,7 @@ class Blocks:
     @property
     def lanes(self) -> int:
         """Elements of a row that are worked on together."""
-        return 2 * self.vector
+        return 8 * self.vector
 
     @contextmanager
     def unless_hidden(

@@ -55,7 +55,8 @@ def scaled_dot_product_attention(
         if heads is not None:
             k, v = _repeat_heads(k, heads), _repeat_heads(v, heads)
         turned = ops.transpose(k, (*range(k.type.rank - 2), k.type.rank - 1, k.type.rank - 2))
-        scores = matmul_node(ops.mul(q, ops.like(q, factor)), turned)
+        scores = matmul_node(q, turned)
+        scores = ops.mul(scores, ops.like(scores, factor))
         scores = expand(scores, (*shape[: len(shape) - 2], *scores.shape[-2:]))
         hidden = ops.like(scores, -math.inf)
         if is_causal:
