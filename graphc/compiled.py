@@ -14,6 +14,7 @@ from graphc.ir.graph import Graph
 from graphc.program import Executable, Plan
 
 REUSED = 256 << 10  # outputs from this many bytes on are written over once nobody holds them any more
+SMALL = 64 << 10  # inputs of up to this many bytes are not let go of after a call
 UNHELD = 3  # references to such an array from `Program._output`: the table's, the variable's, the question's
 
 Explain = Callable[[Sequence[np.ndarray], int], Exception]
@@ -36,41 +37,37 @@ class Code:
         outputs = [(o, node.shape, node.dtype.numpy) for o, node in enumerate(graph.outputs)]
         self.fresh = tuple([output for output in outputs if output[0] not in self.donated])
         self.fresh_positions = tuple([o for o, _, _ in self.fresh])
-        self.bound: list[np.ndarray | None] = [None] * self.n_inputs
-        self.can_bind = hasattr(executable, "bind_input")
+        large = {i for i, node in enumerate(graph.inputs) if node.type.nbytes > SMALL}
+        self.transient = tuple([i for i in self.loose if i in large])
+        self.can_bind = hasattr(executable, "bind")
 
-    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
-        """Run on these arrays; the status word. Only one thread at a time is inside."""
+    def run(
+        self,
+        inputs: Sequence[np.ndarray],
+        outputs: Sequence[np.ndarray],
+        drop_inputs: Sequence[int],
+        drop_outputs: Sequence[int],
+    ) -> int:
+        """Run on these arrays; the status word. Only one thread at a time is inside.
+
+        Arrays stay bound for the next call, which is cheaper if it brings the same, except those in the
+        positions to drop.
+        """
         with self.lock:
+            executable = self.executable
             if not self.can_bind:
-                return self.executable(inputs, outputs)
-            return self._run_bound(inputs, outputs)
+                return executable(inputs, outputs)
+            try:
+                executable.bind(inputs, outputs)
+                return executable.run()
+            finally:
+                executable.release(drop_inputs, drop_outputs)
 
-    def _run_bound(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
-        """State stays bound from call to call; other arrays are let go of after the run."""
-        executable, bound = self.executable, self.bound
-        for i, o in self.state:
-            array = inputs[i]
-            if array is not bound[i]:
-                bound[i] = None
-                executable.bind_input(i, array)
-                executable.bind_output(o, array)
-                bound[i] = array
-        for i in self.loose:
-            executable.bind_input(i, inputs[i])
-        for o in self.fresh_positions:
-            executable.bind_output(o, outputs[o])
-        try:
-            return executable.run()
-        finally:
-            executable.release(self.loose, self.fresh_positions)
-
-    def forget_state(self) -> None:
-        """Let go of the state arrays of the last call."""
+    def forget_arrays(self) -> None:
+        """Let go of the arrays of the last call."""
         if self.can_bind:
             with self.lock:
-                self.bound = [None] * self.n_inputs
-                self.executable.release([i for i, _ in self.state], [o for _, o in self.state])
+                self.executable.release(range(self.n_inputs), range(self.n_outputs))
 
 
 class Program:
@@ -93,6 +90,7 @@ class Program:
         self.plan = plan
         self.origin = origin
         self._explain = explain
+        self._transient: Sequence[int] = code.transient
         self._called = False
         self._outputs: dict[int, np.ndarray] = {}
 
@@ -101,10 +99,14 @@ class Program:
         """Output position -> position of the input whose memory it takes."""
         return self.code.donated
 
+    def keep(self, inputs: Sequence[int]) -> None:
+        """Say that these inputs are state: mostly the same arrays from call to call, alive anyway."""
+        self._transient = [i for i in self._transient if i not in set(inputs)]
+
     def __call__(
         self, inputs: Sequence[np.ndarray], ready: Mapping[int, np.ndarray] | None = None
     ) -> list[np.ndarray]:
-        """Run. `ready` are arrays that the caller has for some of the outputs that are not donated."""
+        """Run. `ready` has arrays for some of the outputs that are not donated, which stay bound."""
         code = self.code
         if len(inputs) != code.n_inputs:
             raise ValueError(f"program takes {code.n_inputs} inputs (given {len(inputs)})")
@@ -116,7 +118,8 @@ class Program:
             outputs[o] = self._output(o, shape, dtype) if given is None else given
         self._called = True
         if code.executable is not None:
-            status = code.run(inputs, outputs)
+            drop = [o for o in code.fresh_positions if o not in ready] if ready else code.fresh_positions
+            status = code.run(inputs, outputs, self._transient, drop)
             if status:
                 raise self._explain(inputs, status)
         return outputs
@@ -134,4 +137,4 @@ class Program:
     def __del__(self) -> None:
         code = getattr(self, "code", None)
         if code is not None:
-            code.forget_state()
+            code.forget_arrays()

@@ -8,7 +8,8 @@ arrays (parameters, optimizer state) binds those once and pays only for what cha
     executable.bind_input(j, batch)      # each call, for the rest
     status = executable.run()
 
-Binding costs about 0.3 us, `run` about 1 us beside the kernels. An array once bound must keep its memory
+`bind` takes all arrays and binds those that have changed. Binding costs about 0.5 us, `run` about 1 us
+beside the kernels. An array once bound must keep its memory
 (NumPy arrays do, while somebody refers to them).
 """
 
@@ -81,6 +82,16 @@ class Executable:
             finally:
                 self._held = [None] * len(self._held)
                 self._missing = set(range(len(self._held)))
+
+    def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Bind all arrays. TypeError or ValueError for one that does not fit."""
+        held, first = self._held, self._n_inputs
+        for i, array in enumerate(inputs):
+            if held[i] is not array:
+                self.bind_input(i, array)
+        for at, array in enumerate(outputs, first):
+            if held[at] is not array:
+                self.bind_output(at - first, array)
 
     def bind_input(self, index: int, array: np.ndarray) -> None:
         """Read input `index` from `array` from now on. TypeError or ValueError if it does not fit."""

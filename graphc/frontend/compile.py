@@ -73,6 +73,8 @@ class Variant:
         self._plan(record)
         graph = graph_of(self.targets, self.inputs.nodes, self.inputs.names, trace.name)
         self.program = compile_graph(graph, self.donate, backend)
+        first = len(self.inputs.arguments)
+        self.program.keep(range(first, first + len(self.cells)))
         self.graph = graph
 
     def _plan(self, record: Record) -> None:

@@ -106,12 +106,13 @@ class Promised(Promise):
     Handing one out makes it an ordinary tensor, which the leaf keeps.
     """
 
-    __slots__ = ("__weakref__", "arrays", "events", "places")
+    __slots__ = ("arrays", "events", "given", "places")
 
     def __init__(self, events: Events) -> None:
         self.events: Events | None = events
         self.arrays: Sequence[np.ndarray] = ()
         self.places: dict[int, int] = {}
+        self.given = False  # somebody has one of the arrays
 
     def keep(self, arrays: Sequence[np.ndarray], places: dict[int, int]) -> None:
         """A program has run: `arrays[places[id(leaf)]]` is the gradient of a leaf."""
@@ -122,6 +123,7 @@ class Promised(Promise):
         if self.events is not None:
             self.events.build()
             return leaf.grad
+        self.given = True
         gradient = wrap_cell(Cell(leaf_node(self.arrays[self.places[id(leaf)]])))
         leaf._grad = gradient
         return gradient

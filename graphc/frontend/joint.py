@@ -25,8 +25,7 @@ from graphc.frontend.tensor import Tensor, from_array, operand, wrap_cell
 
 MANY = 4  # programs for one sequence of events, before the oldest is forgotten
 OWN = 3  # references to a leaf's node that do not mean it is used: the leaf's, a variable's, the question's
-UNHELD = 2  # references to a promise that no leaf holds: ours, and the question's
-LISTED = max(map(getrefcount, [object()]))  # references to what is in a list and nowhere else
+UNHELD = 3  # references to a promise that no leaf holds: ours, a variable's, and the question's
 
 
 class Joint:
@@ -48,6 +47,8 @@ class Joint:
         self.places = {key: i for i, key in enumerate(events.leaves)}
         self.arrays: list[np.ndarray] = []
         self.promise: Promised | None = None
+        self.numbers: list[float] = []
+        self.scalars: list[np.ndarray] = []
 
     def run(self, events: Events) -> bool:
         """Run for events that are closed. False, with nothing done, if the program does not fit."""
@@ -59,7 +60,7 @@ class Joint:
             arrays += variant.state()
         except Stale:
             return False
-        arrays += [np.array(getter(), np.float64) for getter in variant.inputs.dynamics]
+        arrays += self._numbers()
         try:
             values = variant.program(arrays, self._ready())
         except IndexError:  # a check failed, and nothing has changed: the events built will say so again
@@ -69,20 +70,24 @@ class Joint:
         for cell in variant.written:
             cell.version += 1
         _finish(events, iter(values))
-        self._promise(events.promise, [values[at] for at in self.outputs])
+        self.promise, self.arrays = events.promise, [values[at] for at in self.outputs]
+        self.promise.keep(self.arrays, self.places)
         return True
 
     def _ready(self) -> dict[int, np.ndarray] | None:
-        """The arrays of the last gradients, if nobody has got hold of them."""
-        if self.promise is None or getrefcount(self.promise) != UNHELD:
-            return None
-        if max(map(getrefcount, self.arrays), default=LISTED) > LISTED:
+        """The arrays of the last gradients, if nobody has got hold of one, or still can."""
+        promise = self.promise
+        if promise is None or promise.given or getrefcount(promise) != UNHELD:
             return None
         return dict(zip(self.outputs, self.arrays, strict=True))
 
-    def _promise(self, promise: Promised, arrays: list[np.ndarray]) -> None:
-        promise.keep(arrays, self.places)
-        self.promise, self.arrays = promise, arrays
+    def _numbers(self) -> list[np.ndarray]:
+        """Hyperparameters as arrays: the same ones as long as the numbers stay the same."""
+        numbers = [getter() for getter in self.variant.inputs.dynamics]
+        if numbers != self.numbers:
+            self.scalars = [np.array(number, np.float64) for number in numbers]
+            self.numbers = numbers
+        return self.scalars
 
 
 def _arrays(events: Events) -> list[np.ndarray]:

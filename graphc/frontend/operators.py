@@ -75,7 +75,7 @@ def _ne(self: Tensor, other: Any) -> Any:
 attach(
     __eq__=_eq,
     __ne__=_ne,
-    __hash__=lambda self: id(self),
+    __hash__=object.__hash__,  # `==` is elementwise, so tensors in sets and dicts are told apart by identity
     __neg__=lambda self: METHODS["neg"](self),
     __pos__=lambda self: self,
     __abs__=lambda self: METHODS["abs"](self),

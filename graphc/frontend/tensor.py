@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,9 +212,6 @@ class Tensor:
 
     retains_grad = property(lambda self: self._retains)
 
-    def __hash__(self) -> int:
-        return id(self)
-
 
 class Promise:
     """Stands in `_grad` for a gradient that nobody has looked at: `give(leaf)` puts it there."""
@@ -223,6 +220,17 @@ class Promise:
 
     def give(self, leaf: Tensor) -> Tensor | None:
         raise NotImplementedError
+
+
+def zero_grads(tensors: Iterable[Tensor], set_to_none: bool) -> None:
+    """Drop the gradients of leaves, or fill them with zeros."""
+    quick = set_to_none and MODE.trace is None
+    for tensor in tensors:
+        if quick:
+            if tensor._grad is not None:  # also one that has been promised, and now need not be given
+                tensor._grad = None
+        elif tensor.grad is not None:
+            tensor.grad = None if set_to_none else tensor.grad.detach().zero_()
 
 
 class _Retain:

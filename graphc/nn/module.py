@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from graphc.frontend import lazy, sites
 from graphc.frontend.modes import MODE
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tensor import Tensor, zero_grads
 from graphc.frontend.trace import members_changed
 from graphc.nn import hooks, tree
 from graphc.nn.convert import Conversion
@@ -294,13 +294,7 @@ class Module(tree.Traversal, StateDict, Conversion):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
-        for parameter in self.parameters():
-            if parameter.grad is None:
-                continue
-            if set_to_none:
-                parameter.grad = None
-            else:
-                parameter.grad = parameter.grad.detach().zero_()
+        zero_grads(self.parameters(), set_to_none)
 
     def apply(self: M, fn: Callable[[Module], Any]) -> M:
         """Call `fn` on every module below, then on this one; returns self."""

@@ -21,7 +21,7 @@ from graphc.frontend import joint, lazy, trace
 from graphc.frontend.cell import Steps
 from graphc.frontend.creation import full, zeros
 from graphc.frontend.modes import MODE, enable_grad, no_grad, set_grad_enabled
-from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result
+from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result, zero_grads
 from graphc.ir.types import float32
 from graphc.nn import hooks
 from graphc.nn.arith import Num, scalar
@@ -117,6 +117,7 @@ class Optimizer:
 
     # Options that older saved states lack, and what they were then.
     _since_saved: ClassVar[Group] = {}
+    _library: ClassVar[bool] = True  # the class is this package's, and has no step of its own
 
     _optimizer_step_pre_hooks: HookTable
     _optimizer_step_post_hooks: HookTable
@@ -148,6 +149,7 @@ class Optimizer:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         step = cls.__dict__.get("step")
+        cls._library = cls._library and step is None and cls.__module__.startswith(__package__)
         if callable(step) and not hasattr(step, "hooked"):
             cls.step = _with_hooks(step)  # type: ignore[method-assign]
 
@@ -186,9 +188,9 @@ class Optimizer:
 
     def _is_plain(self) -> bool:
         """Whether a step runs no Python code but this library's, and leaves no history."""
-        plain = type(self).step is Optimizer.step and type(self).__module__.startswith(__package__)
-        hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        return plain and not hooked and not any(g.get("differentiable") for g in self.param_groups)
+        if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or not self._library:
+            return False
+        return True not in [group.get("differentiable") for group in self.param_groups]
 
     def _step_group(self, index: int, group: Group) -> None:
         live = [p for p in group["params"] if p.grad is not None]
@@ -286,13 +288,7 @@ class Optimizer:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters (the default), or fill them with zeros."""
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if set_to_none:
-                    p.grad = None
-                else:
-                    p.grad = p.grad.detach().zero_()
+            zero_grads(group["params"], set_to_none)
 
     # -------------------------------------------------------------------- groups
 
