@@ -19,6 +19,7 @@ _MOST_TASKS = 1 << 30  # they are counted in 32 bits
 SERIAL_US = 2.0  # a call cheaper than this is not worth sharing
 SHARED_US = 30.0  # a call dearer than this is shared out in chunks
 ALONE_US = 15.0  # a program cheaper than this is not worth waking the team
+TURNED_US = 1.0  # tasks in loops that are dearer than this run in both directions
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class CallTable:
         tasks = np.array([call.tasks for call in calls], np.int64)[rows.call]
         self.tasks = int(tasks.sum())
         flags = np.array(call_flags(calls), np.int64)[rows.call]
+        flags[_turned(calls, rows, loops)] |= walker.BACKWARDS
         helped = (flags & walker.SERIAL) == 0
         self.claims = int(np.count_nonzero(helped))
         flags += (np.cumsum(helped) - helped) << walker.CLAIM_SHIFT
@@ -90,6 +92,16 @@ class CallTable:
         self.slots = _slots(calls, rows, args, first)
         cost = np.array([call.cost for call in calls])[rows.call].sum()
         self.parallel = self.claims > 0 and bool(cost > ALONE_US) and self.tasks < _MOST_TASKS
+
+
+def _turned(calls: Sequence[TableCall], rows: Rows, loops: Sequence[Loop]) -> np.ndarray:
+    """The rows whose tasks run backwards: every other trip of loops with dear calls."""
+    turned = np.zeros(len(rows.call), bool)
+    for number, loop in enumerate(loops):
+        for i in range(loop.start, loop.stop):
+            if calls[i].tasks > 1 and calls[i].cost > TURNED_US * calls[i].tasks:
+                turned |= (rows.call == i) & (rows.trips[:, number] % 2 == 1)
+    return turned
 
 
 def _slots(calls: Sequence[TableCall], rows: Rows, args: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -8,7 +8,9 @@ tasks it has in hand.
 
 Worker w of n owns tasks [T*w/n, T*(w+1)/n) of a call with T tasks. It claims its own first (in chunks if
 the call is shared, else in one piece), then what is left of the others'. Serial calls belong to worker 0
-alone, which publishes their completion only at the next parallel call.
+alone, which publishes their completion only at the next parallel call. The tasks of a backwards call are run
+from the last to the first: what a loop reads on every trip, if it does not fit the cache, is then met there
+in part, since the end of one trip is the beginning of the next.
 
 Memory shared with Python (words of 8 bytes)::
 
@@ -17,7 +19,8 @@ Memory shared with Python (words of 8 bytes)::
            9 claims of round 0   10 bytes from one round's claims to the next   11 tasks in all
            12 (written by the run) number of the round   13 parallel calls
     call   0 kernel  1 tasks  2 first slot (in slots)  3 number of args
-           4 flags: 1 serial, 2 shared, and from bit 8 on its number p among the parallel calls  5 need
+           4 flags: 1 serial, 2 shared, 4 backwards, and from bit 8 on its number p among the parallel calls
+           5 need
     slot   0 number of the base  1 bytes from it
     claims word w * parallel calls + p: how many of worker w's tasks of parallel call p are taken
 
@@ -37,7 +40,7 @@ JOB_WORDS = 14
 JOB_ROUND = 12
 CALL_WORDS = 6
 SLOT_WORDS = 2
-SERIAL, SHARED = 1, 2
+SERIAL, SHARED, BACKWARDS = 1, 2, 4
 CLAIM_SHIFT = 8
 
 LINE = 128
@@ -60,7 +63,7 @@ def team_bytes(rounds: int) -> int:
 def emit_walker(target: Target) -> str:
     """LLVM IR of the module with `graphc_run(job, team) -> status` and `graphc_worker(team, index)`."""
     triple = f'target triple = "{target.triple}"'
-    text = "\n".join((triple, emit_waiting(target), _CALL, _ALONE, _WALK, _CLAIM, _ENTRY))
+    text = "\n".join((triple, emit_waiting(target), _CALL, _TASKS, _ALONE, _WALK, _CLAIM, _ENTRY))
     offsets = {word: team_offset(word) for word in TEAM_WORDS}
     offsets |= {word: LINE * n for n, word in enumerate(ROUND_WORDS)}
     offsets |= {"first_round": team_bytes(0), "round_bytes": ROUND_BYTES}
@@ -102,6 +105,27 @@ done:
 }
 """
 
+_TASKS = """
+define internal void @run_tasks(
+    ptr %kernel, ptr %args, i64 %from, i64 %to, ptr %scratch, ptr %status, i64 %flags) alwaysinline nounwind {
+entry:
+  %bit = and i64 %flags, 4
+  %backwards = icmp ne i64 %bit, 0
+  br i1 %backwards, label %last, label %forwards
+forwards:
+  call void %kernel(ptr %args, i64 %from, i64 %to, ptr %scratch, ptr %status)
+  ret void
+last:
+  %end = phi i64 [ %to, %entry ], [ %t, %last ]
+  %t = sub i64 %end, 1
+  call void %kernel(ptr %args, i64 %t, i64 %end, ptr %scratch, ptr %status)
+  %more = icmp ugt i64 %t, %from
+  br i1 %more, label %last, label %done
+done:
+  ret void
+}
+"""
+
 # One thread: no atomics, no claims.
 _ALONE = """
 define internal i64 @walk_alone(ptr %job) nounwind {
@@ -135,7 +159,9 @@ work:
   %tasks = load i64, ptr %tasks.at
   call void @resolve(ptr %args, ptr %job, ptr %call)
   %kernel = load ptr, ptr %call
-  call void %kernel(ptr %args, i64 0, i64 %tasks, ptr %scratch, ptr %status)
+  %flags.at = getelementptr i64, ptr %call, i64 4
+  %flags = load i64, ptr %flags.at
+  call void @run_tasks(ptr %kernel, ptr %args, i64 0, i64 %tasks, ptr %scratch, ptr %status, i64 %flags)
   %i1 = add i64 %i, 1
   br label %head
 done:
@@ -242,7 +268,7 @@ own:
   call void @resolve(ptr %args, ptr %job, ptr %call)
   %kernel = load ptr, ptr %call
   %word = call ptr @status_word(ptr %round, i64 %i)
-  call void %kernel(ptr %args, i64 0, i64 %tasks, ptr %scratch, ptr %word)
+  call void @run_tasks(ptr %kernel, ptr %args, i64 0, i64 %tasks, ptr %scratch, ptr %word, i64 %flags)
   %count = trunc i64 %tasks to i32
   %before = load i32, ptr %pending
   %after = add i32 %before, %count
@@ -289,6 +315,8 @@ entry:
   %shared.bit = and i64 %flags, 2
   %shared = icmp ne i64 %shared.bit, 0
   %p = lshr i64 %flags, 8
+  %back.bit = and i64 %flags, 4
+  %backwards = icmp ne i64 %back.bit, 0
   %shift = select i1 %shared, i64 3, i64 0
   br label %owner
 owner:
@@ -323,10 +351,15 @@ addresses:
   call void @resolve(ptr %args, ptr %job, ptr %call)
   br label %run
 run:
-  %b = add i64 %from, %got
-  %e.wide = add i64 %b, %chunk
-  %e = call i64 @llvm.umin.i64(i64 %e.wide, i64 %to)
-  call void %kernel(ptr %args, i64 %b, i64 %e, ptr %scratch, ptr %status)
+  %got.next = add i64 %got, %chunk
+  %got.end = call i64 @llvm.umin.i64(i64 %got.next, i64 %size)
+  %b.forwards = add i64 %from, %got
+  %e.forwards = add i64 %from, %got.end
+  %b.backwards = sub i64 %to, %got.end
+  %e.backwards = sub i64 %to, %got
+  %b = select i1 %backwards, i64 %b.backwards, i64 %b.forwards
+  %e = select i1 %backwards, i64 %e.backwards, i64 %e.forwards
+  call void @run_tasks(ptr %kernel, ptr %args, i64 %b, i64 %e, ptr %scratch, ptr %status, i64 %flags)
   %ran = sub i64 %e, %b
   %ran.word = trunc i64 %ran to i32
   %before = load i32, ptr %pending

@@ -11,7 +11,8 @@ from graphc.backends.llvm import Backend, walker
 from graphc.backends.llvm.image import _spot_in, _spot_out
 from graphc.backends.llvm.rows import Address, locate, write_out
 from graphc.backends.llvm.table import CallTable, TableCall
-from graphc.ir.types import TensorType, float32
+from graphc.ir.types import TensorType, float32, int64
+from graphc.loop.ir import Accumulate, Buffer, Const, For, Kernel, Var, index_const, load
 from graphc.program import Call, Loop, Plan, Slot, Turn
 
 
@@ -114,3 +115,44 @@ def test_profile_adds_up_trips() -> None:
     ((_, single),) = once.profile(3)
     assert name == "affine"
     assert loop > 10 * single
+
+
+def test_dear_tasks_run_backwards_on_every_other_trip() -> None:
+    """So that a trip begins with what the one before has left in the cache."""
+    args = (Address(0, 0),)
+    dear, cheap = TableCall(0, 4, args, True, 100.0), TableCall(1, 4, args, True, 3.0)
+    single = TableCall(2, 1, args, True, 100.0)
+    table = table_of([dear, dear, cheap, single, dear], [Loop(1, 4, 3)])
+    backwards = [bool(flags & walker.BACKWARDS) for flags in table.rows[:, 4].tolist()]
+    assert backwards == [False, *[False] * 3, *[True, False, False], *[False] * 3, False]
+
+
+def order_kernel() -> Kernel:
+    """The value of every task is the sum of all values before it, and one: it depends on the order."""
+    x = Buffer("x", float32, (4,))
+    task, i = Var(int64, "t", 4), Var(int64, "i", 4)
+    add = Accumulate(x, (task,), "add", load(x, (i,)))
+    body = (Accumulate(x, (task,), "add", Const(float32, 1.0)), For(i, index_const(4), (add,)))
+    return Kernel("order", (x,), task, 4, body, 1e9, 1e9)
+
+
+def test_backwards_calls_run_their_last_task_first() -> None:
+    kind = TensorType((4,), float32)
+    call = Call(0, (Slot("output", 0),))
+    executable = Backend().compile(
+        None, Plan((order_kernel(),), (call,), (), (kind,), loops=(Loop(0, 1, 2),))
+    )
+    before = threads.get_num_threads()
+    try:
+        threads.set_num_threads(1)
+        out = np.zeros(4, np.float32)
+        assert executable([], [out]) == 0
+    finally:
+        threads.set_num_threads(before)
+    expected = np.zeros(4, np.float32)
+    for tasks in ((0, 1, 2, 3), (3, 2, 1, 0)):
+        for task in tasks:
+            expected[task] += 1
+            for i in range(4):
+                expected[task] += expected[i]
+    np.testing.assert_array_equal(out, expected)
