@@ -93,3 +93,32 @@ def test_resnet_names_missing_files(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "data_batch_1.bin" in done.stderr
+
+
+def test_tagger_learns_its_sentences(tmp_path: Path) -> None:
+    options = ("--plot", tmp_path / "loss.png")
+    outputs = [run("lstm_tagger.py", *options, *m) for m in ((), ("--compile",))]
+    losses = [figure(o, "final training loss") for o in outputs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    for output in outputs:
+        assert figure(output, "training accuracy") == 1
+        assert figure(output, "held-out accuracy") > 0.9
+    assert "cat: noun  slowly: adverb  watches: verb" in outputs[0]
+    assert (tmp_path / "loss.png").stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_sequence_gru_forecasts(tmp_path: Path) -> None:
+    output = run("sequence_gru.py", "--compile", "--plot", tmp_path / "forecast.png")
+    assert figure(output, "unexplained part") < 0.01
+    assert figure(output, "error of the forecast") < 0.25 * figure(output, "linear regression")
+    assert (tmp_path / "forecast.png").stat().st_size > 10_000
+
+
+def test_sequence_gru_is_the_same_lazily_and_compiled() -> None:
+    short = ("--steps", 30, "--count", 3000)
+    outputs = [run("sequence_gru.py", *short, *m) for m in ((), ("--compile",))]
+    for name in ("unexplained part", "error of the forecast"):
+        lazy, compiled = (figure(o, name) for o in outputs)
+        assert lazy == pytest.approx(compiled, rel=2e-2)
+    assert figure(outputs[0], "unexplained part") < 0.9
