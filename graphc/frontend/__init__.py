@@ -1,10 +1,12 @@
 """The PyTorch-shaped front end: tensors, tracing, compilation. It builds nodes and knows no kernels."""
 
 from graphc.frontend import (  # each enters its operations
+    binary,
     comparison,
     convert,
     counting,
     creation,
+    diagonal,
     elementwise,
     gather,
     indexing,
@@ -13,19 +15,26 @@ from graphc.frontend import (  # each enters its operations
     methods,
     operators,
     printing,
+    product,
     random,
     reduce,
+    scatter,
+    scatter_reduce,
+    search,
     shape,
     slicing,
     sorting,
+    statistic,
     unary,
 )
 
 __all__ = [
+    "binary",
     "comparison",
     "convert",
     "counting",
     "creation",
+    "diagonal",
     "elementwise",
     "gather",
     "indexing",
@@ -34,11 +43,16 @@ __all__ = [
     "methods",
     "operators",
     "printing",
+    "product",
     "random",
     "reduce",
+    "scatter",
+    "scatter_reduce",
+    "search",
     "shape",
     "slicing",
     "sorting",
+    "statistic",
     "unary",
 ]
 

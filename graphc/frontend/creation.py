@@ -168,9 +168,9 @@ def from_dlpack(source: Any) -> Tensor:
 
 
 @placed
-def scalar_tensor(value: Any, *, dtype: DType | None = None) -> Tensor:
-    """A 0-d tensor, of the default float dtype unless told otherwise."""
-    return tensor(value, dtype=dtype or get_default_dtype())
+def scalar_tensor(value: Any, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """A 0-d tensor of the default float dtype (or `dtype`)."""
+    return tensor(value, dtype=dtype or get_default_dtype(), requires_grad=requires_grad)
 
 
 # --------------------------------------------------------------------- filled
@@ -268,27 +268,21 @@ def full_like(
 
 @method("new_zeros", function=False)
 @placed
-def new_zeros(
-    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False
-) -> Tensor:
+def new_zeros(self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """Zeros of this dtype."""
     return zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
 
 
 @method("new_ones", function=False)
 @placed
-def new_ones(
-    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False
-) -> Tensor:
+def new_ones(self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """Ones of this dtype."""
     return ones(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
 
 
 @method("new_empty", function=False)
 @placed
-def new_empty(
-    self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False
-) -> Tensor:
+def new_empty(self: Tensor, *size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """Zeros of this dtype."""
     return zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
 
@@ -317,9 +311,7 @@ def new_tensor(self: Tensor, data: Any, dtype: DType | None = None, requires_gra
 
 
 @placed
-def arange(
-    *args: Any, dtype: DType | None = None, requires_grad: bool = False, **named: Any
-) -> Tensor:
+def arange(*args: Any, dtype: DType | None = None, requires_grad: bool = False, **named: Any) -> Tensor:
     """start, start + step, ... below `end` (arange(end), arange(start, end), arange(start, end, step))."""
     values = list(args)
     if "end" in named:

@@ -287,45 +287,6 @@ def _skip_nan(a: Node, b: Node, build: Build) -> Node:
     return ops.select(ops.isnan(a), b, ops.select(ops.isnan(b), a, build(a, b)))
 
 
-@method("atan2", "arctan2", inplace=True)
-def atan2(input: Tensor, other: Tensor) -> Tensor:
-    """The angle of the point (other, input)."""
-    return binary("Atan2Backward0", ops.atan2, input, other, floating=True)
-
-
-@method(inplace=True)
-def hypot(input: Tensor, other: Tensor) -> Tensor:
-    """sqrt(input**2 + other**2)."""
-    return binary(
-        "HypotBackward0", lambda a, b: ops.sqrt(ops.add(ops.mul(a, a), ops.mul(b, b))), input, other
-    )
-
-
-@method()
-def logaddexp(input: Tensor, other: Tensor) -> Tensor:
-    """log(exp(input) + exp(other)), computed stably."""
-
-    def build(a: Node, b: Node) -> Node:
-        top = ops.stop_gradient(ops.maximum(a, b))
-        top = ops.select(ops.isinf(top), ops.zeros(top.type), top)
-        return ops.add(top, ops.log(ops.add(ops.exp(ops.sub(a, top)), ops.exp(ops.sub(b, top)))))
-
-    return binary("LogaddexpBackward0", build, input, other, floating=True)
-
-
-@method(inplace=True)
-def xlogy(input: Operand, other: Operand) -> Tensor:
-    """input * log(other), 0 where input is 0."""
-
-    def build(a: Node, b: Node) -> Node:
-        zero = ops.zeros(a.type)
-        plain = ops.bit_or(ops.bit_and(ops.gt(b, zero), ops.isfinite(b)), ops.isnan(b))
-        off = ops.bit_and(ops.eq(a, zero), ops.logical_not(plain))
-        return ops.select(off, zero, ops.mul(a, ops.log(ops.select(off, ops.ones(b.type), b))))
-
-    return binary("XlogyBackward0", build, need(input, "xlogy"), need(other, "xlogy"), floating=True)
-
-
 @method(inplace=True)
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
     """input + weight * (end - input)."""

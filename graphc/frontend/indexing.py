@@ -369,7 +369,12 @@ def index_put(x: Tensor, index: dict[int, Tensor], source: Tensor, accumulate: b
                 v = ops.transpose(v, tuple(order.index(d) for d in range(len(order))))
             total = math.prod(g.shape)
             v = reshape_node(v, (total, *rest))
-            added = ops.scatter_add(_front(n, g.dims), ops.reshape(i, (total,)), v, 0)
+            front = _front(n, g.dims)
+            if own.dtype is bool_:  # the sum of bools is whether any is true
+                front, v = cast(front, int64), cast(v, int64)
+            added = ops.scatter_add(front, ops.reshape(i, (total,)), v, 0)
+            if own.dtype is bool_:
+                added = ops.ne(added, ops.zeros(added.type))
             return _unfront(added, g.dims, own.shape)
 
         return apply("IndexPutBackward0", add, x, g.linear, source)

@@ -193,7 +193,9 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
 @method(inplace=True)
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * the sum over the batch of batch1 @ batch2."""
-    return _plus_product("AddbmmBackward0", input, batch1, batch2, lambda a, b: bmm(a, b).sum(0), beta, alpha)
+    return _plus_product(
+        "AddbmmBackward0", input, batch1, batch2, lambda a, b: bmm(a, b).sum(0, dtype=a.dtype), beta, alpha
+    )
 
 
 @method(inplace=True)
@@ -208,6 +210,8 @@ def _plus_product(
     found = product(a, b)
     if not found.dtype.is_float:
         alpha, beta = int(alpha), int(beta)
+    if found.dtype is bool_:
+        alpha, beta = bool(alpha), bool(beta)
     if alpha != 1:
         found = mul(found, alpha)
     if beta == 0:
@@ -245,7 +249,11 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
             for side, t in zip(dims, (a, b), strict=True)
         )
     for i, j in zip(left, right, strict=True):
-        if a.shape[i] != b.shape[j]:
+        if a.shape[i] != b.shape[j] and 1 in (a.shape[i], b.shape[j]):  # PyTorch broadcasts these
+            a, b = (
+                t.sum(d, keepdim=True, dtype=t.dtype) if t.shape[d] != 1 else t for t, d in ((a, i), (b, j))
+            )
+        elif a.shape[i] != b.shape[j]:
             raise fail(
                 RuntimeError,
                 f"contracted dimensions need to match, "

@@ -222,18 +222,14 @@ def randint(
 
 @method(only_function=True)
 @placed
-def rand_like(
-    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False
-) -> Tensor:
+def rand_like(input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """Uniform numbers with the shape and dtype of `input`."""
     return rand(tuple(input.shape), dtype=dtype or input.dtype, requires_grad=requires_grad)
 
 
 @method(only_function=True)
 @placed
-def randn_like(
-    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False
-) -> Tensor:
+def randn_like(input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """Standard normal numbers with the shape and dtype of `input`."""
     return randn(tuple(input.shape), dtype=dtype or input.dtype, requires_grad=requires_grad)
 

@@ -271,7 +271,7 @@ for _name, _view in {
     "squeeze": squeeze,
     "unsqueeze": unsqueeze,
 }.items():
-    _in_place(_view, _name)
+    _in_place(_view, _name)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------ broadcasts

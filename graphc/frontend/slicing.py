@@ -72,6 +72,74 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     return tuple(pieces)
 
 
+@method("split_with_sizes")
+def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces of given sizes, as views."""
+    return split(input, list(split_sizes), dim)
+
+
+def _split_at(name: str, input: Tensor, sections: int | Sequence[int], axis: int, least: int) -> Any:
+    if input.ndim < least:
+        raise fail(
+            RuntimeError,
+            f"torch.{name} requires a tensor with at least {least} dimension{'s' * (least > 1)}, but got a "
+            f"tensor with {input.ndim} dimensions!",
+        )
+    if isinstance(sections, int) and (sections <= 0 or input.shape[axis] % sections):
+        raise fail(
+            RuntimeError,
+            f"torch.{name} attempted to split along dimension {axis}, but the size of the dimension "
+            f"{input.shape[axis]} is not divisible by the split_size {sections}!",
+        )
+    return tensor_split(input, sections, axis)
+
+
+@method()
+def hsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+    """Pieces by columns (of a vector: by elements), equal or cut at given indices."""
+    return _split_at("hsplit", input, indices_or_sections, 0 if input.ndim == 1 else 1, 1)
+
+
+@method()
+def vsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+    """Pieces by rows, equal or cut at given indices."""
+    return _split_at("vsplit", input, indices_or_sections, 0, 2)
+
+
+@method()
+def dsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+    """Pieces along the third dim, equal or cut at given indices."""
+    return _split_at("dsplit", input, indices_or_sections, 2, 3)
+
+
+@method(function=False)
+def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """All slices of length `size` along a dim, `step` apart: their number there, their elements last."""
+    if self.ndim == 0:
+        return unfold(reshape(self, (1,)), 0, size, step)[0]
+    axis = normal_axis(dimension, self.ndim)
+    extent = self.shape[axis]
+    if not 0 <= size <= extent:
+        raise fail(
+            RuntimeError, f"maximum size for tensor at dimension {axis} is {extent} but size is {size}"
+        )
+    if step <= 0:
+        raise fail(RuntimeError, f"step is {step} but must be > 0")
+    rest = [d for d in range(self.ndim) if d != axis]
+    count = (extent - size) // step + 1
+
+    def build(n: Node) -> Node:
+        if size == 0:
+            return ops.full(
+                (*[n.shape[d] if d != axis else count for d in range(n.type.rank)], 0), 0, n.dtype
+            )
+        wide = ops.window(ops.transpose(n, (*rest, axis)), (size,), (step,), (0,), (0,), (1,), 0)
+        places = [*rest, axis]
+        return ops.transpose(wide, (*[places.index(d) for d in range(n.type.rank)], n.type.rank))
+
+    return apply("UnfoldBackward0", build, self)
+
+
 @method()
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of equal size (the last may be smaller), as views."""

@@ -1,4 +1,4 @@
-"""Order: sort, argsort, topk, kthvalue, median, quantiles, and running extrema.
+"""Order: sort, argsort, topk, kthvalue, and running extrema.
 
 The order is found first, as an index; values are gathered by it, so gradients flow. Outside traces
 NumPy sorts the computed values. Inside a trace there is no sorting primitive: each element's rank is
@@ -13,12 +13,10 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.joining import stack
 from graphc.frontend.lazy import value
 from graphc.frontend.methods import method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast, normal_axis, number
-from graphc.frontend.shape import ravel, reshape
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.node import Node
 from graphc.ir.types import bool_, int64
@@ -33,7 +31,7 @@ class Sorted(NamedTuple):
     indices: Tensor
 
 
-def _pairs(n: Node, axis: int) -> tuple[Node, Node]:
+def pairs(n: Node, axis: int) -> tuple[Node, Node]:
     """Every element against every other along `axis`: (the one, constant along axis + 1; the other)."""
     shape = (*n.shape[: axis + 1], n.shape[axis], *n.shape[axis + 1 :])
     one = ops.broadcast(n, shape, tuple(d if d <= axis else d + 1 for d in range(n.type.rank)))
@@ -43,7 +41,7 @@ def _pairs(n: Node, axis: int) -> tuple[Node, Node]:
 
 def _rank_node(n: Node, axis: int, descending: bool) -> Node:
     """How many elements come before each one, in a stable order with NaN as the largest."""
-    one, other = _pairs(n, axis)
+    one, other = pairs(n, axis)
     before = ops.lt(one, other) if descending else ops.lt(other, one)
     equal = ops.eq(one, other)
     if n.dtype.is_float:
@@ -58,7 +56,7 @@ def _rank_node(n: Node, axis: int, descending: bool) -> Node:
 
 def _invert(rank: Node, axis: int) -> Node:
     """The position whose rank is i, for each i along `axis`."""
-    _, ranks = _pairs(rank, axis)
+    _, ranks = pairs(rank, axis)
     shape = ranks.shape
     here = ops.eq(ranks, ops.iota(shape, axis))
     return ops.reduce_sum(ops.select(here, ops.iota(shape, axis + 1), number(0, int64, shape)), (axis + 1,))
@@ -89,7 +87,8 @@ def order(input: Tensor, axis: int, descending: bool) -> Tensor:
     return apply("", build, input)
 
 
-def _gathered(label: str, input: Tensor, indices: Tensor, axis: int) -> Tensor:
+def gathered(label: str, input: Tensor, indices: Tensor, axis: int) -> Tensor:
+    """The elements at `indices` along `axis`, with history named `label`."""
     return apply(label, lambda n, i: ops.take_along(n, i, axis), input, indices)
 
 
@@ -100,7 +99,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
         return Sorted(apply("SortBackward0", lambda n: n, input), from_array(np.zeros((), np.int64)))
     axis = normal_axis(dim, input.ndim)
     indices = order(input, axis, descending)
-    return Sorted(_gathered("SortBackward0", input, indices, axis), indices)
+    return Sorted(gathered("SortBackward0", input, indices, axis), indices)
 
 
 @method()
@@ -126,7 +125,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
             RuntimeError, f"selected index k out of range: k={k} along dim {axis} of {describe(input)}"
         )
     indices = order(input, axis, largest).narrow(axis, 0, k)
-    return Sorted(_gathered("TopkBackward0", input, indices, axis), indices)
+    return Sorted(gathered("TopkBackward0", input, indices, axis), indices)
 
 
 @method()
@@ -137,77 +136,13 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sor
     axis = normal_axis(dim, input.ndim)
     if not 1 <= k <= input.shape[axis]:
         raise fail(RuntimeError, f"kthvalue(): selected number k out of range for dimension {axis}: k={k}")
-    return _pick(input, order(input, axis, False).narrow(axis, k - 1, 1), axis, keepdim, "KthvalueBackward0")
+    return pick(input, order(input, axis, False).narrow(axis, k - 1, 1), axis, keepdim, "KthvalueBackward0")
 
 
-def _pick(input: Tensor, indices: Tensor, axis: int, keepdim: bool, label: str) -> Sorted:
-    values = _gathered(label, input, indices, axis)
+def pick(input: Tensor, indices: Tensor, axis: int, keepdim: bool, label: str) -> Sorted:
+    """The elements at `indices` (of extent 1 along `axis`), with or without that dim."""
+    values = gathered(label, input, indices, axis)
     return Sorted(values, indices) if keepdim else Sorted(values.squeeze(axis), indices.squeeze(axis))
-
-
-@method()
-def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Sorted:
-    """The lower median: of all elements, or (values, positions) along `dim`. NaN wins."""
-    if dim is None:
-        flat = ravel(input)
-        return _median(flat, 0, False).values
-    if input.ndim == 0:
-        return sort(input)
-    return _median(input, normal_axis(dim, input.ndim), keepdim)
-
-
-def _median(input: Tensor, axis: int, keepdim: bool) -> Sorted:
-    if input.shape[axis] == 0:
-        raise fail(IndexError, f"median(): Expected reduction dim {axis} to have non-zero size")
-    ordered = order(input, axis, False)
-    middle = (input.shape[axis] - 1) // 2
-    found = ordered.narrow(axis, middle, 1)
-    if input.dtype.is_float:
-        last = ordered.narrow(axis, input.shape[axis] - 1, 1)
-        has_nan = _gathered("", input.detach(), last, axis).isnan()
-        found = apply("", ops.select, has_nan, last, found)
-    return _pick(input, found, axis, keepdim, "MedianBackward1")
-
-
-@method()
-def quantile(
-    input: Tensor,
-    q: float | Tensor,
-    dim: int | None = None,
-    keepdim: bool = False,
-    *,
-    interpolation: str = "linear",
-) -> Tensor:
-    """Quantiles: `q` in [0, 1], a number or a vector whose values are read (then the first dim is q's)."""
-    if isinstance(q, Tensor):
-        found = [quantile(input, v, dim, keepdim, interpolation=interpolation) for v in ravel(q).tolist()]
-        return stack(found) if q.ndim else found[0]
-    if not 0 <= q <= 1:
-        raise fail(RuntimeError, f"quantile() q values must be in the range [0, 1], got {q}")
-    if interpolation not in ("linear", "lower", "higher", "midpoint", "nearest"):
-        raise fail(
-            RuntimeError,
-            "quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, but got "
-            f"{interpolation}",
-        )
-    rank = input.ndim
-    whole = dim is None or rank == 0
-    source, axis = (ravel(input), 0) if whole else (input, normal_axis(dim or 0, rank))
-    values = sort(source, axis).values
-    place = q * (source.shape[axis] - 1)
-    low = int(place)
-    high = min(low + (place > low), source.shape[axis] - 1)
-    weight = {
-        "linear": place - low,
-        "lower": 0.0,
-        "higher": 1.0,
-        "midpoint": 0.5,
-        "nearest": round(place) - low,
-    }
-    found = values.narrow(axis, low, 1).lerp(values.narrow(axis, high, 1), float(weight[interpolation]))
-    if whole:
-        return reshape(found, (1,) * rank if keepdim else ())
-    return found if keepdim else found.squeeze(axis)
 
 
 def _running(input: Tensor, dim: int, largest: bool) -> Sorted:
@@ -218,13 +153,19 @@ def _running(input: Tensor, dim: int, largest: bool) -> Sorted:
 
     def positions(n: Node) -> Node:
         n = cast(n, int64) if n.dtype is bool_ else n
-        _, source = _pairs(n, axis)
+        _, source = pairs(n, axis)
         shape = source.shape
         seen = ops.le(ops.iota(shape, axis + 1), ops.iota(shape, axis))
         reduce = ops.reduce_max if largest else ops.reduce_min
-        low = float("-inf") if n.dtype.is_float else -(2**62)
-        best = reduce(ops.select(seen, source, number(low if largest else -low, n.dtype, shape)), (axis + 1,))
-        wide, _ = _pairs(best, axis)
+        limits = (
+            (-np.inf, np.inf)
+            if n.dtype.is_float
+            else (np.iinfo(n.dtype.numpy).min, np.iinfo(n.dtype.numpy).max)
+        )
+        best = reduce(
+            ops.select(seen, source, number(limits[0 if largest else 1], n.dtype, shape)), (axis + 1,)
+        )
+        wide, _ = pairs(best, axis)
         hit = ops.eq(source, wide)
         if n.dtype.is_float:
             hit = ops.bit_or(hit, ops.bit_and(ops.isnan(source), ops.isnan(wide)))
@@ -233,7 +174,7 @@ def _running(input: Tensor, dim: int, largest: bool) -> Sorted:
 
     indices = apply("", positions, input)
     label = "CummaxBackward0" if largest else "CumminBackward0"
-    return Sorted(_gathered(label, input, indices, axis), indices)
+    return Sorted(gathered(label, input, indices, axis), indices)
 
 
 @method()
@@ -256,13 +197,13 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     axis = normal_axis(dim, input.ndim)
 
     def build(n: Node) -> Node:
-        _, source = _pairs(n, axis)
+        _, source = pairs(n, axis)
         shape = source.shape
         seen = ops.le(ops.iota(shape, axis + 1), ops.iota(shape, axis))
         hidden = ops.select(seen, source, number(float("-inf"), n.dtype, shape))
         top = ops.stop_gradient(ops.reduce_max(hidden, (axis + 1,)))
         top = ops.select(ops.isinf(top), number(0, n.dtype, top.shape), top)
-        wide, _ = _pairs(top, axis)
+        wide, _ = pairs(top, axis)
         return ops.add(top, ops.log(ops.reduce_sum(ops.exp(ops.sub(hidden, wide)), (axis + 1,))))
 
     return apply("LogcumsumexpBackward0", build, input)

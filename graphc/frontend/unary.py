@@ -228,6 +228,14 @@ def _test(name: str, build: Unary, otherwise: bool, doc: str) -> None:
 _test("isnan", ops.isnan, False, "NaN")
 _test("isinf", ops.isinf, False, "infinite")
 _test("isfinite", ops.isfinite, True, "finite")
+_test("isposinf", lambda n: ops.eq(n, ops.like(n, math.inf)), False, "positive infinity")
+_test("isneginf", lambda n: ops.eq(n, ops.like(n, -math.inf)), False, "negative infinity")
+
+
+@method()
+def isreal(input: Tensor) -> Tensor:
+    """True everywhere: there are no complex numbers."""
+    return apply("", lambda n: ops.full(n.shape, True, bool_), input)
 
 
 @method()

@@ -91,6 +91,8 @@ def operation(name: str, flags: str) -> Operation:
         None if info.inplace_variant is None or name in SPECIAL else _variant(info.inplace_variant),
         random="random" in flags,
         lazy="lazy" in flags,
+        ties=("ties2" in flags) + ("ties" in flags),
+        loose="loose" in flags,
     )
 
 

@@ -22,6 +22,9 @@ class Operation:
     function   the graphc function of `op.op`; method and in-place forms belong to it where torch has them
     random     values are drawn: only shapes and dtypes are compared
     lazy       data-dependent shapes or Python values: works outside traces only
+    ties       which of equal elements an index names is not defined: what it names is compared. (1: `dim` is
+               the first number among the arguments; 2: the second)
+    loose      the operation magnifies rounding: only about three digits are compared
     """
 
     name: str
@@ -30,6 +33,8 @@ class Operation:
     inplace: Call | None = None
     random: bool = False
     lazy: bool = False
+    ties: int = 0
+    loose: bool = False
 
 
 @dataclass
@@ -100,7 +105,9 @@ def _gradients(expected: Any, inputs: Any) -> tuple[list[Any] | None, list[Any]]
         found = torch.autograd.grad(outs, wrt, cotangents, allow_unused=True)
     except (RuntimeError, NotImplementedError):
         return None, []
-    return [torch.zeros_like(t) if g is None else g for g, t in zip(found, wrt, strict=True)], cotangents
+    return [
+        torch.zeros_like(t) if g is None else g.clone() for g, t in zip(found, wrt, strict=True)
+    ], cotangents
 
 
 # ------------------------------------------------------------------ graphc's side
@@ -151,19 +158,59 @@ def uses_method(case: Case) -> bool:
     return bool(case.args) and isinstance(case.args[0], torch.Tensor)
 
 
-def check(run: Callable[[Call, Case], tuple[Any, list[Any]]], function: Call, case: Case, exact: bool) -> str:
+def check(way: Call, function: Call, op: Operation, case: Case) -> str:
     """How graphc's result of one case differs from torch's; empty if it does not."""
     try:
-        out, grads = run(function, case)
-        found = difference(out, case.expected, exact)
-        if found is None and case.grads is not None and exact:
-            found = difference(grads, case.grads)
-            found = found and f"gradient {found}"
+        out, grads = way(function, case)
+        return compare(op, case, out, grads) or ""
     except Outside:
         raise
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"
-    return found or ""
+
+
+def compare(op: Operation, case: Case, out: Any, grads: list[Any]) -> str | None:
+    """How values and gradients differ from torch's."""
+    if op.random:
+        return difference(out, case.expected, exact=False)
+    expected = case.expected
+    if op.ties:
+        out, expected = _named(op, out, case), _named(op, expected, case)
+    found = difference(out, expected, loose=op.loose)
+    if found is None and case.grads is not None:
+        found = difference(grads, case.grads, loose=op.loose)
+        found = found and f"gradient {found}"
+    return found
+
+
+def _named(op: Operation, out: Any, case: Case) -> Any:
+    """Indices replaced by the elements of the first argument that they name along `dim`."""
+    values = case.args[0].detach()
+    values = values if isinstance(outs(out)[0], torch.Tensor) else to_graphc(values)
+    if values.ndim == 0:
+        return out
+    dim = case.kwargs.get("dim", _dim_of(case, op.ties - 1))
+    named = []
+    for part in outs(out):
+        whole = part.dtype in (torch.int64, graphc.int64) and (
+            part is not outs(out)[0] or len(outs(out)) == 1
+        )
+        if whole:
+            wide = part if part.ndim == values.ndim else part.unsqueeze(dim)
+            part = values.gather(dim, wide)
+        named.append(part)
+    return named
+
+
+def outs(out: Any) -> list[Any]:
+    """A result as a list."""
+    return list(out) if isinstance(out, (list, tuple)) else [out]
+
+
+def _dim_of(case: Case, at: int) -> int:
+    """The `dim` of sort, argsort, topk, kthvalue or mode, wherever it stands among the arguments."""
+    numbers = [a for a in case.args[1:] if isinstance(a, int) and not isinstance(a, bool)]
+    return numbers[at] if len(numbers) > at else -1
 
 
 def outside(case: Case) -> bool:

@@ -16,23 +16,22 @@ NATIVE = 2  # samples of an op and a dtype that run natively, beside all those t
 
 def thoroughly(op: Operation, case: Case) -> Iterator[tuple[str, str]]:
     """(check, how it differs) for all ways of computing one case; the rest is skipped if the first fails."""
-    exact = not op.random
-    first = check(call, op.function, case, exact)
+    first = check(call, op.function, op, case)
     yield "lazy", first
     if first:
         return
-    found = check(call_compiled, op.function, case, exact)
+    found = check(call_compiled, op.function, op, case)
     yield "compiled", "" if op.lazy and found.startswith("TracerError") else found
     if op.method is not None and uses_method(case):
-        yield "method", check(call, op.method, case, exact)
+        yield "method", check(call, op.method, op, case)
     if op.inplace is not None and case.inplace is not None:
-        yield "inplace", check(call_inplace, op.inplace, case.inplace, exact)
+        yield "inplace", check(call_inplace, op.inplace, op, case.inplace)
 
 
 def natively(op: Operation, case: Case) -> Iterator[tuple[str, str]]:
     """One check in native code: every second case is compiled as a function."""
     way = call if case.index == 0 or op.lazy else call_compiled
-    yield "native", check(way, op.function, case, not op.random)
+    yield "native", check(way, op.function, op, case)
 
 
 def survey(
