@@ -6,13 +6,13 @@ A step's contribution is taken apart along linear operations (sums, views, produ
     dot_general of two values that differ by step   both are stacked; one contraction over all steps
     conv_weight_grad of such values                  the same; steps join the samples
     scatter_add into zeros                           indices and updates are stacked; one scatter
-    reduce_sum of a value that is stacked anyway     one sum over all steps
+    reduce_sum of what is stacked anyway             one sum over all steps
     anything else                                    added up in a carry of the reverse loop
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from graphc.ir.graph import rebuild, toposort
@@ -22,7 +22,7 @@ from graphc.ops.batching import later, stacked
 from graphc.ops.contract import DotAttrs, dot_general
 from graphc.ops.index import scatter_add
 from graphc.ops.spread import like, reduce_sum, scalar_value
-from graphc.ops.view import reshape, transpose
+from graphc.ops.view import reshape, slice_axis, transpose
 
 _LINEAR = frozenset({"add", "sub", "neg", "reshape", "transpose", "broadcast", "slice", "flip", "concat"})
 _BILINEAR = frozenset({"mul", "dot_general"})
@@ -47,6 +47,7 @@ class Totals:
                 self.stacked.update(dict.fromkeys(x for x in leaf.inputs if x in varying))
             elif _adds_to_zeros(leaf):
                 self.stacked.update(dict.fromkeys(x for x in leaf.inputs[1:] if x in varying))
+        self.pieces = _pieces(self.stacked)
         self.outside = [leaf for leaf in leaves if self._is_outside(leaf)]
         self.summed = [leaf for leaf in leaves if leaf not in set(self.outside)]
 
@@ -75,9 +76,10 @@ class Totals:
 
     def _is_outside(self, leaf: Node) -> bool:
         """Whether a leaf is summed after the loop."""
-        if leaf.op.name == "reduce_sum" and leaf.inputs[0] in self.stacked:
+        if leaf.op.name in _PRODUCTS or _adds_to_zeros(leaf):
             return True
-        return leaf.op.name in _PRODUCTS or leaf in self.stacked or _adds_to_zeros(leaf)
+        summed = leaf.inputs[0] if leaf.op.name == "reduce_sum" else leaf
+        return summed in self.stacked or summed in self.pieces
 
     def finish(self, stacks: Mapping[Node, Node], sums: Mapping[Node, Node]) -> dict[Node, Node]:
         """The total of each part. `stacks` gives what all steps had, `sums` what the loop has added up."""
@@ -95,12 +97,23 @@ class Totals:
         return mul(node, like(node, self.length))
 
     def _sum(self, leaf: Node, stacks: Mapping[Node, Node]) -> Node:
-        if leaf in stacks:
-            return reduce_sum(stacks[leaf], (0,))
-        if leaf.op.name == "reduce_sum":
-            return reduce_sum(stacks[leaf.inputs[0]], (0, *later(leaf.attrs.axes)))
+        if leaf.op.name in _PRODUCTS:
+            return self._product(leaf, stacks)
         if leaf.op.name == "scatter_add":
             return self._scatter(leaf, stacks)
+        if leaf.op.name == "reduce_sum":
+            return reduce_sum(self._stack(leaf.inputs[0], stacks), (0, *later(leaf.attrs.axes)))
+        return reduce_sum(self._stack(leaf, stacks), (0,))
+
+    def _stack(self, node: Node, stacks: Mapping[Node, Node]) -> Node:
+        """The stack of a node that is stacked, by itself or as a piece of another."""
+        if node in stacks:
+            return stacks[node]
+        whole, axis, start = self.pieces[node]
+        return slice_axis(stacks[whole], axis + 1, start, start + node.type.shape[axis])
+
+    def _product(self, leaf: Node, stacks: Mapping[Node, Node]) -> Node:
+        """One contraction over all steps."""
         a, b = [stacks[x] if x in stacks else stacked(x, self.length) for x in leaf.inputs]
         if leaf.op.name == "conv_weight_grad":
             samples = self.length * a.type.shape[1]
@@ -117,6 +130,18 @@ class Totals:
         at, values = [stacks[x] if x in stacks else stacked(x, self.length) for x in (indices, updates)]
         perm = (*range(1, axis + 1), 0, *range(axis + 1, values.type.rank))
         return scatter_add(base, at, transpose(values, perm), axis)
+
+
+def _pieces(stacked: Iterable[Node]) -> dict[Node, tuple[Node, int, int]]:
+    """Values that are parts of stacked ones: of which, along which axis, from where."""
+    found: dict[Node, tuple[Node, int, int]] = {}
+    for whole in stacked:
+        if whole.op.name == "concat":
+            start, axis = 0, whole.attrs.axis
+            for x in whole.inputs:
+                found.setdefault(x, (whole, axis, start))
+                start += x.type.shape[axis]
+    return found
 
 
 def _adds_to_zeros(node: Node) -> bool:

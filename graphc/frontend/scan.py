@@ -12,7 +12,7 @@ from graphc.frontend.body import Body, trace_body
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import GradFn
-from graphc.frontend.modes import MODE
+from graphc.frontend.modes import MODE, settle
 from graphc.frontend.nodes import normal_axis
 from graphc.frontend.tensor import Tensor, from_node, gradient_fn, needs_grad, operand, register, wrap_cell
 from graphc.ir.node import Node
@@ -51,6 +51,7 @@ def scan(
     ...     return h, h
     >>> last, states = graphc.scan(step, graphc.zeros(8, 64), inputs)  # [T, 8, 32]: states [T, 8, 64]
     """
+    settle()
     carry, given = _Nest.of(init, "init"), _Nest.of(xs, "xs")
     stacks = [
         _Stack(t, _axis(t, dim, path), path) for t, path in zip(given.tensors, given.paths, strict=True)
