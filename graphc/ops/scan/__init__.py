@@ -2,9 +2,10 @@
 
 from graphc.ops.op import SAMPLES
 from graphc.ops.scan.build import Scanned, scan, stack_of
-from graphc.ops.scan.fission import depending, takes_work
+from graphc.ops.scan.fission import depending, replaced, takes_work
 from graphc.ops.scan.loop import (
     SCAN,
+    Key,
     Loop,
     ScanAttrs,
     evaluate_order,
@@ -18,6 +19,7 @@ SAMPLES["scan"] = scan_samples
 
 __all__ = [
     "SCAN",
+    "Key",
     "Loop",
     "ScanAttrs",
     "Scanned",
@@ -25,6 +27,7 @@ __all__ = [
     "evaluate_order",
     "evaluate_siblings",
     "key_of",
+    "replaced",
     "scan",
     "siblings",
     "stack_of",

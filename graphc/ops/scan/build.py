@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphc.ir.graph import toposort
 from graphc.ir.node import Kind, Node, make, site_of
 from graphc.ir.types import TensorType
 from graphc.ops.batching import stacked
@@ -16,6 +17,7 @@ from graphc.ops.constant import input_
 from graphc.ops.op import fail
 from graphc.ops.scan.fission import Body, Stacks, move_ahead, needed_behind, replaced
 from graphc.ops.scan.loop import SCAN, Loop, ScanAttrs
+from graphc.ops.view import reshape
 
 _PEELED = frozenset({"broadcast", "transpose", "slice"})  # views that a body reads through at no cost
 _PREFIXES = ("carry", "x", "const")
@@ -52,6 +54,8 @@ def scan(
     Raises ValueError for numbers or types that do not fit and for a length below 1.
     """
     length = _checked(carries, xs, nexts, init, stacks, length)
+    if length == 1:
+        return _one_step(carries, xs, nexts, emits, init, stacks)
     body = move_ahead(Body(carries, xs, stacks, nexts, emits, length))
     needed = needed_behind(body)
     closed = _Closed(body, needed)
@@ -67,6 +71,20 @@ def scan(
         finals,
         [behind.of([e])[0] if e in body.varying else stacked(e, length) for e in body.emits],
     )
+
+
+def _one_step(
+    carries: Sequence[Node],
+    xs: Sequence[Node],
+    nexts: Sequence[Node],
+    emits: Sequence[Node],
+    init: Sequence[Node],
+    stacks: Sequence[Node],
+) -> Scanned:
+    """A loop of one step is its body."""
+    values = [*init, *[reshape(stack, stack.type.shape[1:]) for stack in stacks]]
+    new = replaced(toposort((*carries, *xs, *nexts, *emits)), dict(zip((*carries, *xs), values, strict=True)))
+    return Scanned([new[n] for n in nexts], [reshape(new[e], (1, *e.type.shape)) for e in emits])
 
 
 def stack_of(loop: Loop, inputs: Sequence[Node], node: Node) -> Node:
