@@ -22,7 +22,7 @@ from graphc.ir.partition import Group, Partition
 from graphc.ir.printer import print_graph
 from graphc.loop.lower import lower_group
 from graphc.loop.lowered import KernelCall, Part, Step, Temp, Value, with_args
-from graphc.passes import checks, fold, fuse, remat, rowdot, simplify
+from graphc.passes import checks, fold, fuse, loops, remat, rowdot, simplify
 from graphc.program import Machine
 from graphc.storage import is_alias
 
@@ -38,6 +38,7 @@ class Pass:
 PASSES: tuple[Pass, ...] = (
     Pass("simplify", simplify.run),
     Pass("fold", fold.run),
+    Pass("loops", loops.run),
     Pass("rowdot", rowdot.run),
     Pass("cleanup", simplify.run),
 )
