@@ -11,6 +11,7 @@ import argparse
 import os
 import time
 from collections import Counter
+from math import prod
 
 import numpy as np
 
@@ -41,9 +42,9 @@ def main() -> None:
     programs = []
     compile = pipeline.compile
 
-    def spy(graph, donate=None, backend="llvm", observers=()):
+    def spy(graph, donate=None, *args, **options):
         programs.append((graph, donate))
-        return compile(graph, donate, backend, observers)
+        return compile(graph, donate, *args, **options)
 
     pipeline.compile = spy
     step = WORKLOADS[args.workload].build(graphc, True)
@@ -60,7 +61,9 @@ def main() -> None:
     assert planned is not None
     plan = planned.plan
     backend = backends.load("llvm")
-    counts = Counter(call.kernel for call in plan.calls)
+    counts: Counter[int] = Counter()
+    for number, call in enumerate(plan.calls):
+        counts[call.kernel] += prod([n.trips for n in plan.loops if n.start <= number < n.stop])
     spent: Counter[int] = Counter()
     for call, ms in zip(plan.calls, call_ms(backend, plan), strict=True):
         spent[call.kernel] += ms
@@ -69,7 +72,7 @@ def main() -> None:
     total = sum(row[0] for row in rows)
     print(
         f"{args.workload}: step {whole:.3f} ms; "
-        f"{len(plan.calls)} calls, {len(plan.kernels)} kernels, {total:.3f} ms"
+        f"{counts.total()} calls of {len(plan.kernels)} kernels, {total:.3f} ms"
     )
     print(f"{'ms':>8} {'share':>6} {'calls':>5} {'tasks':>5} {'GFLOP/s':>8} {'GB/s':>7}  kernel")
     for ms, n, kernel in rows[: args.top]:
