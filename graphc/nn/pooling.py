@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphc.frontend.errors import fail
 from graphc.frontend.tensor import Tensor
 from graphc.nn import functional as F
 from graphc.nn.module import Module
@@ -286,3 +287,58 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
     """Means over a grid of windows that covers [N, C, D, H, W]."""
 
     _function = "adaptive_avg_pool3d"
+
+
+class _FractionalMaxPoolNd(Module):
+    _rank: int
+    _random_samples: Tensor | None
+
+    def __init__(
+        self,
+        kernel_size: Ints,
+        output_size: Ints | None = None,
+        output_ratio: float | Sequence[float] | None = None,
+        return_indices: bool = False,
+        _random_samples: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = self._each(kernel_size)
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        self.output_size = None if output_size is None else self._each(output_size)
+        self.output_ratio = None if output_ratio is None else self._each(output_ratio)
+        name = self._get_name()
+        if output_size is None and output_ratio is None:
+            raise fail(ValueError, f"{name} requires specifying either an output size, or a pooling ratio")
+        if output_size is not None and output_ratio is not None:
+            raise fail(ValueError, "only one of output_size and output_ratio may be specified")
+        if self.output_ratio is not None and not all(0 < r < 1 for r in self.output_ratio):
+            raise fail(ValueError, f"output_ratio must be between 0 and 1 (got {output_ratio})")
+
+    def _each(self, value: Any) -> tuple[Any, ...]:
+        return (value,) * self._rank if isinstance(value, int | float) else tuple(value)
+
+    def forward(self, input: Tensor) -> Any:
+        return getattr(F, f"fractional_max_pool{self._rank}d")(
+            input,
+            self.kernel_size,
+            self.output_size,
+            self.output_ratio,
+            self.return_indices,
+            _random_samples=self._random_samples,
+        )
+
+
+class FractionalMaxPool2d(_FractionalMaxPoolNd):
+    """Maxima of [N, C, H, W] over windows at random steps, `output_size` or `output_ratio` of H, W in number.
+
+    ValueError unless exactly one of the two is given, and for ratios outside 0..1.
+    """
+
+    _rank = 2
+
+
+class FractionalMaxPool3d(_FractionalMaxPoolNd):
+    """Maxima of [N, C, D, H, W] over windows at random steps, as FractionalMaxPool2d."""
+
+    _rank = 3

@@ -128,3 +128,17 @@ class Upsample(Module):
         by_size = self.scale_factor is None
         what = f"size={self.size!r}" if by_size else f"scale_factor={self.scale_factor!r}"
         return f"{what}, mode={self.mode!r}"
+
+
+class UpsamplingNearest2d(Upsample):
+    """Upsample of [N, C, H, W] by mode "nearest"."""
+
+    def __init__(self, size: Ints | None = None, scale_factor: float | Sequence[float] | None = None) -> None:
+        super().__init__(size, scale_factor, mode="nearest")
+
+
+class UpsamplingBilinear2d(Upsample):
+    """Upsample of [N, C, H, W] by mode "bilinear"; the corners' centres meet."""
+
+    def __init__(self, size: Ints | None = None, scale_factor: float | Sequence[float] | None = None) -> None:
+        super().__init__(size, scale_factor, mode="bilinear", align_corners=True)

@@ -50,6 +50,14 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     )
 
 
+_threshold = threshold
+
+
+def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
+    """In-place form of `threshold`."""
+    return _threshold(input, threshold, value, inplace=True)
+
+
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x clamped to [min_val, max_val]; no gradient at the ends. ValueError if they cross."""
     if min_val > max_val:
@@ -141,6 +149,11 @@ def _elu(x: Num, alpha: float, scale: float, input_scale: float) -> Num:
     return select(x > 0, x * scale, (negative * input_scale).map(ops.expm1) * (alpha * scale))
 
 
+def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False) -> Tensor:
+    """In-place form of `rrelu`."""
+    return rrelu(input, lower, upper, training, inplace=True)
+
+
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x if x > 0, else alpha * (exp(x) - 1)."""
     return elementwise("elu", "EluBackward0", lambda x: _elu(x, alpha, 1.0, 1.0), input, inplace)
@@ -158,11 +171,21 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     )
 
 
+def selu_(input: Tensor) -> Tensor:
+    """In-place form of `selu`."""
+    return selu(input, inplace=True)
+
+
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(0, x) + min(0, alpha * (exp(x / alpha) - 1)). RuntimeError for alpha = 0."""
     if alpha == 0:
         raise fail(RuntimeError, "ZeroDivisionError: alpha cannot be 0 for CELU")
     return elementwise("celu", "EluBackward0", lambda x: _elu(x, alpha, 1.0, 1.0 / alpha), input, inplace)
+
+
+def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """In-place form of `celu`."""
+    return celu(input, alpha, inplace=True)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:

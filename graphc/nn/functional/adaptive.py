@@ -140,3 +140,24 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False):  # type: ignore[no-untyped-def]
     """Maxima over a grid of windows that cover D, H, W; with return_indices also where they were."""
     return _adaptive_max(3, input, output_size, return_indices)
+
+
+def adaptive_max_pool1d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`adaptive_max_pool1d` with return_indices=True."""
+    return _adaptive_max(1, input, output_size, True)  # type: ignore[return-value]
+
+
+def adaptive_max_pool2d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`adaptive_max_pool2d` with return_indices=True."""
+    return _adaptive_max(2, input, output_size, True)  # type: ignore[return-value]
+
+
+def adaptive_max_pool3d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`adaptive_max_pool3d` with return_indices=True."""
+    return _adaptive_max(3, input, output_size, True)  # type: ignore[return-value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -87,7 +88,7 @@ def unfold(
     input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0, stride: Ints = 1
 ) -> Tensor:
     """The patches of [N, C, H, W] as columns: [N, C * KH * KW, count]."""
-    need_float("unfold", input)
+    need_tensors("unfold", input)
     if input.ndim not in (3, 4):
         raise fail(
             RuntimeError, f"Expected 3D or 4D input tensor, but got input of size: {list(input.shape)}"
@@ -95,7 +96,9 @@ def unfold(
     size, apart, pads, steps = _patches("unfold", kernel_size, dilation, padding, stride)
 
     def build(n: Node) -> Node:
-        w = ops.window(n, size, steps, pads, pads, apart, 0.0)  # [..., C, OH, OW, KH, KW]
+        w = ops.window(
+            n, size, steps, pads, pads, apart, False if n.dtype.kind == "b" else 0
+        )  # [..., C, OH, OW, KH, KW]
         k = w.type.rank - 5
         moved = ops.transpose(w, (*range(k + 1), k + 3, k + 4, k + 1, k + 2))
         lead, channels = w.shape[:k], w.shape[k]
@@ -183,6 +186,24 @@ def _matrix(mode: str, extent: int, count: int, scale: float | None, align: bool
     return found
 
 
+def _smooth_matrix(mode: str, extent: int, count: int, scale: float | None, align: bool) -> np.ndarray:
+    """As `_matrix`, with the kernel stretched over all elements that an output element stands for."""
+    if align:
+        step = (extent - 1) / (count - 1) if count > 1 else 0.0
+    else:
+        step = 1.0 / scale if scale else extent / count
+    stretch = max(step, 1.0)
+    reach = (2.0 if mode == "bicubic" else 1.0) * stretch
+    found = np.zeros((extent, count))
+    for column in range(count):
+        centre = step * (column + 0.5)
+        low, high = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), extent)
+        distance = (np.arange(low, high) - centre + 0.5) / stretch
+        weights = _cubic(distance, -0.5) if mode == "bicubic" else np.maximum(1 - np.abs(distance), 0)
+        found[low:high, column] = weights / weights.sum()
+    return found
+
+
 def _resize_axis(n: Node, axis: int, matrix: np.ndarray) -> Node:
     moved = ops.dot_general(n, ops.constant(matrix.astype(n.dtype.numpy)), ((axis,), (0,)))
     rank = n.type.rank
@@ -224,13 +245,18 @@ def interpolate(
     """Resize the spatial dims of [N, C, ...] to `size`, or by `scale_factor`.
 
     mode: "nearest", "nearest-exact", "area", "linear" (3 dims), "bilinear" and "bicubic" (4), "trilinear"
-    (5). `align_corners` makes the corner elements' centres meet. `antialias` is not supported.
+    (5). `align_corners` makes the corner elements' centres meet. `antialias` (bilinear and bicubic) takes the
+    mean over what an output element stands for, where it makes the image smaller.
     """
-    need_float("interpolate", input)
+    (need_tensors if mode.startswith("nearest") else need_float)("interpolate", input)
     if mode not in _MODES:
         raise fail(NotImplementedError, f"interpolate: unknown mode {mode!r}, use one of {', '.join(_MODES)}")
-    if antialias:
-        raise fail(NotImplementedError, "interpolate: antialias=True is not supported")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise fail(
+            ValueError,
+            "Anti-alias option is restricted to bilinear, bicubic, and lanczos modes and requires a 4-D "
+            f"tensor as input, got mode {mode!r}",
+        )
     if align_corners is not None and (mode.startswith("nearest") or mode == "area"):
         raise fail(
             ValueError,
@@ -248,13 +274,15 @@ def interpolate(
     if mode == "area":
         return _area(input, out)
 
+    matrix = _smooth_matrix if antialias else _matrix
+
     def build(n: Node) -> Node:
         for axis, (count, scale) in enumerate(zip(out, scales, strict=True), 2):
             extent = n.shape[axis]
             if mode.startswith("nearest"):
                 n = ops.take(n, ops.constant(_nearest(extent, count, scale, mode != "nearest")), axis)
             elif count != extent or scale not in (None, 1.0):
-                n = _resize_axis(n, axis, _matrix(mode, extent, count, scale, bool(align_corners)))
+                n = _resize_axis(n, axis, matrix(mode, extent, count, scale, bool(align_corners)))
         return n
 
     return apply("UpsampleBackward0", build, input)
@@ -263,3 +291,37 @@ def interpolate(
 def _area(input: Tensor, out: tuple[int, ...]) -> Tensor:
     from_rank = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}
     return from_rank[len(out)](input, out)
+
+
+def _deprecated(name: str) -> None:
+    warnings.warn(
+        f"`nn.functional.{name}` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=3
+    )
+
+
+def upsample(
+    input: Tensor,
+    size: Ints | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> Tensor:
+    """The older name of `interpolate`."""
+    _deprecated("upsample")
+    return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+def upsample_nearest(
+    input: Tensor, size: Ints | None = None, scale_factor: float | Sequence[float] | None = None
+) -> Tensor:
+    """`interpolate` of mode "nearest"."""
+    _deprecated("upsample_nearest")
+    return interpolate(input, size, scale_factor)
+
+
+def upsample_bilinear(
+    input: Tensor, size: Ints | None = None, scale_factor: float | Sequence[float] | None = None
+) -> Tensor:
+    """`interpolate` of mode "bilinear" whose corners' centres meet."""
+    _deprecated("upsample_bilinear")
+    return interpolate(input, size, scale_factor, "bilinear", True)
