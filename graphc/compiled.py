@@ -28,6 +28,7 @@ class Code:
 
     def __init__(self, executable: Executable | None, graph: Graph, donated: Mapping[int, int]) -> None:
         self.executable: Any = executable
+        self.types = tuple([n.type for n in graph.inputs]), tuple([n.type for n in graph.outputs])
         self.lock = threading.Lock()
         self.donated = dict(donated)
         self.n_inputs, self.n_outputs = len(graph.inputs), len(graph.outputs)
@@ -104,9 +105,13 @@ class Program:
         self._transient = [i for i in self._transient if i not in set(inputs)]
 
     def __call__(
-        self, inputs: Sequence[np.ndarray], ready: Mapping[int, np.ndarray] | None = None
+        self,
+        inputs: Sequence[np.ndarray],
+        ready: Mapping[int, np.ndarray] | None = None,
+        changed: bool = True,
     ) -> list[np.ndarray]:
-        """Run. `ready` has arrays for some of the outputs that are not donated, which stay bound."""
+        """Run. `ready` has arrays for some of the outputs that are not donated, which stay bound. (Nothing
+        is kept from call to call, so it does not matter whether inputs have `changed`: see `Prepared`.)"""
         code = self.code
         if len(inputs) != code.n_inputs:
             raise ValueError(f"program takes {code.n_inputs} inputs (given {len(inputs)})")

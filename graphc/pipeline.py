@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,8 +22,10 @@ from graphc.ir.node import Node, no_sites
 from graphc.ir.partition import Group, Partition
 from graphc.ir.printer import print_graph
 from graphc.loop.lower import lower_group
-from graphc.loop.lowered import KernelCall, Part, Step, Temp, Value, with_args
-from graphc.passes import checks, fold, fuse, loops, remat, rowdot, simplify
+from graphc.loop.lowered import KernelCall, Part, S, Step, Temp, Value, with_args
+from graphc.ops.constant import input_
+from graphc.passes import checks, fold, fuse, loops, prepare, remat, rowdot, simplify
+from graphc.prepared import Prepared
 from graphc.program import Machine
 from graphc.storage import is_alias
 
@@ -38,7 +41,7 @@ class Pass:
 PASSES: tuple[Pass, ...] = (
     Pass("simplify", simplify.run),
     Pass("fold", fold.run),
-    Pass("loops", loops.run),
+    Pass("scans", loops.run),
     Pass("rowdot", rowdot.run),
     Pass("cleanup", simplify.run),
 )
@@ -49,40 +52,81 @@ def compile(
     donate: Mapping[int, int] | None = None,
     backend: str = "llvm",
     observers: Sequence[Observer] = (),
-) -> Program:
+    fixed: AbstractSet[int] = frozenset(),
+) -> Program | Prepared:
     """Compile a graph, or find the code of an equal one in memory or on disk.
 
     donate     output position -> input position whose array the output overwrites
     backend    a name from the entry-point group ``graphc.backends``
     observers  see every stage (then nothing is taken from a cache)
+    fixed      positions of inputs that seldom change: what follows from them alone is computed once, and
+               again when a call of the program says so
 
     Raises ValueError for an unknown backend or an impossible donation.
     """
     donated = dict(donate or {})
     plan.check_donations(graph, donated)
     target: Any = backends.load(backend)
-    explain = partial(checks.failure, graph)
+    explain = _explain(graph)
     if target.wants_graph:
         return Program(Code(target.compile(graph, None), graph, donated), graph, explain)
     watchers = (*observers, *observers_from_environment())
-    key = program_cache.program_key(graph, donated, target)
-    found = None if watchers else program_cache.find(key, graph, donated, target)
+    key = program_cache.program_key(graph, donated, target, fixed)
+    found = None if watchers else _find(key, graph, donated, target)
     if found is not None:
-        return Program(found[0], graph, explain, origin=found[1])
+        return found
     stages = Stages(watchers)
-    planned = lower(graph, donated, target.machine, stages)
-    code = Code(stages.run("backend", lambda: _executable(target, graph, planned.plan)), graph, donated)
-    program_cache.remember(key, code)
-    program_cache.save(key, code, target)
-    program = Program(code, graph, explain, planned.plan)
+    planned = lower(graph, donated, target.machine, stages, fixed)
+    program: Program | Prepared
+    if planned.setup is None:
+        program = _make(key, graph, planned, target, stages, explain)
+    else:
+        first = program_cache.setup_key(key)
+        setup = _make(first, planned.setup.graph, planned.setup, target, stages, explain)
+        program = Prepared(graph, setup, _make(key, planned.graph, planned, target, stages, explain))
     for watcher in watchers:
         if isinstance(watcher, Validate):
             watcher.check("backend", program)
     return program
 
 
-def _executable(target: Any, graph: Graph, plan_: plan.Plan) -> Any:
-    return target.compile(graph, plan_) if plan_.calls else None
+Explain = Callable[[Sequence[Any], int], Exception]
+
+
+def _explain(graph: Graph) -> Explain:
+    """What a failed run of a program of `graph` raises; what is kept follows the graph's own inputs."""
+    return lambda inputs, status: checks.failure(graph, inputs[: len(graph.inputs)], status)
+
+
+def _make(
+    key: str, graph: Graph, planned: plan.Planned, target: Any, stages: Stages, explain: Explain
+) -> Program:
+    """The program of a plan; its code is kept for others."""
+    plan_ = planned.plan
+    made = stages.run("backend", lambda: target.compile(graph, plan_) if plan_.calls else None)
+    code = Code(made, graph, plan_.donated)
+    program_cache.remember(key, code)
+    program_cache.save(key, code, target)
+    return Program(code, graph, explain, plan_)
+
+
+def _find(key: str, graph: Graph, donated: Mapping[int, int], target: Any) -> Program | Prepared | None:
+    """The program whose code is in a cache."""
+    found = program_cache.find(key, donated, target)
+    if found is None:
+        return None
+    code, origin = found
+    explain = _explain(graph)
+    if code.n_inputs == len(graph.inputs):
+        return Program(code, graph, explain, origin=origin)
+    prepared = program_cache.find(program_cache.setup_key(key), {}, target)
+    if prepared is None:
+        return None
+    setup, main = (
+        Program(part, program_cache.signature(*part.types), explain, origin=origin)
+        for part in (prepared[0], code)
+    )
+    return Prepared(graph, setup, main)
 
 
 def inspect(
@@ -177,9 +221,13 @@ def optimise(graph: Graph, stages: Stages | None = None) -> Graph:
 
 
 def lower(
-    graph: Graph, donated: Mapping[int, int], machine: Machine, stages: Stages | None = None
+    graph: Graph,
+    donated: Mapping[int, int],
+    machine: Machine,
+    stages: Stages | None = None,
+    fixed: AbstractSet[int] = frozenset(),
 ) -> plan.Planned:
-    """Everything between the traced graph and the backend."""
+    """Everything between the traced graph and the backend; `fixed` as in `compile`."""
     stages = stages or Stages()
     with no_sites():
         stages.graph("trace", None, graph)
@@ -187,51 +235,102 @@ def lower(
         early, late = checks.split(checked)
         whole = checked.graph.with_outputs((*checked.graph.outputs, *late))
         stages.graph("checks", graph, whole.with_outputs((*checked.graph.outputs, *checked.flags)))
-        results = [node for o, node in enumerate(checked.graph.outputs) if o not in donated]
+        parts = prepare.split(whole, {graph.inputs[i] for i in fixed}) if fixed else prepare.Split(whole, {})
+        whole = parts.main
+        n = len(graph.outputs)
+        results = [node for o, node in enumerate(whole.outputs[:n]) if o not in donated]
         recompute = remat.decide(whole, results)
         stages.note("remat", stages.lap(), partial(report.values_text, whole, recompute))
         partition = fuse.partition(whole, machine, recompute)
         text = partial(report.partition_text, partition)
         stages.note("partition", stages.lap(), text, partition=partition)
-        calls, parts = _lower_groups(partition, machine)
-        stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, calls))
+        lowered = _lower_groups(partition, machine, {*(graph.inputs[i] for i in fixed), *parts.kept})
+        stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, lowered.steps))
+        setup = _setup(graph, parts.kept, lowered, machine)
         prelude, renamed = _prelude(checked.graph.with_outputs(early), machine)
+        flags = renamed | dict(zip(late, whole.outputs[n:], strict=True))
         planned = plan.make(
-            checked.graph,
+            Graph((*whole.inputs, *lowered.packed), whole.outputs[:n], name=graph.name),
             partition.groups,
-            calls,
+            lowered.steps,
             donated=donated,
-            flags=[renamed.get(flag, flag) for flag in checked.flags],
+            flags=[flags.get(flag, flag) for flag in checked.flags],
             checks=checked.messages,
             prelude=prelude,
-            parts=parts,
+            parts=lowered.parts,
+            setup=setup,
         )
         stages.note("plan", stages.lap(), partial(report.plan_text, planned, whole))
     return planned
 
 
-def _lower_groups(
-    partition: Partition, machine: Machine
-) -> tuple[dict[Group, tuple[Step, ...]], dict[Node, Part]]:
-    """The calls and loops of every group that is more than another name for a value, and which results
-    of loops lie inside other values."""
-    steps: dict[Group, tuple[Step, ...]] = {}
-    parts: dict[Node, Part] = {}
+@dataclass(frozen=True, eq=False)
+class _Lowered:
+    """Kernel calls and loops of groups.
+
+    steps   what runs every time
+    parts   results that lie inside others (of loops)
+    once    what follows from fixed inputs alone
+    packed  inputs of the plan that stand for what `once` leaves for `steps`
+    """
+
+    steps: dict[Group, tuple[Step, ...]] = field(default_factory=dict)
+    parts: dict[Node, Part] = field(default_factory=dict)
+    once: dict[Group, tuple[KernelCall, ...]] = field(default_factory=dict)
+    packed: list[Node] = field(default_factory=list)
+
+
+def _lower_groups(partition: Partition, machine: Machine, fixed: AbstractSet[Node] = frozenset()) -> _Lowered:
+    """Lower every group that is more than another name for a value."""
+    found = _Lowered()
+    names: dict[Value, Node] = {}  # of fixed values, the input that they are
     for group in partition.groups:
-        if not is_alias(group):
-            lowered = repeat.lower(group, machine)
-            steps[group] = (*lowered.once, *lowered.steps)
-            parts.update(lowered.parts)
-    return steps, parts
+        if is_alias(group):
+            source = group.inputs[0]
+            if source in fixed or source in names:
+                names.update((node, names.get(source, source)) for node in group.outputs)
+            continue
+        lowered = repeat.lower(group, machine, {x for x in group.inputs if x in fixed or x in names})
+        found.parts.update(lowered.parts)
+        if not fixed:
+            found.steps[group] = (*lowered.once, *lowered.steps)
+            continue
+        place = dict(names)
+        for temp in [call.args[w] for call in lowered.once for w in call.writes]:
+            assert isinstance(temp, Temp)
+            place[temp] = input_(f"packed.{len(found.packed)}", temp.type)
+            found.packed.append(place[temp])
+        found.steps[group] = _renamed(lowered.steps, {v: n for v, n in place.items() if isinstance(v, Temp)})
+        if lowered.once:
+            found.once[group] = _renamed(lowered.once, place)
+    return found
 
 
-def _prelude(tests: Graph, machine: Machine) -> tuple[list[KernelCall], dict[Value, Temp]]:
+def _renamed(steps: tuple[S, ...], names: Mapping[Value, Value]) -> tuple[S, ...]:
+    return with_args(steps, lambda value: names.get(value, value))
+
+
+def _setup(
+    graph: Graph, kept: Mapping[Node, Node], lowered: _Lowered, machine: Machine
+) -> plan.Planned | None:
+    """The plan that computes what is kept: values of the graph, and packed operands of contractions."""
+    results = (*kept.values(), *lowered.packed)
+    if not results:
+        return None
+    partition = fuse.partition(Graph(graph.inputs, tuple(kept.values())), machine)
+    steps = _lower_groups(partition, machine).steps
+    once = {group: _renamed(calls, dict(kept.items())) for group, calls in lowered.once.items()}
+    whole = Graph(graph.inputs, results, name=f"setup of {graph.name}")
+    return plan.make(whole, (*partition.groups, *once), {**steps, **once})
+
+
+def _prelude(tests: Graph, machine: Machine) -> tuple[list[KernelCall], dict[Value, Value]]:
     """Calls that compute early flags, and the temporaries that stand for their values.
 
     The values have names of their own, because the program may compute the same nodes again.
     """
     partition = fuse.partition(tests, machine)
-    renamed: dict[Value, Temp] = {}
+    renamed: dict[Value, Value] = {}
     calls: list[KernelCall] = []
     for group in partition.groups:
         renamed.update((node, Temp(f"check.{node.op.name}", node.type)) for node in group.outputs)

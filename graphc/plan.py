@@ -26,11 +26,17 @@ from graphc.storage import lay_out
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A plan and how it came about, for reports: `steps[i]` is call i on values, `buffers` the arena."""
+    """A plan and how it came about: `steps[i]` is call i on values, `buffers` the arena.
 
+    graph  what was planned; its last inputs are the outputs of `setup`, if there is one
+    setup  the plan that computes what is kept from call to call
+    """
+
+    graph: Graph
     plan: Plan
     steps: tuple[KernelCall, ...]
     buffers: tuple[ArenaBuffer, ...]
+    setup: Planned | None = None
 
 
 def make(
@@ -43,6 +49,7 @@ def make(
     checks: Sequence[str] = (),
     prelude: Sequence[KernelCall] = (),
     parts: Mapping[Node, Part] | None = None,
+    setup: Planned | None = None,
 ) -> Planned:
     """Plan a program.
 
@@ -53,6 +60,7 @@ def make(
     flags    bool scalars that must all be true; checks[i] says what it means if flags[i] is not
     prelude  calls on inputs, constants and temporaries of their own that write flags
     parts    nodes that lie inside other values of the calls
+    setup    the plan whose outputs are the last inputs of this one
     """
     donated = dict(donated or {})
     check_donations(graph, donated)
@@ -85,7 +93,7 @@ def make(
         checks=tuple(checks),
         loops=tuple(listing.loops),
     )
-    return Planned(plan, tuple(listing.calls), buffers)
+    return Planned(graph, plan, tuple(listing.calls), buffers, setup)
 
 
 def check_donations(graph: Graph, donated: Mapping[int, int]) -> None:

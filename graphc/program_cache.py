@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from graphc.cache import digest, get_store
 from graphc.compiled import Code
 from graphc.ir.graph import Graph
 from graphc.ir.hashing import structural_hash
+from graphc.ir.types import TensorType
+from graphc.ops.constant import input_
 
 KIND = "program"
 CAPACITY = 512  # programs kept in memory; the least recently used goes first
@@ -29,19 +32,27 @@ _lock = threading.Lock()
 def compiler_digest() -> str:
     """Changes whenever a source file of the compiler does (by size and time)."""
     root = Path(__file__).parent
-    folders = [root, *(root / name for name in ("ir", "ops", "loop", "loop/lower", "passes", "analysis"))]
-    files = sorted(file for folder in folders for file in folder.glob("*.py"))
+    folders = [root / name for name in ("ir", "ops", "autodiff", "loop", "passes", "analysis")]
+    files = sorted([*root.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))])
     return digest(*[f"{file.name}:{s.st_size}:{s.st_mtime_ns}" for file in files for s in (file.stat(),)])
 
 
-def program_key(graph: Graph, donated: Mapping[int, int], backend: Any) -> str:
+def program_key(
+    graph: Graph, donated: Mapping[int, int], backend: Any, fixed: AbstractSet[int] = frozenset()
+) -> str:
     """The key of a program's code."""
     target = getattr(backend, "target_key", "")
     donation = ",".join([f"{o}:{i}" for o, i in sorted(donated.items())])
-    return structural_hash(graph, backend.name, target, donation, compiler_digest())
+    steady = ",".join(map(str, sorted(fixed)))
+    return structural_hash(graph, backend.name, target, donation, steady, compiler_digest())
 
 
-def find(key: str, graph: Graph, donated: Mapping[int, int], backend: Any) -> tuple[Code, str] | None:
+def setup_key(key: str) -> str:
+    """The key of the code that computes what a program keeps."""
+    return digest(key, "setup")
+
+
+def find(key: str, donated: Mapping[int, int], backend: Any) -> tuple[Code, str] | None:
     """Code for the key and where it was: "memory" or "disk"."""
     with _lock:
         code = _memory.get(key)
@@ -57,9 +68,16 @@ def find(key: str, graph: Graph, donated: Mapping[int, int], backend: Any) -> tu
         executable = backend.load(data)
     except ValueError:
         return None  # written for another target or version: as good as absent
-    code = Code(executable, graph, donated)
+    code = Code(executable, signature(executable.image.inputs, executable.image.outputs), donated)
     remember(key, code)
     return code, "disk"
+
+
+def signature(inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Graph:
+    """A graph of nothing but inputs and outputs of these types."""
+    given = [input_(f"input{i}", kind) for i, kind in enumerate(inputs)]
+    results = [input_(f"output{i}", kind) for i, kind in enumerate(outputs)]
+    return Graph(tuple(given), tuple(results))
 
 
 def remember(key: str, code: Code) -> None:

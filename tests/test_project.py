@@ -27,6 +27,7 @@ LAYERS = [
         "graphc.schedule",
         "graphc.storage",
         "graphc.compiled",
+        "graphc.prepared",
         "graphc.program_cache",
         "graphc.report",
         "graphc.backend",

@@ -72,9 +72,14 @@ class Variant:
             return
         self._plan(record)
         graph = graph_of(self.targets, self.inputs.nodes, self.inputs.names, trace.name)
-        self.program = compile_graph(graph, self.donate, backend)
         first = len(self.inputs.arguments)
-        self.program.keep(range(first, first + len(self.cells)))
+        state = range(first, first + len(self.cells))
+        # A function that changes nothing is used many times with the same parameters: what follows from them
+        # alone (packed weights) is kept until one of them changes.
+        fixed = frozenset() if self.written else frozenset(state)
+        self.program = compile_graph(graph, self.donate, backend, fixed)
+        self.program.keep(state)
+        self.prepared: tuple[list[Node], list[int]] | None = None
         self.graph = graph
 
     def _plan(self, record: Record) -> None:
@@ -181,7 +186,7 @@ class Variant:
             lazy.sync()
         elif self.donate or self.argument_writes or self.grads:
             settle()
-        values = self.program(self._gather(leaves))
+        values = self._run(self._gather(leaves))
         for generator, count in self.draws:
             generator.offset += count
         for cell in self.written:
@@ -210,6 +215,15 @@ class Variant:
         for getter in inputs.dynamics:
             arrays.append(np.array(getter(), np.float64))
         return arrays
+
+    def _run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run the program on what it takes, as `_gather` has just found it."""
+        if self.written:
+            return self.program(arrays)
+        now = self.nodes, [cell.version for cell in self.cells]
+        values = self.program(arrays, changed=now != self.prepared)
+        self.prepared = now
+        return values
 
     def state(self) -> list[np.ndarray]:
         """The arrays of captured state and gradients. Stale if they do not fit any more."""

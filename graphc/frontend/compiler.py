@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from graphc.frontend.errors import fail
 from graphc.ir.graph import Graph
 
 
-def compile_graph(graph: Graph, donate: Mapping[int, int], backend: str) -> Any:
-    """`graphc.pipeline.compile(graph, donate, backend)`."""
-    return importlib.import_module("graphc.pipeline").compile(graph, donate, backend)
+def compile_graph(
+    graph: Graph, donate: Mapping[int, int], backend: str, fixed: AbstractSet[int] = frozenset()
+) -> Any:
+    """`graphc.pipeline.compile(graph, donate, backend, fixed=fixed)`."""
+    return importlib.import_module("graphc.pipeline").compile(graph, donate, backend, fixed=fixed)
 
 
 def check_backend(name: str) -> None:
