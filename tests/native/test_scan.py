@@ -12,7 +12,7 @@ from graphc.autodiff import gradients
 from graphc.backends.llvm import Backend, objects, table
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
-from graphc.ir.types import DType, TensorType, float32, float64
+from graphc.ir.types import DType, TensorType, float32, float64, int64
 from graphc.loop import lower
 
 from ..random_scans import random_scans
@@ -106,6 +106,37 @@ def test_carried_state_is_donated() -> None:
     (actual,) = pipeline.compile(graph, {0: 0})(given)
     assert actual is given[0]
     np.testing.assert_allclose(actual, expected[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_check_of_what_a_loop_computes_comes_before_updates(many_threads, count: int) -> None:
+    """The gate lies behind a loop, and counts its trips."""
+    threads.set_num_threads(count)
+    steps = ops.input_("steps", TensorType((6, 3), int64))
+    table, state = node("table", 40, 5), node("state", 3, 5)
+    total, step = (ops.input_(n, TensorType((3,), int64)) for n in ("total", "step"))
+    after = ops.add(total, step)
+    zeros = ops.like(ops.reduce_sum(steps, (0,)), 0)
+    last = ops.scan([total], [step], [after], [], [zeros], [steps]).finals[0]
+    rows = ops.take(table, ops.check_index(last, 0, 40, "sum out of range"), 0)
+    h, x = node("h", 3, 5), node("x", 3, 5)
+    moved = ops.scan(
+        [h], [x], [ops.tanh(ops.add(h, x))], [], [state], [ops.broadcast(rows, (4, 3, 5), (1, 2))]
+    )
+    graph = Graph((steps, table, state), (moved.finals[0],))
+    program = pipeline.compile(graph, {0: 2})
+    rng = np.random.default_rng(1)
+    given = [rng.integers(0, 6, (6, 3)), rng.standard_normal((40, 5)).astype(np.float32)]
+    state_array = np.zeros((3, 5), np.float32)
+    (actual,) = program([*given, state_array])
+    expected = np.zeros((3, 5), np.float32)
+    for _ in range(4):
+        expected = np.tanh(expected + given[1][given[0].sum(0)])
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    before = actual.copy()
+    with pytest.raises(IndexError, match="sum out of range"):
+        program([given[0] + 100, given[1], state_array])
+    np.testing.assert_array_equal(state_array, before)
 
 
 def test_a_program_with_loops_survives_the_disk() -> None:
