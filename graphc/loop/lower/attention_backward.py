@@ -15,7 +15,7 @@ from graphc.loop.ir import ZERO, Buffer, Expr, Store, address, load
 from graphc.loop.lower.attention_blocks import Blocks, Packs, Plan, Tiling, pitch
 from graphc.loop.lower.attention_forward import CHUNK, TASKS
 from graphc.loop.lower.hidden import Hidden, hidden_in, vanishes
-from graphc.loop.lower.squares import Consumer, space_of
+from graphc.loop.lower.squares import Consumer
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
@@ -27,19 +27,18 @@ def lower_backward(group: Group, plan: Plan, machine: Machine) -> KernelCall:
 
 class _Backward(Blocks):
     def __init__(self, group: Group, plan: Plan, machine: Machine) -> None:
-        super().__init__(group, space_of(plan.softmax.score), plan.softmax.score, machine)
-        self.plan, self.group = plan, group
         squares = dict.fromkeys(behind_reshapes(c.square) for c in plan.consumers)
         self.outputs = list(squares)  # the distinct squares that consumers read
-        self.hidden = self._hidden()
+        super().__init__(group, plan, self._hidden(group, plan), machine)
         self.down = [c for c in plan.consumers if not c.over_cols]  # sums over rows
         self.along = [c for c in plan.consumers if c.over_cols]
         self.row_chunk, self.col_chunk = self._chunks()
 
-    def _hidden(self) -> Hidden:
-        inside = frozenset(self.group.nodes)
-        found = hidden_in(self.plan.softmax.score, self.plan.dependent)
-        weight = self.plan.softmax.weight
+    def _hidden(self, group: Group, plan: Plan) -> Hidden:
+        """What hides elements, if hidden ones add nothing to the results."""
+        inside = frozenset(group.nodes)
+        found = hidden_in(plan.softmax.score, plan.dependent)
+        weight = plan.softmax.weight
         return found if all(vanishes(n, weight, inside) for n in self.outputs) else Hidden()
 
     def _chunks(self) -> tuple[int, int]:
@@ -125,7 +124,7 @@ class _Backward(Blocks):
     # ------------------------------------------------------------------ blocks
 
     def _block(self, n: Expr, i: Expr, rows: Expr, j: Expr, cols: Expr) -> None:
-        with self.unless_hidden(self.hidden, self.plan.softmax.score, i, rows, j, cols):
+        with self.unless_hidden(i, rows, j, cols):
             self.row_packs.fill(i, rows, self.rows.block)
             for p, tile, square, panels in zip(
                 self.plan.producers, self.made, self.squares, self.panels, strict=False

@@ -38,11 +38,12 @@ from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.hidden import Hidden
 from graphc.loop.lower.pack import PAD
 from graphc.loop.lower.scope import Scope
-from graphc.loop.lower.squares import Consumer, Producer, Side, Softmax, Space
+from graphc.loop.lower.squares import Consumer, Producer, Side, Softmax, space_of
 from graphc.program import Machine
 
 ROWS = 64  # most rows of a block
 COLS = 128  # most columns of a block
+SKIPPED = 64  # most columns of a block that may be hidden: smaller ones are more often
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,16 +140,17 @@ class SquareEvaluator(Evaluator):
 class Blocks:
     """One attention kernel under construction: its params, loops and scratch buffers."""
 
-    def __init__(self, group: Group, space: Space, dtype_of: Node, machine: Machine) -> None:
-        self.machine, self.space = machine, space
-        self.dtype = dtype_of.dtype
+    def __init__(self, group: Group, plan: Plan, hidden: Hidden, machine: Machine) -> None:
+        self.group, self.plan, self.hidden, self.machine = group, plan, hidden, machine
+        self.space = space_of(plan.softmax.score)
+        self.dtype = plan.softmax.score.dtype
         self.itemsize = self.dtype.itemsize
         self.vector = machine.lanes(self.itemsize)
         self.frame = Frame(group)
         self.w = Scope()
         self.evaluator = SquareEvaluator(self.w, self.frame)
-        self.rows = cut(space.rows, ROWS)
-        self.cols = cut(space.cols, COLS, self.vector)
+        self.rows = cut(self.space.rows, ROWS)
+        self.cols = cut(self.space.cols, SKIPPED if hidden else COLS, self.vector)
         self.batch: Expr = ZERO
         self.zero = identity_of("add", self.dtype)
 
@@ -245,14 +247,12 @@ class Blocks:
         return 8 * self.vector
 
     @contextmanager
-    def unless_hidden(
-        self, hidden: Hidden, score: Node, i: Expr, rows: Expr, j: Expr, cols: Expr
-    ) -> Iterator[None]:
+    def unless_hidden(self, i: Expr, rows: Expr, j: Expr, cols: Expr) -> Iterator[None]:
         """A condition around the work on a block: some element of it is visible."""
-        if not hidden:
+        if not self.hidden:
             yield
             return
-        w = self.w
+        w, score = self.w, self.plan.softmax.score
         seen = w.alloc("seen", int64, (), "local")
         w.put(Store(seen, (), ZERO))
         with (
@@ -260,7 +260,7 @@ class Blocks:
             w.loop("r", rows, self.rows.block) as r,
         ):
             index = self.space.index(score.shape, self.batch, ix.add(i, r), ix.add(j, c))
-            visible = hidden.visible(self.evaluator, index)
+            visible = self.hidden.visible(self.evaluator, index)
             w.put(Accumulate(seen, (), "max", cast(visible, int64)))
         found = w.let(load(seen, ()), "seen")
         with w.when(binary("ne", found, ZERO)):

@@ -28,7 +28,7 @@ from graphc.loop.ir import (
 )
 from graphc.loop.lower.attention_blocks import Blocks, Plan, Tiling, pitch
 from graphc.loop.lower.hidden import hidden_in
-from graphc.loop.lower.squares import Softmax, is_total, space_of
+from graphc.loop.lower.squares import Softmax, is_total
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
@@ -66,9 +66,7 @@ def lower_forward(group: Group, plan: Plan, machine: Machine) -> KernelCall:
 
 class _Forward(Blocks):
     def __init__(self, group: Group, plan: Plan, machine: Machine) -> None:
-        super().__init__(group, space_of(plan.softmax.score), plan.softmax.score, machine)
-        self.plan, self.group = plan, group
-        self.hidden = hidden_in(plan.softmax.score, plan.dependent)
+        super().__init__(group, plan, hidden_in(plan.softmax.score, plan.dependent), machine)
         found = [weights_of(c.square, plan.softmax) for c in plan.consumers]
         self.weights = [w for w in found if w is not None]
         self.per_task = self._chunk()
@@ -132,6 +130,7 @@ class _Forward(Blocks):
         self.sums = [self.alloc("sums", per, tile.height, tile.width) for tile in self.sum_tiles]
         self.top = self.alloc("top", per, block)
         self.total = self.alloc("total", per, block)
+        self.shift, self.scale = self.alloc("shift", block), self.alloc("scale", block)
         self.fill(self.top, Const(self.dtype, -math.inf))
         for buffer in (self.total, *self.sums):
             self.fill(buffer, self.zero)
@@ -146,39 +145,69 @@ class _Forward(Blocks):
     # ------------------------------------------------------------------ blocks
 
     def _block(self, n: Expr, i: Expr, rows: Expr, j: Expr, cols: Expr) -> None:
-        with self.unless_hidden(self.hidden, self.plan.softmax.score, i, rows, j, cols):
+        with self.unless_hidden(i, rows, j, cols):
             parts = zip(self.plan.producers, self.score_tiles, self.squares, self.row_packs, self.panels,
                         strict=True)  # fmt: skip
             for producer, tile, square, packed, panels in parts:
                 self.produce(producer, tile, square, packed, (n,), panels, rows, cols)
-            with self.w.loop("r", rows, self.rows.block) as r:
-                self._row(n, r, ix.add(i, r), j, cols)
+            self._scores(i, rows, j, cols)
+            self._update_tops(n, rows)
+            self._weigh(n, i, rows, j, cols)
+            if self.cols.count > 1:
+                self._rescale(n, rows)
             for k, tile in enumerate(self.sum_tiles):
                 self._sum(k, tile, n, rows, cols)
 
-    def _row(self, n: Expr, r: Expr, i: Expr, j: Expr, cols: Expr) -> None:
-        """Scores to weights in one row of a block; what was summed before is scaled."""
-        w, dtype = self.w, self.dtype
-        lowest = Const(dtype, -math.inf)
-        best = w.alloc("best", dtype, (), "local")
-        w.put(Store(best, (), lowest))
-        with w.loop("j", cols, self.cols.block, "vector", self.lanes) as c:
-            value = self._score(r, c, i, ix.add(j, c))
-            w.put(Store(self.squares[0], (r, c), value))
-            w.put(Accumulate(best, (), "max", value))
-        before = w.let(load(self.top, (n, r)), "before")
-        now = w.let(binary("max", before, load(best, ())), "now")
-        shift = w.let(select(binary("eq", now, lowest), self.zero, now), "shift")
-        total = w.alloc("total", dtype, (), "local")
-        w.put(Store(total, (), self.zero))
-        with w.loop("j", cols, self.cols.block, "vector", self.lanes) as c:
-            weight = w.let(unary("exp", binary("sub", load(self.squares[0], (r, c)), shift)), "weight")
-            w.put(Accumulate(total, (), "add", weight))
-            w.put(Store(self.squares[0], (r, c), self._kept(weight, i, ix.add(j, c))))
-        w.put(Store(self.top, (n, r), now))
-        with w.when(binary("ne", now, before)):
-            self._rescale(n, r, before, shift)
-        w.put(Store(self.total, (n, r), binary("add", load(self.total, (n, r)), load(total, ()))))
+    def _scores(self, i: Expr, rows: Expr, j: Expr, cols: Expr) -> None:
+        """Products to scores, and the largest of each row."""
+        w = self.w
+        with w.loop("r", rows, self.rows.block) as r:
+            best = w.alloc("best", self.dtype, (), "local")
+            w.put(Store(best, (), Const(self.dtype, -math.inf)))
+            with w.loop("j", cols, self.cols.block, "vector", self.lanes) as c:
+                value = self._score(r, c, ix.add(i, r), ix.add(j, c))
+                w.put(Store(self.squares[0], (r, c), value))
+                w.put(Accumulate(best, (), "max", value))
+            w.put(Store(self.shift, (r,), load(best, ())))
+
+    def _update_tops(self, n: Expr, rows: Expr) -> None:
+        """The largest scores so far, and by how much what was summed with the old ones must shrink.
+
+        A row without finite scores so far counts from zero; what is infinite or not a number stays so.
+        """
+        w, lowest = self.w, Const(self.dtype, -math.inf)
+        with w.loop("r", rows, self.rows.block, "vector", self.vector) as r:
+            before = w.let(load(self.top, (n, r)), "before")
+            now = w.let(binary("max", before, load(self.shift, (r,))), "now")
+            shift = w.let(select(binary("eq", now, lowest), self.zero, now), "shift")
+            scale = unary("exp", binary("sub", before, shift))
+            w.put(Store(self.top, (n, r), now))
+            w.put(Store(self.shift, (r,), shift))
+            w.put(Store(self.scale, (r,), scale))
+
+    def _weigh(self, n: Expr, i: Expr, rows: Expr, j: Expr, cols: Expr) -> None:
+        """Scores to weights, and their sums."""
+        w, square = self.w, self.squares[0]
+        with w.loop("r", rows, self.rows.block) as r:
+            shift = w.let(load(self.shift, (r,)), "shift")
+            total = w.alloc("total", self.dtype, (), "local")
+            w.put(Store(total, (), self.zero))
+            with w.loop("j", cols, self.cols.block, "vector", self.lanes) as c:
+                weight = w.let(unary("exp", binary("sub", load(square, (r, c)), shift)), "weight")
+                w.put(Accumulate(total, (), "add", weight))
+                w.put(Store(square, (r, c), self._kept(weight, ix.add(i, r), ix.add(j, c))))
+            before = binary("mul", load(self.total, (n, r)), load(self.scale, (r,)))
+            w.put(Store(self.total, (n, r), binary("add", before, load(total, ()))))
+
+    def _rescale(self, n: Expr, rows: Expr) -> None:
+        """What was summed before, where the largest score has grown."""
+        w = self.w
+        with w.loop("r", rows, self.rows.block) as r:
+            scale = w.let(load(self.scale, (r,)), "scale")
+            with w.when(binary("ne", scale, Const(self.dtype, 1.0))):
+                for sums in self.sums:
+                    with w.loop("e", sums.shape[-1], None, "vector", sums.shape[-1]) as e:
+                        w.put(Store(sums, (n, r, e), binary("mul", load(sums, (n, r, e)), scale)))
 
     def _score(self, r: Expr, c: Expr, i: Expr, j: Expr) -> Expr:
         score = self.plan.softmax.score
@@ -198,16 +227,6 @@ class _Forward(Blocks):
 
     def _value(self, node: Node, i: Expr, j: Expr) -> Expr:
         return self.evaluator.value(node, self.space.index(node.shape, self.batch, i, j))
-
-    def _rescale(self, n: Expr, r: Expr, before: Expr, shift: Expr) -> None:
-        """The largest score of a row has grown: scale its sums. A row without any before has none."""
-        w = self.w
-        none = binary("eq", before, Const(self.dtype, -math.inf))
-        scale = w.let(select(none, self.zero, unary("exp", binary("sub", before, shift))), "scale")
-        w.put(Store(self.total, (n, r), binary("mul", load(self.total, (n, r)), scale)))
-        for sums in self.sums:
-            with w.loop("e", sums.shape[-1], None, "vector", sums.shape[-1]) as e:
-                w.put(Store(sums, (n, r, e), binary("mul", load(sums, (n, r, e)), scale)))
 
     def _sum(self, k: int, tile: Tiling, n: Expr, rows: Expr, cols: Expr) -> None:
         """sums += weights @ values."""
