@@ -18,6 +18,7 @@ MODULES = [
     "graphc.nn.functional",
     "graphc.nn.init",
     "graphc.nn.utils",
+    "graphc.nn.utils.rnn",
     "graphc.optim",
     "graphc.optim.lr_scheduler",
     "graphc.train",

@@ -126,6 +126,29 @@ def test_offsets_of_a_compiled_call_are_data() -> None:
             bags(line, graphc.tensor(offsets)).sum().item()
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["lazily", "compiled"])
+def test_training_a_table_of_bounded_rows(compiled: bool) -> None:
+    """Each step shortens rows in place, before the optimizer changes them."""
+    batches = np.random.default_rng(3).integers(0, ROWS, (5, 4))
+    found = []
+    for T in BOTH:
+        layer = T.nn.Embedding.from_pretrained(T.from_numpy(TABLE.copy()), False, padding_idx=1, max_norm=1.2)
+        optimizer = T.optim.SGD(layer.parameters(), lr=0.3)
+
+        def plain(i: Any, T: Any = T, layer: Any = layer, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            loss = weighted(T, layer(i))
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = T.compile(plain) if compiled and T is graphc else plain
+        losses = [step(T.from_numpy(i)).item() for i in batches]
+        found.append((losses, layer.weight.detach().numpy()))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 LAYERS = {
     "embedding": lambda nn: nn.Embedding(ROWS, WIDTH, 2, 1.5, 1.0, True),
     "sparse": lambda nn: nn.Embedding(ROWS, WIDTH, sparse=True),

@@ -185,6 +185,56 @@ def test_layers_are_equal_compiled() -> None:
     assert fast.compilations == 1
 
 
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_gradients_of_gradients(name: str) -> None:
+    """A gradient penalty: the norm of the input's gradient, differentiated by the parameters."""
+    (x,) = inputs((STEPS, BATCH, FEATURES))
+    torch.manual_seed(0)
+    ours, theirs = (getattr(T.nn, name)(FEATURES, HIDDEN, bidirectional=True).double() for T in BOTH)
+    copy_state(ours, theirs)
+    found = []
+    for T, m in zip(BOTH, (ours, theirs), strict=True):
+        leaf = T.from_numpy(x.astype("f8")).requires_grad_(True)
+        (slope,) = T.autograd.grad(weighted(T, m(leaf)[0]), leaf, create_graph=True)
+        (slope * slope).sum().backward()
+        found.append([slope, leaf.grad, *[p.grad for p in m.parameters()]])
+    for i, (a, b) in enumerate(zip(*found, strict=True)):
+        if b is None:  # the bias of an output that nothing multiplies
+            assert a is None or not a.any().item()
+        else:
+            close(f"result {i}", a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["lazily", "compiled"])
+def test_states_carried_from_batch_to_batch(compiled: bool) -> None:
+    """Truncated backpropagation through time: states go on, gradients do not."""
+    torch.manual_seed(0)
+    batches = inputs(*[(STEPS, BATCH, FEATURES)] * 6)
+    ours, theirs = (T.nn.LSTM(FEATURES, HIDDEN, num_layers=2) for T in BOTH)
+    copy_state(ours, theirs)
+    found = []
+    for T, lstm in zip(BOTH, (ours, theirs), strict=True):
+        optimizer = T.optim.SGD(lstm.parameters(), lr=0.5)
+
+        def plain(x: Any, states: Any, T: Any = T, lstm: Any = lstm, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            out, states = lstm(x, states)
+            loss = weighted(T, out)
+            loss.backward()
+            optimizer.step()
+            return loss, tuple(s.detach() for s in states)
+
+        step = T.compile(plain) if compiled and T is graphc else plain
+        states = (T.zeros(2, BATCH, HIDDEN), T.zeros(2, BATCH, HIDDEN))
+        losses = []
+        for x in batches:
+            loss, states = step(T.from_numpy(x), states)
+            losses.append(loss.item())
+        found.append([losses, *[s.numpy() for s in states]])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 # ------------------------------------------------------------------------- cells
 
 CELLS = {
