@@ -166,7 +166,8 @@ class _Reverse:
             reverse=not loop.reverse,
         )
         n, m = len(step.carried), len(self.xs)
-        found = {loop.carries[i]: node for i, node in zip(step.carried, made.finals[:n], strict=True)}
+        first = zip([loop.carries[i] for i in step.carried], made.finals[:n], strict=True)
+        found = {carry: node for carry, node in first if carry in step.grads}
         found.update(zip(self.xs, made.stacked[:m], strict=True))
         stacks = dict(zip(stacked, made.stacked[m:], strict=True))
         stacks.update({node: self._forward(node) for node in totals.stacked if node not in self.late})
