@@ -49,6 +49,10 @@ def diff(
     if input.ndim == 0:
         raise fail(RuntimeError, "diff expects input to be at least one-dimensional")
     axis = normal_axis(dim, input.ndim)
+    if n < 0:
+        raise fail(RuntimeError, f"order must be non-negative but got {n}")
+    if n == 0:
+        return METHODS["clone"](input)
     parts = [t for t in (prepend, input, append) if t is not None]
     if len(parts) > 1:
         input = cat(parts, axis)

@@ -170,7 +170,7 @@ def from_dlpack(source: Any) -> Tensor:
 @placed
 def scalar_tensor(value: Any, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """A 0-d tensor of the default float dtype (or `dtype`)."""
-    return tensor(value, dtype=dtype or get_default_dtype(), requires_grad=requires_grad)
+    return full((), value, dtype=dtype or get_default_dtype(), requires_grad=requires_grad)
 
 
 # --------------------------------------------------------------------- filled

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc import ops
+from graphc.frontend.convert import convert
 from graphc.frontend.elementwise import add, mul
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.methods import method
@@ -13,7 +14,7 @@ from graphc.frontend.nodes import broadcast_shapes, expand, normal_axis
 from graphc.frontend.shape import reshape_node
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
-from graphc.ir.types import Shape, bool_
+from graphc.ir.types import Shape, bool_, int64
 
 
 def _same_dtype(name: str, *tensors: Tensor) -> None:
@@ -389,6 +390,9 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     _same_dtype("einsum", *operands)
     labels, out = _parse(equation, [t.ndim for t in operands])
     _check_extents(equation, labels, [tuple(t.shape) for t in operands])
+    alone = [x for term in labels for x in set(term) if sum(x in other for other in labels) == 1]
+    if not operands[0].dtype.is_float and not set(alone) <= set(out):
+        operands = tuple([convert(t, int64) for t in operands])  # PyTorch sums these first, as int64
 
     def build(*nodes: Node) -> Node:
         rest = [_diagonal(n, x) for n, x in zip(nodes, labels, strict=True)]

@@ -14,9 +14,11 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, bool_
 from graphc.nn.arith import Num, select
 from graphc.nn.functional.common import (
+    as_floats,
     elementwise,
     log_softmax_node,
     need_float,
+    need_numbers,
     need_tensors,
     softmax_node,
 )
@@ -46,7 +48,12 @@ def relu_(input: Tensor) -> Tensor:
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x > threshold, else `value`."""
     return elementwise(
-        "threshold", "ThresholdBackward0", lambda x: select(x <= threshold, value, x), input, inplace
+        "threshold",
+        "ThresholdBackward0",
+        lambda x: select(x <= threshold, value, x),
+        input,
+        inplace,
+        integers=True,
     )
 
 
@@ -68,6 +75,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
         lambda x: select(x <= min_val, min_val, select(x >= max_val, max_val, x)),
         input,
         inplace,
+        integers=True,
     )
 
 
@@ -298,12 +306,14 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 def tanhshrink(input: Tensor) -> Tensor:
     """x - tanh(x)."""
-    return elementwise("tanhshrink", "SubBackward0", lambda x: x - x.map(ops.tanh), input)
+    (x,) = as_floats("tanhshrink", input)
+    return elementwise("tanhshrink", "SubBackward0", lambda x: x - x.map(ops.tanh), x)
 
 
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|)."""
-    return elementwise("softsign", "DivBackward0", lambda x: x / (x.map(ops.abs) + 1), input)
+    (x,) = as_floats("softsign", input)
+    return elementwise("softsign", "DivBackward0", lambda x: x / (x.map(ops.abs) + 1), x)
 
 
 def _implicit_dim(name: str, ndim: int) -> int:
@@ -351,7 +361,9 @@ def softmin(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None
 ) -> Tensor:
     """softmax(-x) along `dim`."""
-    return _along("softmin", "SoftmaxBackward0", lambda n, a: softmax_node(ops.neg(n), a), input, dim, dtype)
+    need_numbers("softmin", input)
+    negative = apply("NegBackward0", ops.neg, input)  # before the cast: unsigned numbers wrap round
+    return _along("softmin", "SoftmaxBackward0", softmax_node, negative, dim, dtype)
 
 
 def gumbel_softmax(

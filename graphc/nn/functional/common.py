@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc import ops
+from graphc.frontend.convert import convert
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, spread
+from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply, inplace
 from graphc.ir.node import Node
+from graphc.ir.types import bool_
 from graphc.nn.arith import Num
 
 Ints = int | Sequence[int]
@@ -45,11 +48,30 @@ def need_float(name: str, *tensors: Tensor) -> None:
             raise fail(RuntimeError, f"\"{name}\" not implemented for '{title}' (given {describe(*tensors)})")
 
 
+def need_numbers(name: str, *tensors: Tensor) -> None:
+    """RuntimeError with PyTorch's text for bools."""
+    need_tensors(name, *tensors)
+    for t in tensors:
+        if t.dtype is bool_:
+            raise fail(RuntimeError, f"\"{name}\" not implemented for 'Bool' (given {describe(*tensors)})")
+
+
+def as_floats(name: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Integers as the default float dtype, as PyTorch's arithmetic with floats makes them."""
+    need_numbers(name, *tensors)
+    return tuple([t if t.dtype.is_float else convert(t, get_default_dtype()) for t in tensors])
+
+
 def elementwise(
-    name: str, label: str, formula: Callable[[Num], Num], input: Tensor, change: bool = False
+    name: str,
+    label: str,
+    formula: Callable[[Num], Num],
+    input: Tensor,
+    change: bool = False,
+    integers: bool = False,
 ) -> Tensor:
-    """A scalar function of each element; with `change`, stored in `input`."""
-    need_float(name, input)
+    """A scalar function of each element; with `change`, stored in `input`. `integers`: of them too."""
+    (need_numbers if integers else need_float)(name, input)
     out = apply(label, lambda n: formula(Num(n)).node, input)
     return inplace(input, out, name) if change else out
 
@@ -95,6 +117,8 @@ def together(*nodes: Node) -> tuple[Node, ...]:
 
 def log_softmax_node(n: Node, axis: int) -> Node:
     """x - max - log(sum(exp(x - max))) along `axis`."""
+    if n.type.size == 0:
+        return n
     top = spread(ops.stop_gradient(ops.reduce_max(n, (axis,))), n.shape, axis)
     shifted = ops.sub(n, top)
     total = ops.reduce_sum(ops.exp(shifted), (axis,))
@@ -103,6 +127,8 @@ def log_softmax_node(n: Node, axis: int) -> Node:
 
 def softmax_node(n: Node, axis: int) -> Node:
     """exp(x - max) / sum(exp(x - max)) along `axis`."""
+    if n.type.size == 0:
+        return n
     top = spread(ops.stop_gradient(ops.reduce_max(n, (axis,))), n.shape, axis)
     e = ops.exp(ops.sub(n, top))
     return ops.div(e, spread(ops.reduce_sum(e, (axis,)), n.shape, axis))

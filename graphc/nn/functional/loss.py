@@ -19,6 +19,7 @@ from graphc.ir.types import int64
 from graphc.nn.arith import Num, select
 from graphc.nn.functional.activation import logsigmoid_formula
 from graphc.nn.functional.common import (
+    as_floats,
     legacy_reduction,
     log_softmax_node,
     need_float,
@@ -280,7 +281,7 @@ def poisson_nll_loss(
 ) -> Tensor:
     """exp(x) - t x (or x - t log(x + eps)); `full` adds Stirling's term where t > 1."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    need_float("poisson_nll_loss", input)
+    (input,) = as_floats("poisson_nll_loss", input)
 
     def formula(x: Num, t: Num) -> Num:
         loss = x.map(ops.exp) - t * x if log_input else x - t * (x + eps).map(ops.log)

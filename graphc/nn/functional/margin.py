@@ -7,13 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc import ops
+from graphc.frontend.convert import convert
+from graphc.frontend.elementwise import add, mul
+from graphc.frontend.elementwise import sub as subtract
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.nodes import cast, normal_axis, spread
+from graphc.frontend.promotion import get_default_dtype
+from graphc.frontend.shape import ravel, reshape
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.ir.types import int64
 from graphc.nn.arith import Num, ne, select
-from graphc.nn.functional.common import legacy_reduction, need_float, need_tensors, reduced, together
+from graphc.nn.functional.common import (
+    as_floats,
+    legacy_reduction,
+    need_float,
+    need_numbers,
+    need_tensors,
+    reduced,
+    together,
+)
 from graphc.nn.functional.linear import check_labels
 from graphc.nn.functional.loss import pointwise_loss
 
@@ -70,7 +83,10 @@ def margin_ranking_loss(
 ) -> Tensor:
     """max(0, -target * (input1 - input2) + margin)."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    need_float("margin_ranking_loss", input1, input2)
+    need_numbers("margin_ranking_loss", input1, input2)
+    if not input1.dtype.is_float and not input2.dtype.is_float:  # integers are multiplied as such
+        gap = mul(subtract(0, target), subtract(input1, input2))
+        return pointwise_loss("MeanBackward0", lambda x: _positive(x), reduction, add(gap, float(margin)))
 
     def formula(a: Num, b: Num, t: Num) -> Num:
         return _positive(-t * (a - b) + margin)
@@ -115,6 +131,8 @@ def multi_margin_loss(
     """The mean over other classes of max(0, margin - x[label] + x[class]) ** p, of [N, C] or [C]."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     need_float("multi_margin_loss", input)
+    if input.ndim == 0:
+        input = reshape(input, (1,))
     if p not in (1, 2):
         raise fail(ValueError, "only p == 1 and p == 2 supported")
     if weight is not None and weight.ndim != 1:
@@ -151,6 +169,9 @@ def multilabel_margin_loss(
     """Hinges between every true class (those before the first -1 of a row) and every other, over classes."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     need_float("multilabel_margin_loss", input)
+    if input.ndim == 0:
+        loss = multilabel_margin_loss(ravel(input), ravel(target), reduction=reduction)
+        return reshape(loss, ())
     if tuple(target.shape) != tuple(input.shape) or target.dtype is not int64 or input.ndim not in (1, 2):
         raise fail(RuntimeError, f"inconsistent target size: {describe(input, target)}")
     classes = input.shape[-1]
@@ -190,6 +211,9 @@ def _total(n: Node, axis: int, keepdim: bool) -> Node:
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """x1 . x2 / (max(|x1|, eps) max(|x2|, eps)) along `dim`."""
     need_float("cosine_similarity", x1, x2)
+    if x1.ndim == x2.ndim == 0:
+        normal_axis(dim, 0)
+        return reshape(cosine_similarity(ravel(x1), ravel(x2), 0, eps), ())
 
     def build(a: Node, b: Node) -> Node:
         a, b = together(a, b)
@@ -210,7 +234,10 @@ def pairwise_distance(
     x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:
     """The p-norm of x1 - x2 + eps along the last dim."""
-    need_float("pairwise_distance", x1, x2)
+    need_numbers("pairwise_distance", x1, x2)
+    if not x1.dtype.is_float and not x2.dtype.is_float:  # the difference is one of integers
+        (gap,) = as_floats("pairwise_distance", subtract(x1, x2))
+        return pairwise_distance(gap, gap.new_zeros(gap.shape), p, eps, keepdim)  # type: ignore[attr-defined]
 
     def build(a: Node, b: Node) -> Node:
         a, b = together(a, b)
@@ -241,8 +268,8 @@ def cosine_embedding_loss(
 ) -> Tensor:
     """1 - cos where the target is 1, max(0, cos - margin) where it is -1, along the last dim."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    need_float("cosine_embedding_loss", input1, input2)
-    need_tensors("cosine_embedding_loss", target)
+    need_tensors("cosine_embedding_loss", input1, input2, target)
+    input1, input2 = (t if t.dtype.is_float else convert(t, get_default_dtype()) for t in (input1, input2))
 
     def build(a: Node, b: Node, t: Node) -> Node:
         a, b = together(a, b)

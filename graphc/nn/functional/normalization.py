@@ -11,17 +11,18 @@ from graphc.frontend.modes import no_grad
 from graphc.frontend.nodes import cast, expand, spread
 from graphc.frontend.tensor import Tensor, apply, from_node, inplace, operand
 from graphc.ir.node import Node
-from graphc.nn.functional.common import need_float, need_tensors
+from graphc.nn.functional.common import as_floats, need_float, need_tensors
 
 
 def moments(n: Node, axes: Sequence[int]) -> tuple[Node, Node, Node]:
     """(mean, biased variance, n - mean) over `axes`."""
     count = math.prod(n.shape[a] for a in axes)
     total = ops.reduce_sum(n, axes)
-    mean = ops.mul(total, ops.like(total, 1.0 / count))
+    share = 1.0 / count if count else math.nan
+    mean = ops.mul(total, ops.like(total, share))
     centred = ops.sub(n, spread(mean, n.shape, axes))
     squares = ops.reduce_sum(ops.mul(centred, centred), axes)
-    return mean, ops.mul(squares, ops.like(squares, 1.0 / count)), centred
+    return mean, ops.mul(squares, ops.like(squares, share)), centred
 
 
 def _inverse(variance: Node, eps: float) -> Node:
@@ -80,6 +81,8 @@ def batch_norm(
     """
     need_float("batch_norm", input)
     if input.ndim < 2:
+        if input.ndim == 1 and input.shape[0] == 0:
+            return apply("NativeBatchNormBackward0", lambda n: n, input)
         raise fail(ValueError, f"batch_norm: expected at least 2 dims, got input of size {list(input.shape)}")
     channels = input.shape[1]
     _check_channels(
@@ -288,13 +291,17 @@ def local_response_norm(
     input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Tensor:
     """x / (k + alpha * mean of squares over `size` neighbouring channels) ** beta."""
-    need_float("local_response_norm", input)
+    need_tensors("local_response_norm", input)
     if input.ndim < 3:
         raise fail(
             ValueError,
             f"Expected 3D or higher dimensionality                          input (got {input.ndim} "
             "dimensions)",
         )
+
+    if input._cell.node.type.size == 0:
+        return input
+    (input,) = as_floats("local_response_norm", input)
 
     def build(n: Node) -> Node:
         flat = ops.reshape(n, (n.shape[0], n.shape[1], n.type.size // max(1, n.shape[0] * n.shape[1])))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.nodes import expand
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.nn.functional.common import need_tensors
@@ -48,6 +49,14 @@ def _crop(n: Node, axis: int, low: int, high: int) -> Node:
     if low >= 0 and high >= 0:
         return n
     return ops.slice_axis(n, axis, max(-low, 0), n.shape[axis] - max(-high, 0))
+
+
+def _beyond(n: Node, axis: int, low: int, high: int) -> Node:
+    """Replication where one side crops all of the dim: only copies of one border remain."""
+    edge = 0 if low > 0 else n.shape[axis] - 1
+    border = ops.slice_axis(n, axis, edge, edge + 1)
+    shape = (*n.shape[:axis], n.shape[axis] + low + high, *n.shape[axis + 1 :])
+    return expand(border, shape)
 
 
 def _check(input: Tensor, pad: Sequence[int], mode: str) -> None:
@@ -108,7 +117,11 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     def build(n: Node) -> Node:
         low, high = [0] * n.type.rank, [0] * n.type.rank
         for axis, before, after in reversed(pairs):
-            n = _crop(n, axis, before, after)
+            if mode == "constant" or n.shape[axis] + min(before, after, 0) > 0:
+                n = _crop(n, axis, before, after)
+            else:  # what is left over is made of the border
+                n = _beyond(n, axis, before, after)
+                continue
             if mode == "constant":
                 low[axis], high[axis] = max(before, 0), max(after, 0)
             else:

@@ -17,7 +17,7 @@ from graphc.frontend.nodes import cast, expand
 from graphc.frontend.tensor import Tensor, apply, from_node
 from graphc.ir.node import Node
 from graphc.ir.types import int32, int64
-from graphc.nn.functional.common import Ints, need_float, tuple_of
+from graphc.nn.functional.common import Ints, need_float, need_numbers, tuple_of
 
 Axes = tuple[int, ...]
 
@@ -64,6 +64,10 @@ class Windows:
         rows = zip(ends, spatial, self.low, strict=True)
         self.high = tuple([max(end - n - p, 0) for end, n, p in rows])
 
+    def maxima(self, n: Node) -> Node:
+        """The view for a maximum: what lies outside never is one."""
+        return self.view(n, -math.inf if n.dtype.is_float else int(np.iinfo(n.dtype.numpy).min))
+
     def view(self, n: Node, fill: float) -> Node:
         """[..., *spatial] -> [..., *out, *size]."""
         return ops.window(n, self.size, self.stride, self.low, self.high, self.dilation, fill)
@@ -89,9 +93,9 @@ def _count(extent: int, pad: int, reach: int, stride: int, ceil_mode: bool) -> i
     return count
 
 
-def check_rank(name: str, input: Tensor, rank: int) -> None:
+def check_rank(name: str, input: Tensor, rank: int, integers: bool = False) -> None:
     """RuntimeError unless `input` is a float tensor of `rank` spatial dims, with or without a batch."""
-    need_float(name, input)
+    (need_numbers if integers else need_float)(name, input)
     if input.ndim not in (rank + 1, rank + 2) or 0 in input.shape[1:]:
         raise fail(
             RuntimeError,
@@ -109,7 +113,9 @@ def _first_hit(w: Node, top: Node, taps: int) -> tuple[Node, Node]:
         step = math.prod(w.shape[axis + 1 :])
         ids = ops.add(ids, ops.mul(ops.iota(w.shape, axis, int32), ops.full(w.shape, step, int32)))
     kept = tuple(range(w.type.rank - taps))
-    hit = ops.bit_or(ops.eq(w, ops.broadcast(top, w.shape, kept)), ops.isnan(w))
+    hit = ops.eq(w, ops.broadcast(top, w.shape, kept))
+    if w.dtype.is_float:
+        hit = ops.bit_or(hit, ops.isnan(w))
     last = ops.full(w.shape, math.prod(w.shape[a] for a in axes), int32)
     return ids, ops.reduce_min(ops.select(hit, ids, last), axes)
 
@@ -151,12 +157,12 @@ def _max_pool(
     return_indices: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
     name = f"max_pool{rank}d"
-    check_rank(name, input, rank)
+    check_rank(name, input, rank, integers=True)
     g = Windows(name, input.shape[-rank:], size, stride, padding, dilation, ceil_mode)
     picked: list[Node] = []
 
     def build(n: Node) -> Node:
-        value, first = maximum(g.view(n, -math.inf), rank)
+        value, first = maximum(g.maxima(n), rank)
         picked.append(first)
         return value
 
@@ -217,7 +223,7 @@ def _avg_pool(
     divisor: int | None = None,
 ) -> Tensor:
     name = f"avg_pool{rank}d"
-    check_rank(name, input, rank)
+    check_rank(name, input, rank, integers=True)
     if divisor == 0:
         raise fail(RuntimeError, "divisor must be not zero")
     g = Windows(name, input.shape[-rank:], size, stride, padding, 1, ceil_mode)
@@ -225,12 +231,22 @@ def _avg_pool(
 
     def build(n: Node) -> Node:
         axes = tuple(range(n.type.rank, n.type.rank + rank))
-        total = ops.reduce_sum(g.view(n, 0.0), axes)
+        total = ops.reduce_sum(g.view(n, 0), axes)
+        if not n.dtype.is_float:
+            return _divided(total, np.full_like(counts, divisor) if divisor else counts)
         if divisor is not None or counts.min() == counts.max():
             return ops.div(total, ops.like(total, float(divisor or counts.max())))
         return ops.div(total, expand(ops.constant(counts.astype(n.dtype.numpy)), total.shape))
 
     return apply(f"AvgPool{rank}DBackward0", build, input)
+
+
+def _divided(total: Node, counts: np.ndarray) -> Node:
+    """Integer sums over counts, rounded towards zero."""
+    divisor = expand(ops.constant(counts.astype(total.dtype.numpy)), total.shape)
+    size = ops.div(ops.abs(total), ops.abs(divisor))
+    zero = ops.zeros(total.type)
+    return ops.select(ops.ne(ops.lt(total, zero), ops.lt(divisor, zero)), ops.neg(size), size)
 
 
 def avg_pool1d(

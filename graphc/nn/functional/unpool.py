@@ -97,10 +97,14 @@ def _max_unpool(
 
 
 def _put(base: Node, place: Node, value: Node) -> Node:
-    """Rows of `value` at distinct `place`s of rows of `base`; of several writers to one place, their mean."""
+    """Rows of `value` at `place`s of rows of `base`.
+
+    Several maxima of one place are equal, so their mean is their value; each gets the place's gradient.
+    """
     total = ops.scatter_add_along(base, place, value, 1)
     uses = ops.scatter_add_along(base, place, ops.like(value, 1), 1)
-    return ops.div(total, ops.maximum(uses, ops.like(uses, 1)))
+    mean = ops.div(ops.stop_gradient(total), ops.maximum(uses, ops.like(uses, 1)))
+    return ops.with_gradient(mean, total)
 
 
 def max_unpool1d(
