@@ -54,16 +54,16 @@ def test_random_loops_equal_their_steps(seed: int) -> None:
 
 # ------------------------------------------------------------ what bodies become
 
-T, B, H, I = 5, 2, 3, 4
+T, B, H, WIDTH = 5, 2, 3, 4
 
 
 def typed(name: str, *shape: int, dtype: DType = float64) -> Node:
     return ops.input_(name, TensorType(shape, dtype))
 
 
-H0, X = typed("h0", B, H), typed("x", T, B, I)
-W, U, BIAS, OUT = typed("w", I, H), typed("u", H, H), typed("bias", H), typed("out", H, 7)
-CARRY, SLICE, SLICE_H = typed("h", B, H), typed("x_t", B, I), typed("x_h", B, H)
+H0, X = typed("h0", B, H), typed("x", T, B, WIDTH)
+W, U, BIAS, OUT = typed("w", WIDTH, H), typed("u", H, H), typed("bias", H), typed("out", H, 7)
+CARRY, SLICE, SLICE_H = typed("h", B, H), typed("x_t", B, WIDTH), typed("x_h", B, H)
 
 
 def matmul(a: Node, b: Node) -> Node:
@@ -147,7 +147,7 @@ def test_equal_loops_are_one_node() -> None:
         after = ops.tanh(ops.add(matmul(x, W), h))
         return ops.scan([h], [x], [after], [], [H0], [X]).finals[0]
 
-    assert last(CARRY, SLICE) is last(typed("a", B, H), typed("b", B, I))
+    assert last(CARRY, SLICE) is last(typed("a", B, H), typed("b", B, WIDTH))
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,8 @@ def test_equal_loops_are_one_node() -> None:
     ],
 )
 def test_mistakes_are_named(change: dict, says: str) -> None:
-    given = {
-        "carries": [CARRY], "xs": [SLICE], "nexts": [CARRY], "emits": [], "init": [H0], "stacks": [X], **change
-    }  # fmt: skip
+    given = {"carries": [CARRY], "xs": [SLICE], "nexts": [CARRY], "emits": [], "init": [H0], "stacks": [X]}
+    given.update(change)
     with pytest.raises(ValueError) as caught:
         ops.scan(**given)
     assert says in str(caught.value)
@@ -176,7 +175,7 @@ def test_mistakes_are_named(change: dict, says: str) -> None:
 def lstm() -> tuple[list[Node], list[Node]]:
     """(initial states, xs and weights; last states and outputs) of an LSTM, written naively."""
     h, c, x = CARRY, typed("c", B, H), SLICE
-    c0, wi, wh, b = typed("c0", B, H), typed("wi", 4 * H, I), typed("wh", 4 * H, H), typed("b", 4 * H)
+    c0, wi, wh, b = typed("c0", B, H), typed("wi", 4 * H, WIDTH), typed("wh", 4 * H, H), typed("b", 4 * H)
     z = ops.add(
         ops.add(ops.dot_general(x, wi, ((1,), (1,))), ops.dot_general(h, wh, ((1,), (1,)))),
         ops.broadcast(b, (B, 4 * H), (1,)),
@@ -204,7 +203,9 @@ def test_an_lstm_has_one_contraction_in_each_loop() -> None:
     assert not any(n.kind is Kind.REDUCE for n in backward.body().nodes)
     assert len(backward.carries) == 2
     outside = [n for n in graph.nodes if n.kind is Kind.CONTRACT]
-    assert sorted(n.shape for n in outside) == sorted([(T, B, 4 * H), (T, B, I), (4 * H, I), (4 * H, H)])
+    assert sorted(n.shape for n in outside) == sorted(
+        [(T, B, 4 * H), (T, B, WIDTH), (4 * H, WIDTH), (4 * H, H)]
+    )
     assert [n.shape for n in graph.nodes if n.kind is Kind.REDUCE] == [(4 * H,)]
 
 
@@ -281,7 +282,7 @@ def test_hash_covers_the_body() -> None:
 def test_verify_looks_into_bodies() -> None:
     stray = ops.scan([CARRY], [], [ops.tanh(CARRY)], [], [H0], [], length=T).finals[0]
     loop = replace(stray.attrs.loop, nexts=(ops.tanh(typed("carry9", B, H)),))
-    with pytest.raises(VerifyError, match="broken body: input node .* is not declared"):
+    with pytest.raises(VerifyError, match=r"broken body: input node .* is not declared"):
         verify(Graph((H0,), (make(SCAN, (H0,), ScanAttrs(loop, None, 0)),)))
     renamed = Loop(T, False, (CARRY,), (), (), (CARRY,))
     with pytest.raises(VerifyError, match="parameter carry0 of a loop but has another name"):
