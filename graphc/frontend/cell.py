@@ -90,7 +90,8 @@ def fresh_input(type_: TensorType, bound: Any = None) -> Node:
     """
     node = object.__new__(Node)
     node.op, node.inputs, node.type, node.bound = INPUT, (), type_, bound
-    node.attrs = InputAttrs(f"%{next(_names)}", type_.shape, type_.dtype)
+    node.attrs = attrs = object.__new__(InputAttrs)  # (its __init__ takes as long as all the rest)
+    attrs.__dict__.update(name=f"%{next(_names)}", shape=type_.shape, dtype=type_.dtype)
     return node
 
 

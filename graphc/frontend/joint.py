@@ -15,13 +15,13 @@ import numpy as np
 
 from graphc.frontend import lazy
 from graphc.frontend.cell import Cell, Steps, leaf_node
-from graphc.frontend.compile import Stale, Variant
 from graphc.frontend.deferred import Call, Events, Promised, fill
 from graphc.frontend.errors import TracerError
 from graphc.frontend.history import GradFn
 from graphc.frontend.modes import MODE, enable_grad
 from graphc.frontend.record import record_call
 from graphc.frontend.tensor import Tensor, from_array, operand, wrap_cell
+from graphc.frontend.variant import Stale, Variant
 
 MANY = 4  # programs for one sequence of events, before the oldest is forgotten
 OWN = 3  # references to a leaf's node that do not mean it is used: the leaf's, a variable's, the question's
@@ -53,7 +53,7 @@ class Joint:
     def run(self, events: Events) -> bool:
         """Run for events that are closed. False, with nothing done, if the program does not fit."""
         variant = self.variant
-        if not variant.holds() or _is_used_later(variant.written):
+        if not variant.holds() or (not variant.known() and _is_used_later(variant.written)):
             return False
         arrays = _arrays(events)
         try:

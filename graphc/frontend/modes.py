@@ -43,13 +43,14 @@ class _GradContext:
     """A context manager and decorator that sets gradient mode."""
 
     value = True
+    _saved: tuple[bool, ...] = ()
 
     def __enter__(self) -> None:
-        self._saved = [*getattr(self, "_saved", ()), MODE.grad]
+        self._saved = (*self._saved, MODE.grad)
         MODE.grad = self.value
 
     def __exit__(self, *exc: object) -> None:
-        MODE.grad = self._saved.pop()
+        *self._saved, MODE.grad = self._saved  # type: ignore[assignment]
 
     def __call__(self, function: F) -> F:
         value = self.value

@@ -1,0 +1,315 @@
+"""A function compiled for one signature: its program, what it assumes, and how a call is made.
+
+A call gathers arrays (arguments, state, random keys, numbers), runs the program, and wraps what
+is new. State that the function changes is donated: the program writes over its buffers. If the result can
+still be differentiated outside, the call is put off or built as lazy nodes instead
+(`graphc.frontend.deferred`), so that forward, backward and update become one program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter, itemgetter
+from sys import getrefcount
+from typing import Any
+
+import numpy as np
+
+from graphc.frontend import deferred, lazy, tree
+from graphc.frontend.cell import Cell, Deferred, Sharing, fresh_input, leaf_node
+from graphc.frontend.compiler import compile_graph
+from graphc.frontend.modes import MODE, settle
+from graphc.frontend.record import GradOutput, Inputs, Output, Record, graph_of, inputs_of, module_names
+from graphc.frontend.replay import Replay
+from graphc.frontend.tensor import Tensor, from_array, wrap_cell
+from graphc.frontend.trace import Members, members
+from graphc.ir.node import Node
+from graphc.ir.types import TensorType
+
+
+class Stale(Exception):
+    """Captured state has got another shape or dtype: the program does not fit any more."""
+
+
+_NODE, _VARS, _REQUIRES = attrgetter("node"), attrgetter("vars"), attrgetter("_requires")
+
+
+class Variant:
+    """A function compiled for one signature."""
+
+    def __init__(self, record: Record, backend: str) -> None:
+        trace = record.trace
+        self.mode = MODE.grad
+        self.specs: list[tuple[Any, Any]] | None = None
+        self.inputs: Inputs = inputs_of(record, module_names(record))
+        self.result, self.outputs = record.result, record.outputs
+        self.guards = list(trace.guards)
+        self.modules = list(trace.modules)
+        self.modes = [mode for mode, _ in trace.modules.values()]
+        self.members = [found for _, found in trace.modules.values()]
+        self.edits = Members.edits
+        requires = {id(s.tensor): (s.tensor, s.requires) for s in trace.handles.values()}
+        for captured in self.inputs.captured:  # also those that have been read as constants
+            requires.setdefault(id(captured.tensor), (captured.tensor, captured.tensor._requires))
+        self.leaves = [tensor for tensor, _ in requires.values()]
+        self.requires = [flag for _, flag in requires.values()]
+        self.with_grad = [g.tensor for g in trace.grads.values()]
+        self.without_grad = list(trace.no_grads)
+        self.draws = [(g, count) for g, (_, count) in trace.keys.items()]
+        self.replay: Replay | None = None
+        self.program: Any = None
+        if record.differentiable:
+            self.replay = Replay(record, self.inputs)
+            return
+        self._plan(record)
+        graph = graph_of(self.targets, self.inputs.nodes, self.inputs.names, trace.name)
+        first = len(self.inputs.arguments)
+        state = range(first, first + len(self.cells))
+        # A function that changes nothing is used many times with the same parameters: what follows from them
+        # alone (packed weights) is kept until one of them changes.
+        fixed = frozenset() if self.written else frozenset(state)
+        self.program = compile_graph(graph, self.donate, backend, fixed)
+        self.program.keep(state)
+        self.prepared: tuple[list[Node], list[int]] | None = None
+        self.graph = graph
+        values = [t for t, o in zip(self.targets, self.outputs, strict=False) if o.kind == "value"]
+        single = len(values) == len(self.outputs) == 1 and isinstance(self.result, Tensor)
+        self.single: TensorType | None = values[0].type if single else None
+
+    def _plan(self, record: Record) -> None:
+        """Order the program's outputs: values, then changed state, arguments and gradients."""
+        position = {n: i for i, n in enumerate(self.inputs.nodes)}
+        values = [o for o in record.outputs if o.kind == "value"]
+        self.targets: list[Node] = [o.node for o in values if o.node is not None]
+        self.donate: dict[int, int] = {}
+        self.written: list[Cell] = []
+        for captured, node in record.writes:
+            self.donate[len(self.targets)] = position[captured.node]
+            self.targets.append(node)
+            self.written.append(captured.tensor._cell)
+        self.argument_writes = []
+        for i, node in record.argument_writes.items():
+            self.argument_writes.append((i, len(self.targets)))
+            self.targets.append(node)
+        self.grads: list[tuple[GradOutput, int]] = []
+        for grad in record.grads:
+            at = -1
+            if grad.node is not None:
+                at = len(self.targets)
+                if grad.replaces is not None:
+                    self.donate[at] = position[grad.replaces]
+                self.targets.append(grad.node)
+            self.grads.append((grad, at))
+        self.cells = [c.tensor._cell for c in self.inputs.captured]
+        self.views = [c.tensor for c in self.inputs.captured if c.tensor._cell.view is not None]
+        self.nodes: list[Node] = []
+        self.arrays: list[np.ndarray] = []
+        self.counts: Any = ()
+        self.sharing = -1
+        self.types = [n.type for n in self.inputs.nodes]
+        first = len(self.inputs.arguments)
+        self.state_types = self.types[first : first + len(self.cells)]
+        written = set(self.written)
+        self.written_at = [i for i, c in enumerate(self.cells) if c in written]
+        self.written_of = itemgetter(*self.written_at, self.written_at[0]) if written else tuple
+
+    # ---------------------------------------------------------------- validity
+
+    def takes(self, args: Sequence[Any]) -> bool:
+        """Whether flat positional arguments have this variant's signature: the quick test."""
+        specs = self.specs
+        if specs is None or len(args) != len(specs) or MODE.grad is not self.mode:
+            return False
+        for arg, (kind, detail) in zip(args, specs, strict=True):
+            if kind is Tensor:
+                if not isinstance(arg, Tensor):
+                    return False
+                cell = arg._cell
+                if type(cell) is Deferred:
+                    if deferred.kind_of(arg) != detail:
+                        return False
+                    continue
+                found = cell.node.type
+                if found is not detail[0] and found != detail[0]:
+                    return False
+                if (arg._requires or cell.fn is not None) is not detail[1]:
+                    return False
+            elif type(arg) is not kind or (detail is not None and arg != detail[0]):
+                return False
+        return True
+
+    def holds(self) -> bool:
+        """Whether what the trace assumed about the outside is still so."""
+        if [module.training for module in self.modules] != self.modes:
+            return False
+        if Members.edits != self.edits:
+            if not all(map(_same, self.members, map(members, self.modules))):
+                return False
+            self.edits = Members.edits
+        if list(map(_REQUIRES, self.leaves)) != self.requires:
+            return False
+        if [t._grad is None for t in self.without_grad].count(False):
+            return False
+        if [t._grad is None for t in self.with_grad].count(True):
+            return False
+        return not self.guards or all(getter() == found for getter, found in self.guards)
+
+    def why_not(self) -> str:
+        """In words, the assumption that does not hold."""
+        for module, mode in zip(self.modules, self.modes, strict=True):
+            if module.training is not mode:
+                return f"{type(module).__name__} is now in {'train' if module.training else 'eval'} mode"
+        for module, found in zip(self.modules, self.members, strict=True):
+            if not _same(found, members(module)):
+                return f"a parameter, buffer or child of {type(module).__name__} was replaced"
+        for tensor, requires in zip(self.leaves, self.requires, strict=True):
+            if tensor._requires is not requires:
+                return (
+                    f"a {tensor.dtype.name}{list(tensor.shape)} leaf has requires_grad={tensor._requires} now"
+                )
+        if any(t._grad is not None for t in self.without_grad):
+            return "a parameter that had no gradient has one now"
+        if any(t._grad is None for t in self.with_grad):
+            return "a parameter that had a gradient has none now"
+        for getter, found in self.guards:
+            if getter() != found:
+                return f"a setting changed from {found!r} to {getter()!r}"
+        return "captured state has another shape or dtype"
+
+    # --------------------------------------------------------------------- calls
+
+    def call(self, leaves: Sequence[Any]) -> Any:
+        """Run on argument leaves."""
+        if self.replay is not None:
+            return deferred.call(self.replay, leaves, self.result)
+        if self.donate and MODE.pending:
+            lazy.sync()
+        elif self.donate or self.argument_writes or self.grads:
+            settle()
+        values = self._run(self._gather(leaves))
+        for generator, count in self.draws:
+            generator.offset += count
+        for cell in self.written:
+            cell.version += 1
+        if self.argument_writes or self.grads:
+            self._store(leaves, values)
+        if self.single is not None:
+            return wrap_cell(Cell(fresh_input(self.single, values[0])))
+        return self._results(leaves, values)
+
+    def _gather(self, leaves: Sequence[Any]) -> list[np.ndarray]:
+        inputs = self.inputs
+        arrays: list[np.ndarray] = []
+        for i in inputs.arguments:
+            cell = leaves[i]._cell
+            bound = cell.node.bound
+            if cell.view is not None or type(bound) is not np.ndarray:
+                bound = lazy.value(leaves[i])
+            if cell in self.written:
+                bound = bound.copy()  # the state it is will be overwritten
+            arrays.append(bound)
+        arrays += self.state()
+        arrays += [g.key() for g in inputs.keys]
+        for i in inputs.scalars:
+            arrays.append(np.array(leaves[i]))
+        for getter in inputs.dynamics:
+            arrays.append(np.array(getter(), np.float64))
+        return arrays
+
+    def _run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run the program on what it takes, as `_gather` has just found it."""
+        if self.written:
+            return self.program(arrays)
+        now = self.nodes, [cell.version for cell in self.cells]
+        values = self.program(arrays, changed=now != self.prepared)
+        self.prepared = now
+        return values
+
+    def state(self) -> list[np.ndarray]:
+        """The arrays of captured state and gradients. Stale if they do not fit any more."""
+        if not self.known():
+            self._own()
+        if not self.inputs.grads:
+            return self.arrays
+        return [*self.arrays, *map(_writeable, self.inputs.grads)]
+
+    def known(self) -> bool:
+        """Whether captured state is as the last call left it, and nobody else has got hold of its nodes."""
+        nodes = list(map(_NODE, self.cells))
+        if nodes != self.nodes or Sharing.count != self.sharing or self.views:
+            return False
+        if not self.written:
+            return True
+        unused = list(map(_VARS, self.written)).count(None) == len(self.written)
+        return unused and list(map(getrefcount, self.written_of(nodes))) == self.counts
+
+    def _own(self) -> None:
+        """Bring captured state up to date, and make sure nobody else reads what will be overwritten."""
+        captured = self.inputs.captured
+        lazy.realise([c.tensor for c in captured])
+        for cell, kind in zip(self.cells, self.state_types, strict=True):
+            if cell.node.type != kind:
+                raise Stale
+        for cell in self.written:
+            _unshare(cell)
+        self.sharing = Sharing.count
+        self.nodes = list(map(_NODE, self.cells))
+        self.arrays = [node.bound for node in self.nodes]
+        nodes = list(self.nodes)  # as in `known`, a second list that refers to them
+        self.counts = list(map(getrefcount, self.written_of(nodes)))
+
+    def _store(self, leaves: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+        for i, at in self.argument_writes:
+            cell = leaves[i]._cell
+            cell.node, cell.fn = leaf_node(values[at]), None
+            cell.version += 1
+        for grad, at in self.grads:
+            leaf = leaves[grad.leaf] if isinstance(grad.leaf, int) else grad.leaf
+            if at < 0:
+                leaf._grad = None
+            elif isinstance(grad.leaf, int) and leaf.grad is not None:
+                leaf._grad = leaf.grad + from_array(values[at])
+            elif grad.replaces is not None and leaf.grad is not None:
+                leaf.grad._cell.version += 1
+            else:
+                leaf._grad = from_array(values[at])
+
+    def _results(self, leaves: Sequence[Any], values: Sequence[np.ndarray]) -> Any:
+        outputs, found = iter(self.outputs), iter(values)
+
+        def make(_: Any) -> Any:
+            output: Output = next(outputs)
+            if output.kind == "value":
+                return _wrap(next(found))
+            return leaves[output.keep] if output.kind == "argument" else output.keep
+
+        return tree.rebuild(self.result, make)
+
+
+def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    """Whether two lists hold the same objects."""
+    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+
+
+def _wrap(array: np.ndarray) -> Tensor:
+    return wrap_cell(Cell(leaf_node(array)))
+
+
+def _writeable(leaf: Tensor) -> np.ndarray:
+    """The array of a leaf's gradient, for the program to write over."""
+    grad = leaf.grad
+    assert grad is not None
+    lazy.realise([grad])
+    _unshare(grad._cell)
+    return grad._cell.node.bound
+
+
+def _unshare(cell: Cell) -> None:
+    """Give a cell an input node and an array that nothing else refers to."""
+    node = cell.node
+    array = node.bound
+    refs, cell.vars = cell.vars, None
+    held = [n for r in refs or () if (n := r()) is not None and n.bound is array and getrefcount(n) > 2]
+    cell.version += 1  # leaves on this cell get a new node when they are next used
+    if getrefcount(node) > 3 or not array.flags.writeable or held:
+        cell.node = fresh_input(node.type, array.copy())
