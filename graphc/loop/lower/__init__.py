@@ -21,32 +21,34 @@ from graphc.loop.lowered import KernelCall, Temp, Value, with_args
 from graphc.program import Machine
 
 _REMEMBERED = 4096
-_known: dict[tuple, tuple[KernelCall, ...]] = {}
-_values: dict[tuple, tuple[Node, ...]] = {}
+_known: dict[tuple, tuple[Repeated, tuple[Node, ...]]] = {}  # kernels, and the values they were made for
 
 
 def lower_group(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     """The kernel calls that compute a group's outputs from its inputs, in order."""
-    key, values = _structure(group, machine)
-    calls = _known.get(key)
-    if calls is None:
-        if len(_known) >= _REMEMBERED:
-            _known.clear()
-            _values.clear()
-        calls = _lower(group, machine)
-        _known[key], _values[key] = calls, values
-        return calls
-    return _rebind(calls, dict(zip(_values[key], values, strict=True)))
+    return lower_repeated(group, machine, frozenset()).each
 
 
 def lower_repeated(group: Group, machine: Machine, fixed: Set[Node]) -> Repeated:
     """`lower_group` for a group that runs many times, always with the same values of its `fixed` inputs:
     what a contraction copies of them is copied once, by kernels that go before the first time."""
-    if is_attention(group):
-        return Repeated((), lower_group(group, machine))
-    if any(n.kind is Kind.CONTRACT or n.kind is Kind.CONV for n in group.nodes):
+    structure, values = _structure(group, machine)
+    key = (structure, tuple([n in fixed for n in group.inputs]))
+    known = _known.get(key)
+    if known is None:
+        if len(_known) >= _REMEMBERED:
+            _known.clear()
+        made = _lower_fixed(group, machine, fixed)
+        _known[key] = made, values
+        return made
+    return _rebind(known[0], dict(zip(known[1], values, strict=True)))
+
+
+def _lower_fixed(group: Group, machine: Machine, fixed: Set[Node]) -> Repeated:
+    contracts = any(n.kind is Kind.CONTRACT or n.kind is Kind.CONV for n in group.nodes)
+    if contracts and not fixed.isdisjoint(group.inputs) and not is_attention(group):
         return repeated_contraction(group, machine, fixed)
-    return Repeated((), lower_group(group, machine))
+    return Repeated((), _lower(group, machine))
 
 
 def _lower(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
@@ -79,7 +81,7 @@ def _structure(group: Group, machine: Machine) -> tuple[tuple, tuple[Node, ...]]
     return (machine, leaves, body, tuple([number[o] for o in group.outputs])), values
 
 
-def _rebind(calls: tuple[KernelCall, ...], to: dict[Node, Node]) -> tuple[KernelCall, ...]:
+def _rebind(calls: Repeated, to: dict[Node, Node]) -> Repeated:
     """The same kernels on other values, with temporaries of their own."""
     temps: dict[Temp, Temp] = {}
 
@@ -88,4 +90,4 @@ def _rebind(calls: tuple[KernelCall, ...], to: dict[Node, Node]) -> tuple[Kernel
             return temps.setdefault(value, Temp(value.name, value.type))
         return to[value]
 
-    return with_args(calls, other)
+    return Repeated(with_args(calls.once, other), with_args(calls.each, other))
