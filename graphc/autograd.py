@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from graphc import ops
 from graphc.autodiff import gradients
 from graphc.frontend import deferred
@@ -436,7 +438,7 @@ def _record(cls: type[Function], ctx: FunctionCtx, args: Sequence[Any], outputs:
             results.append(o)
             continue
         node = operand(o, False)
-        stand_in = fresh_input(node.type, node if node.bound is None else node.bound)
+        stand_in = fresh_input(node.type, node.bound if type(node.bound) is np.ndarray else node)
         points.append(stand_in)
         differentiable = node.type.dtype.is_float and id(o) not in blocked
         new = wrap_cell(Cell(stand_in, fn if differentiable else None, not differentiable))

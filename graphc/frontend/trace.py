@@ -65,14 +65,25 @@ class Members:
 
 
 def members_changed() -> None:
-    """A parameter, buffer or child of some module was registered, replaced or removed."""
+    """A parameter, buffer, child or hook of some module was registered, replaced or removed."""
     Members.edits += 1
 
 
+_MEMBERS = (
+    "_parameters",
+    "_buffers",
+    "_modules",
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
 def members(module: Any) -> list[Any]:
-    """The parameters, buffers and children of a module."""
+    """The parameters, buffers, children and hooks of a module."""
     fields = module.__dict__
-    tables = (fields["_parameters"], fields["_buffers"], fields["_modules"])
+    tables = [fields[name] for name in _MEMBERS]
     return [member for table in tables for member in table.values()]
 
 

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from graphc.frontend.trace import members_changed
+
 _ids = itertools.count()
 
 
@@ -26,6 +28,7 @@ class RemovableHandle:
             table = ref()
             if table is not None:
                 table.pop(self.id, None)
+        members_changed()
 
     def __enter__(self) -> RemovableHandle:
         return self
@@ -41,6 +44,7 @@ class HookTable(OrderedDict):
 def add(table: OrderedDict, hook: Callable, prepend: bool = False, flags: tuple = ()) -> RemovableHandle:
     """Enter `hook` in `table`, and its id in each of the tables `flags` as True."""
     handle = RemovableHandle(table, extra_dict=list(flags))
+    members_changed()
     table[handle.id] = hook
     for flag in flags:
         flag[handle.id] = True

@@ -12,6 +12,7 @@ from graphc.frontend.modes import MODE
 from graphc.frontend.tensor import Tensor, zero_grads
 from graphc.frontend.trace import members_changed
 from graphc.nn import hooks, tree
+from graphc.nn.backward_hooks import Gates, Hooked
 from graphc.nn.convert import Conversion
 from graphc.nn.hooks import HookTable, RemovableHandle
 from graphc.nn.parameter import Buffer, Parameter
@@ -30,7 +31,7 @@ class _Calling(threading.local):
 _calling = _Calling()
 
 
-class Module(tree.Traversal, StateDict, Conversion):
+class Module(tree.Traversal, StateDict, Conversion, Hooked):
     """Base class of all layers and models, with PyTorch's interface.
 
     Assigning a `Parameter`, a `Buffer` or a `Module` to an attribute registers it. Calling the module runs
@@ -78,7 +79,13 @@ class Module(tree.Traversal, StateDict, Conversion):
         saved = sites.enter_module(name) if name else None
         _calling.module = self
         try:
-            if self.__dict__["_forward_hooks"] or self.__dict__["_forward_pre_hooks"]:
+            fields = self.__dict__
+            if (
+                fields["_forward_hooks"]
+                or fields["_forward_pre_hooks"]
+                or fields["_backward_hooks"]
+                or fields["_backward_pre_hooks"]
+            ):
                 return self._call_with_hooks(args, kwargs)
             return self.forward(*args, **kwargs)
         finally:
@@ -91,11 +98,12 @@ class Module(tree.Traversal, StateDict, Conversion):
         result: Any = None
         try:
             args, kwargs = self._run_pre_hooks(args, kwargs)
-            result = self.forward(*args, **kwargs)
+            gates = Gates(self) if self._backward_hooks or self._backward_pre_hooks else None
+            result = self.forward(*(args if gates is None else gates.enter(args)), **kwargs)
             for key, hook in list(self._forward_hooks.items()):
                 done.add(key)
                 result = self._run_forward_hook(key, hook, args, kwargs, result)
-            return result
+            return result if gates is None else gates.leave(result)
         except Exception:
             for key, hook in list(self._forward_hooks.items()):
                 if key in self._forward_hooks_always_called and key not in done:
@@ -334,6 +342,8 @@ class Module(tree.Traversal, StateDict, Conversion):
 
 
 _HOOK_TABLES = (
+    "_backward_hooks",
+    "_backward_pre_hooks",
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called",
