@@ -260,11 +260,16 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
         )
     results = sizes.batch * sizes.rows * sizes.cols
     work += results * sizes.c_cost
-    after = KERNEL + 1.2 * results * b.split if b.split > 1 else 0.0
+    after = combining(results, b.split)
     tasks = sizes.batch * row_blocks * col_blocks * b.split
     worth = min(THREADS[-1], max(1, int(2.0 * results * sizes.k / SMALL)))
     even = row_blocks * b.row_tiles * col_blocks * b.col_panels / (row_tiles * panels)
     return work * (1 + (even - 1) / 4) * idle(tasks, worth) + before + after + TASK * tasks
+
+
+def combining(results: int, splits: int) -> float:
+    """Cycles to add up `splits` partial sums of each result, in a kernel of their own."""
+    return KERNEL + 1.2 * results * splits if splits > 1 else 0.0
 
 
 @cache

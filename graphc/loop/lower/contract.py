@@ -10,7 +10,7 @@ from functools import partial
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
-from graphc.loop.lower.blocking import Blocking, Sizes, Source, choose_blocks, choose_gate_tile
+from graphc.loop.lower.blocking import Blocking, Sizes, Source, choose_blocks, choose_gate_tile, combining
 from graphc.loop.lower.cells import Cells, cells_of, interleaved
 from graphc.loop.lower.columns import flat_columns
 from graphc.loop.lower.conv import conv_problems
@@ -24,6 +24,7 @@ from graphc.loop.lower.pad import pad_call, worth_padding
 from graphc.loop.lower.panels import choose_way
 from graphc.loop.lower.prepack import depends_only_on, prepack_call
 from graphc.loop.lower.problem import Contraction, dot_problem
+from graphc.loop.lower.scaled import Scaled, plan_scaled
 from graphc.loop.lower.split import combine_call
 from graphc.loop.lower.stage import stage_call
 from graphc.loop.lower.tiled import Tiled
@@ -32,6 +33,7 @@ from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
 
 SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
+FAR = 0.25  # cycles more to pack an element from beyond the second-level cache
 LANES = 4  # vectors of a usual tile
 THIN = 2  # with fewer rows or columns there is nothing to tile
 
@@ -106,11 +108,9 @@ class _Lowering:
         ways = [self._way(problem), self._way(problem.swapped())]
         if self.cells is not None:
             del ways[1]
-        options = [
-            self._as_loops(ways),
-            *[o for way in ways for o in (self._as_tiles(way), self._as_dots(way))],
-        ]
-        options.append(self._as_windows(whole))
+        options = [self._as_loops(ways), self._as_windows(whole)]
+        for way in ways:
+            options += [self._as_tiles(way), self._as_dots(way), self._as_scaled(way)]
         _, put = min((o for o in options if o is not None), key=lambda option: option[0])
         put()
 
@@ -161,6 +161,26 @@ class _Lowering:
 
         return plan.cost * math.prod(way.problem.sizes), put
 
+    def _as_scaled(self, way: _Way) -> _Option | None:
+        """Sums of scaled rows of B where it is."""
+        plan = plan_scaled(way.problem, way.a, way.b, self.machine, self.cells)
+        if plan is None:
+            return None
+
+        def put() -> None:
+            kernel = Scaled(way.problem, plan, self._fused(), self.machine, self.cells)
+            self.each.append(kernel.call(self.name))
+            if kernel.partial is not None:
+                self._combine(way.problem, kernel.partial)
+
+        cost = plan.cost * math.prod(way.problem.sizes)
+        return cost + (combining(math.prod(way.problem.sizes[:3]), plan.splits)), put
+
+    def _combine(self, problem: Contraction, partial: Temp, flat: bool = False) -> None:
+        """The kernel that adds up the parts of a problem whose K is shared out."""
+        name = f"{self.name}_combine"
+        self.each.append(combine_call(problem, partial, self._fused(), self.width, name, flat))
+
     def _as_windows(self, problem: Contraction) -> _Option | None:
         """A convolution on padded planes."""
         found = plan_windows(problem, self.machine)
@@ -208,6 +228,7 @@ class _Lowering:
         else:
             a_cost = run_cost(a_runs, width)
             stage_cost = run_cost([(run_length(way.a.depth, p.depth), 1), *a_runs], width)
+        far = FAR if p.sizes[3] * n * p.anchor.dtype.itemsize > self.machine.l2_bytes else 0.0
         return Sizes(
             batch,
             m,
@@ -217,7 +238,7 @@ class _Lowering:
             a_cost,
             stage_cost,
             pitch,
-            choose_way(p, way.b, LANES * width, width)[1],
+            choose_way(p, way.b, LANES * width, width)[1] + far,
             run_cost([(run, 1)] if run else (), width, SCATTER),
             way.a_fixed,
             way.b_fixed,
@@ -238,8 +259,7 @@ class _Lowering:
         tiled = Tiled(problem, blocking, way.a, way.b, self._fused(), width, staged, flat, packed, self.cells)
         self.each.append(tiled.call(name))
         if tiled.partial is not None:
-            combine = f"{name}_combine"
-            self.each.append(combine_call(problem, tiled.partial, self._fused(), width, combine, flat))
+            self._combine(problem, tiled.partial, flat)
 
 
 def _last(c: tuple[Strides, Strides]) -> tuple[int | None, int | None]:

@@ -24,6 +24,7 @@ TASK_FLOPS = 1 << 16
 RESULT_FLOPS = 8  # what storing a result costs, in flops
 MOST_TASKS = 64
 LATENCY = 4.0  # cycles of a multiply-add that waits for the one before
+WALK = 6.0  # cycles more to load a vector of a large operand that is walked across its rows
 SUMS = 4  # vectors of sums kept at once
 UNROLLED = 8  # vectors along K from which a dot product keeps several sums
 
@@ -66,6 +67,9 @@ def choose_form(
         loads = (0.5 if still.direct else 1.5) + _step_cost(
             moving.side[-1] if axes else 0, width, moving.direct
         )
+        if moving.depth and moving.depth[-1] not in (0, 1):
+            far = math.prod((*axes, *problem.depth)) * problem.anchor.dtype.itemsize > machine.l2_bytes // 2
+            loads += WALK if far else 0.0
         ends = (_step_cost(out, width) + LATENCY) / max(k, 1)
         chain = 1.0 if _last(axes) >= SUMS * width else LATENCY
         forms.append(Form(swapped, False, (max(loads, chain) + ends) / _useful_lanes(axes, width)))
@@ -93,7 +97,7 @@ def direct_call(
     chunk = -(-count // tasks)
     tasks = -(-count // chunk)
     task = Var(int64, "task", tasks)
-    first = ix.mul(task, chunk)
+    first = ix.mul(task, chunk) if tasks > 1 else ix.ZERO
     with fused.scope.loop("i", ix.minimum(chunk, ix.sub(count, first)), chunk) as i:
         place = ix.unflatten(ix.add(first, i), kernel.box) if kernel.box else ()
         kernel.element(place)

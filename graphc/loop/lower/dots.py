@@ -103,7 +103,7 @@ class _Dots:
         chunk = -(-count // tasks)
         tasks = -(-count // chunk)
         task = Var(int64, "task", tasks)
-        first = ix.mul(task, chunk)
+        first = ix.mul(task, chunk) if tasks > 1 else ix.ZERO
         full, rest = divmod(self.inner, self.plan.unit)
         with self.w.loop("i", ix.minimum(chunk, ix.sub(count, first)), chunk) as i:
             batch, unit = ix.unflatten(ix.add(first, i), (self.flat, units))
