@@ -240,7 +240,7 @@ def layers(
     found = [y, *last]
     if not batched:
         found = [ops.reshape(n, (n.shape[0], n.shape[2])) for n in found]
-    y_out, *last_out = [result(n, f"{mode.title()}Backward0", inputs, tracked) for n in found]
+    y_out, *last_out = [result(n, f"{mode.split('_')[0]}Backward0", inputs, tracked) for n in found]
     return y_out, last_out
 
 
@@ -258,4 +258,4 @@ def single_step(
     found = cell_step(CELLS[mode], x, tuple(initial), w)
     if input.ndim == 1:
         found = tuple([ops.reshape(n, n.shape[1:]) for n in found])
-    return tuple([result(n, f"{mode.title()}CellBackward0", inputs, tracked) for n in found])
+    return tuple([result(n, f"{mode.split('_')[0]}CellBackward0", inputs, tracked) for n in found])
