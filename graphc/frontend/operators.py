@@ -58,6 +58,8 @@ for _name, _f in {
     setattr(Tensor, f"__r{_name}__", _reflected(_f))
     setattr(Tensor, f"__i{_name}__", _inplace(_f, f"{_name}_"))
 
+Tensor.__rdiv__ = _reflected(e.div)  # type: ignore[attr-defined]
+
 for _name in ("lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _forward(METHODS[_name]))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from graphc import ops
 from graphc.frontend.elementwise import mul, result_dtype, sub
 from graphc.frontend.errors import describe, fail
@@ -13,6 +15,7 @@ from graphc.frontend.shape import reshape
 from graphc.frontend.slicing import roll_node
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
+from graphc.ir.types import int64
 
 
 @method()
@@ -110,3 +113,20 @@ def cdist(
         raise fail(RuntimeError, f"cdist only supports floating-point dtypes, got {describe(x1, x2)}")
     gap = sub(METHODS["unsqueeze"](x1, -2), METHODS["unsqueeze"](x2, -3))
     return apply("CdistBackward0", lambda n: norm_node(n, float(p), (n.type.rank - 1,)), gap)
+
+
+@method(only_function=True)
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm distances of all pairs of rows of a matrix [N, M], as a vector of N (N - 1) / 2."""
+    if input.ndim != 2:
+        raise fail(RuntimeError, f"pdist only supports 2D tensors, got: {input.ndim}D ({describe(input)})")
+    if not input.dtype.is_float:
+        raise fail(RuntimeError, f"pdist only supports floating-point dtypes, got {describe(input)}")
+    if p < 0:
+        raise fail(RuntimeError, f"pdist only supports non-negative p values, got {p}")
+    first, second = (ops.constant(i.astype(np.int64), int64) for i in np.triu_indices(input.shape[0], 1))
+
+    def build(n: Node) -> Node:
+        return norm_node(ops.sub(ops.take(n, first, 0), ops.take(n, second, 0)), float(p), (1,))
+
+    return apply("PdistBackward0", build, input)

@@ -66,6 +66,10 @@ CASES: dict[str, tuple[Callable[[], Any], Any]] = {
         lambda: graphc.cdist(t(A), t(B), p=3.0),
         (np.abs(A[:, None] - B[None]) ** 3).sum(-1) ** (1 / 3),
     ),
+    "pdist": (
+        lambda: graphc.pdist(t(A)),
+        [np.sqrt(((A[i] - A[j]) ** 2).sum()) for i, j in itertools.combinations(range(4), 2)],
+    ),
     "dist": (lambda: graphc.dist(t(A), t(B), 1), np.abs(A - B).sum()),
     "column_stack": (lambda: graphc.column_stack([t(V[:4]), t(A)]), np.column_stack([V[:4], A])),
     "dstack": (lambda: graphc.dstack([t(A), t(B)]), np.dstack([A, B])),

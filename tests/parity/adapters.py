@@ -100,7 +100,8 @@ def _resolve(path: str) -> Callable[..., Any]:
     found: Any = graphc
     for part in path.split("."):
         nested = getattr(found, part, None)
-        found = getattr(graphc.Tensor, part) if nested is None else nested
+        is_name = callable(nested) or part in ("nn", "functional")  # not a module of ours that is called so
+        found = nested if is_name else getattr(graphc.Tensor, part)
     return found
 
 

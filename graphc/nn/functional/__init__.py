@@ -1,5 +1,6 @@
 """Functions of layers, with PyTorch's names: `import graphc.nn.functional as F`."""
 
+from graphc.frontend.product import pdist
 from graphc.nn.functional.activation import (
     celu,
     celu_,
@@ -242,6 +243,7 @@ __all__ = [
     "one_hot",
     "pad",
     "pairwise_distance",
+    "pdist",
     "pixel_shuffle",
     "pixel_unshuffle",
     "poisson_nll_loss",
