@@ -18,6 +18,8 @@ MODULES = [
     "graphc.nn.functional",
     "graphc.nn.init",
     "graphc.nn.utils",
+    "graphc.nn.utils.parametrizations",
+    "graphc.nn.utils.parametrize",
     "graphc.nn.utils.rnn",
     "graphc.optim",
     "graphc.optim.lr_scheduler",

@@ -60,13 +60,24 @@ def clip_grad_norm_(
     foreach: bool | None = None,
 ) -> Tensor:
     """Scale all gradients in place so that their common norm is at most `max_norm`; returns the old norm."""
-    gradients = _gradients(parameters)
+    found = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     with no_grad():
-        total = get_total_norm(gradients, norm_type, error_if_nonfinite, foreach)
-        scale: Any = (float(max_norm) / (total + 1e-6)).clamp(max=1.0)  # type: ignore[operator]
-        for gradient in gradients:
-            gradient.mul_(scale)
+        total = get_total_norm(_gradients(found), norm_type, error_if_nonfinite, foreach)
+    clip_grads_with_norm_(found, max_norm, total, foreach)
     return total
+
+
+def clip_grads_with_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    total_norm: Tensor,
+    foreach: bool | None = None,
+) -> None:
+    """Scale all gradients in place as `clip_grad_norm_` does, for a norm that is known already."""
+    with no_grad():
+        scale: Any = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)  # type: ignore[operator]
+        for gradient in _gradients(parameters):
+            gradient.mul_(scale)
 
 
 def clip_grad_norm(*args: Any, **kwargs: Any) -> Tensor:
