@@ -25,6 +25,12 @@ def sums(axes: tuple[int, ...], *shape: int) -> Graph:
     return m.graph([x], [m.scale(ops.reduce_sum(x, axes), 2.0)])
 
 
+def bags(rows: int, bags: int, size: int, width: int) -> Graph:
+    """Sums of rows of a table at positions that are data: neighbours in memory are the row's elements."""
+    table, at = m.leaf("table", rows, width), m.leaf("at", bags, size, dtype=int64)
+    return m.graph([table, at], [ops.reduce_sum(ops.take(table, at, 0), (1,))])
+
+
 def pool(size: int, stride: int, low: int, *shape: int) -> Graph:
     """Overlapping max pooling, forward and backward."""
     x = m.leaf("x", *shape)
@@ -47,6 +53,7 @@ NESTS = {
         lambda: m.graph([x := m.leaf("x", 30, 50)], [ops.reduce_max(ops.transpose(x, (1, 0)), (1,))]),
         ["columns"],
     ),
+    "rows looked up": (lambda: bags(17, 6, 20, 40), ["columns"]),
     "nothing to reduce": (lambda: sums((1,), 5, 0), ["columns"]),
     "windows": (lambda: pool(3, 2, 1, 2, 3, 10, 12), ["columns", "columns"]),
     "windows that do not divide": (lambda: pool(3, 2, 1, 2, 2, 7, 9), ["columns", "columns"]),

@@ -142,8 +142,7 @@ def _waste(dims: Shape, found: Footprint, names: Index, d: int, width: int) -> t
         return (1e9, 1.0)
     strided = 0
     for place, _ in dict.fromkeys(found.places):
-        step = ix.linear(place, var)
-        strided += step not in (0, 1)
+        strided += found.step(place, var) not in (0, 1)
     filled = extent / (-(-extent // width) * width)
     return (strided + (2.0 if extent < 4 else 0.0), -min(filled, 0.5))
 

@@ -30,12 +30,14 @@ class Footprint:
     others   other index expressions: masks, conditions, values made of indices
     lets     how many values the body names
     names    the loop variables, where there are several spaces
+    sources  the variables that each named value depends on
     """
 
     places: list[tuple[Expr, int]] = field(default_factory=list)
     others: list[Expr] = field(default_factory=list)
     lets: int = 0
     names: dict[int, Index] = field(default_factory=dict)
+    sources: dict[Expr, frozenset[Expr]] = field(default_factory=dict)
 
     def add_block(self, stmts: Iterable[Stmt]) -> None:
         """Note what the `Let`s of a block read."""
@@ -43,6 +45,15 @@ class Footprint:
             if isinstance(stmt, Let):
                 self.lets += 1
                 self.add_value(stmt.value)
+                direct = ix.variables(stmt.value)
+                self.sources[stmt.local] = direct.union(*[self.sources.get(v, ()) for v in direct])
+
+    def step(self, place: Expr, var: Var) -> int | None:
+        """How far a position moves with `var`; None where that depends on data (the row of a lookup) or is
+        not always the same."""
+        if any(var in self.sources.get(v, ()) for v in ix.variables(place)):
+            return None
+        return ix.linear(place, var)
 
     def add_value(self, value: Expr) -> None:
         stack, seen = [value], {value}
