@@ -202,7 +202,8 @@ def _arg_extremum(x: Node, axis: int, extremum: Reducer) -> Node:
         hit = bit_or(hit, isnan(x))
     extent = x.type.shape[axis]
     place = int32 if extent < 2**31 else int64
-    position = select(hit, iota(x.type.shape, axis, place), full(x.type.shape, extent, place))
+    # There is a hit; what is not one stands behind all, and in range, as `ops.ranges` can see.
+    position = select(hit, iota(x.type.shape, axis, place), full(x.type.shape, extent - 1, place))
     return cast(reduce_min(position, (axis,)), int64)
 
 

@@ -463,3 +463,36 @@ def test_checks_of_xs_are_done_before_the_loop() -> None:
     with pytest.raises(IndexError, match="out of bounds"):
         gc.scan(lambda s, i: (s + table[i], None), gc.tensor(0.0), tokens)[0].item()
     assert gc.scan(lambda s, i: (s + table[i], None), gc.tensor(0.0), gc.tensor([0, 3, 1]))[0].item() == 4.0
+
+
+def test_a_carried_token_is_looked_up() -> None:
+    """Greedy decoding: an argmax is in range, so only the first token is checked, before the loop."""
+    table, weight, head = (gc.tensor(RNG.standard_normal(s)) for s in ((7, H), (H, H), (H, 7)))
+
+    def step(state: tuple, _: None) -> tuple[tuple, gc.Tensor]:
+        h, token = state
+        h = (h @ weight + table[token]).tanh()
+        token = (h @ head).argmax(1)
+        return (h, token), token
+
+    start = gc.zeros(B, H, dtype=gc.float64)
+    _, tokens = gc.scan(step, (start, gc.tensor([6, -7])), length=9)
+    h, token, expected = np.zeros((B, H)), np.array([6, 0]), []
+    for _ in range(9):
+        h = np.tanh(h @ weight.numpy() + table.numpy()[token])
+        token = (h @ head.numpy()).argmax(1)
+        expected.append(token)
+    np.testing.assert_array_equal(tokens.numpy(), np.stack(expected))
+    with pytest.raises(IndexError, match="out of bounds for dimension 0 with size 7"):
+        gc.scan(step, (start, gc.tensor([0, 7])), length=9)[1].numpy()
+
+
+@pytest.mark.parametrize("change", [lambda c: (c * 5 + 3) % 7, lambda c: (c + 2).clamp(0, 6)])
+def test_carried_indices_that_are_in_range_by_construction(change: Callable) -> None:
+    table = gc.arange(7.0)
+    _, ys = gc.scan(lambda c, _: (change(c), table[c]), gc.tensor(4), length=5)
+    c, expected = 4, []
+    for _ in range(5):
+        expected.append(float(c))
+        c = int(change(gc.tensor(c)))
+    assert ys.tolist() == expected

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.ir.graph import toposort
-from graphc.ir.node import Kind, Node, make, site_of
+from graphc.ir.node import Kind, Node, make
 from graphc.ir.types import TensorType
 from graphc.ops.batching import stacked
 from graphc.ops.constant import input_
 from graphc.ops.op import fail
+from graphc.ops.scan.checks import settle_checks
 from graphc.ops.scan.fission import Body, Stacks, move_ahead, needed_behind, replaced
 from graphc.ops.scan.loop import SCAN, Loop, ScanAttrs
 from graphc.ops.view import reshape
@@ -51,13 +52,14 @@ def scan(
     length       the number of steps; may be left out if there are stacks
     reverse      from the last position to the first
 
-    Raises ValueError for numbers or types that do not fit and for a length below 1.
+    Raises ValueError for numbers or types that do not fit, for a length below 1, and for a check of an index
+    that a step computes and that may be out of range.
     """
     length = _checked(carries, xs, nexts, init, stacks, length)
     if length == 1:
         return _one_step(carries, xs, nexts, emits, init, stacks)
     body = move_ahead(Body(carries, xs, stacks, nexts, emits, length))
-    needed = needed_behind(body)
+    body, needed, init = settle_checks(body, needed_behind(body), init)
     closed = _Closed(body, needed)
     loop, inputs = closed.loop(reverse), (*init, *closed.stacks, *closed.consts)
     finals = [
@@ -164,25 +166,11 @@ class _Closed:
             given.update(zip(group, params, strict=True))
         order = [n for n in body.order if (n in inside and n not in placeholders) or n in outside]
         self.new = replaced([*body.carries, *groups[1], *order], given)
-        check = next((n for n in order if n.kind is Kind.CHECK and n in inside), None)
-        if check is not None:
-            raise _unchecked(check)
 
     def loop(self, reverse: bool) -> Loop:
         carries, xs, consts = self.params
         nexts = tuple([self.new[node] for node in self.body.nexts])
         return Loop(self.body.length, bool(reverse), tuple(carries), tuple(xs), tuple(consts), nexts)
-
-
-def _unchecked(check: Node) -> Exception:
-    """The error for a test of values that are only known inside the loop."""
-    site = site_of(check)
-    place = f" ({site})" if site else ""
-    return fail(
-        "scan",
-        f"an index that depends on the carry cannot be checked inside a loop{place}; compute it so that it "
-        "does not, or pass what it depends on as xs",
-    )
 
 
 def _stays(node: Node) -> bool:
