@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graphc.analysis.arena import lower_bound
+from graphc.analysis.arena import aligned, lower_bound
 from graphc.analysis.barriers import Range, Touched, barriers
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -86,7 +86,7 @@ def make(
         outputs=tuple(node.type for node in graph.outputs),
         constants=tuple(_constant_array(node) for node in layout.constants),
         donated=donated,
-        arena_bytes=max((b.offset + b.interval.size for b in buffers), default=0),
+        arena_bytes=max((b.offset + aligned(b.interval.size) for b in buffers), default=0),
         arena_lower_bound=lower_bound([b.interval for b in buffers]),
         scratch_bytes=max((scratch_bytes(kernel) for kernel in kernels), default=0),
         gate=gate,

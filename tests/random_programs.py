@@ -25,8 +25,8 @@ ROWS = 4  # indices are in range(ROWS): less than any axis they are used on
 class Program:
     """A program under construction: a pool of values, from which steps make more values."""
 
-    def __init__(self, seed: int, dtype: DType) -> None:
-        self.pick, self.dtype = random.Random(seed), dtype
+    def __init__(self, seed: int, dtype: DType, loops: bool = False) -> None:
+        self.pick, self.dtype, self.loops = random.Random(seed), dtype, loops
         self.rng = np.random.default_rng(seed)
         self.arrays: dict[Node, np.ndarray] = {}
         for shape in self.pick.sample(SHAPES, 5):
@@ -35,6 +35,7 @@ class Program:
         self.pool = list(self.floats)
         self.key = self.given("key", np.array([seed, 3], np.int64), int64)
         self.streams = 0
+        self.loop_count = 0
 
     def given(self, kind: str, array: np.ndarray, dtype: DType) -> Node:
         """A new input that holds `array`."""
@@ -56,6 +57,7 @@ class Program:
             *(self.dot, self.dot, self.convolve, self.convolve),
             *(self.normalise, self.softmax, self.pool_window, self.drop),
             *(self.gather, self.scatter, self.choose, self.scan),
+            *(self.recur, self.recur, self.recur) * self.loops,
         )
         for _ in range(steps):
             x = self.pool[-1] if self.pick.random() < 0.33 else self.pick.choice(self.pool)
@@ -221,6 +223,31 @@ class Program:
             return x
         return self.tame(ops.cumsum(x, self.pick.randrange(x.type.rank), self.pick.random() < 0.5))
 
+    def recur(self, x: Node) -> Node:
+        """A loop over the first dim of x: what it gives after or before every step, or at last."""
+        if x.type.rank < 2:
+            return x
+        step = TensorType(x.shape[1:], x.dtype)
+        h, c = (ops.input_(f"{name}{self.loop_count}", step) for name in ("h", "c"))
+        row = ops.input_(f"row{self.loop_count}", step)
+        self.loop_count += 1
+        mixed = ops.add(h, row)
+        if step.rank and self.pick.random() < 0.7:
+            weight = self.given(
+                "w", self.rng.uniform(-0.4, 0.4, (step.shape[-1],) * 2).astype(x.dtype.numpy), self.dtype
+            )
+            mixed = ops.add(ops.dot_general(h, weight, ((step.rank - 1,), (0,)), ((), ())), row)
+        elif self.pick.random() < 0.5:
+            mixed = ops.add(mixed, self.peer(row) if step.rank else row)
+        gate = ops.sigmoid(mixed)
+        kept = ops.add(ops.mul(gate, c), ops.mul(ops.sub(ops.like(gate, 1.0), gate), self.tame(mixed)))
+        hidden = self.tame(kept)
+        nexts = self.pick.choice([[hidden, kept], [kept, hidden], [hidden, h], [c, hidden]])
+        emits = [self.pick.choice([hidden, h, kept, gate])]
+        init = [self.peer(ops.reduce_sum(x, (0,))), self.peer(ops.reduce_sum(x, (0,)))]
+        made = ops.scan([h, c], [row], nexts, emits, init, [x], reverse=self.pick.random() < 0.4)
+        return self.pick.choice([made.stacked[0], made.stacked[0], made.finals[0]])
+
     # --------------------------------------------------------------- programs
 
     def finish(self) -> tuple[Graph, dict[int, int]]:
@@ -244,10 +271,10 @@ class Program:
 
 
 def random_program(
-    seed: int, dtype: DType, steps: int = 14
+    seed: int, dtype: DType, steps: int = 14, loops: bool = False
 ) -> tuple[Graph, dict[int, int], list[np.ndarray]]:
     """A graph, which outputs take the memory of which inputs, and arrays for the inputs."""
-    program = Program(seed, dtype)
+    program = Program(seed, dtype, loops)
     program.grow(steps)
     while len(program.pool) < len(program.floats) + 3:
         program.grow(1)

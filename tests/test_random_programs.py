@@ -26,7 +26,18 @@ def copies(arrays: list[np.ndarray]) -> list[np.ndarray]:
 @pytest.mark.parametrize("seed", [*range(24), *FOUND])
 def test_native(seed: int, dtype: DType) -> None:
     """Twice, since the second call finds the state that the first one left."""
-    graph, donate, arrays = random_program(seed, dtype, steps=18)
+    assert_native(seed, dtype)
+
+
+@pytest.mark.parametrize("dtype", [float32, float64], ids=lambda t: t.name)
+@pytest.mark.parametrize("seed", range(2000, 2012))
+def test_native_with_loops(seed: int, dtype: DType) -> None:
+    """Scans among everything else, and their gradients."""
+    assert_native(seed, dtype, loops=True)
+
+
+def assert_native(seed: int, dtype: DType, loops: bool = False) -> None:
+    graph, donate, arrays = random_program(seed, dtype, steps=18, loops=loops)
     native, reference = (pipeline.compile(graph, donate, name) for name in ("llvm", "reference"))
     given, expected_given = copies(arrays), copies(arrays)
     for step in range(2):

@@ -17,6 +17,7 @@ from graphc.loop.lower.contract import anchor_of
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.passes.fuse import partition
 from graphc.program import Machine
+from tests.loop.running import check as check_graph
 from tests.loop.test_contract import CRAMPED, MACHINES, WIDE, check, group_of, leaf, tiles
 from tests.loop.test_repeated import reads, steps
 
@@ -190,3 +191,14 @@ def test_fusion_leaves_results_alone_that_others_read_whole():
     outputs = (ops.tanh(a), matmul(z, v))
     groups = partition(Graph((h, w, v), outputs), WIDE).groups
     assert len(groups) == 3
+
+
+def test_a_gate_put_back_into_a_value_of_the_whole_size():
+    """Outputs of the size of the product may read gates all the same."""
+    h, w, ct = leaf("h", 3, 3, dtype=float64), leaf("w", 3, 3, dtype=float64), leaf("ct", 3, 1, dtype=float64)
+    z = ops.tanh(matmul(h, w))
+    part = ops.mul(ct, ops.cos(gates(z, 3)[0]))
+    out = ops.mul(ops.pad(part, (0, 0), (0, 2)), ops.sub(ops.like(z, 1.0), ops.mul(z, z)))
+    for machine in MACHINES:
+        check(out, machine=machine)
+    check_graph(Graph((h, w, ct), (out,)), partition(Graph((h, w, ct), (out,)), WIDE))

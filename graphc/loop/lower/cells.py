@@ -88,16 +88,22 @@ def stays_inside(node: Node, cells: Cells, known: Iterable[Node], inputs: Sequen
 
 
 def cells_of(group: Group, anchor: Node) -> Cells | None:
-    """The cells of a group; None if all outputs have the size of the anchor. Raises LoweringError if there
-    are none that all outputs keep to."""
-    if all(n.type.size == anchor.type.size for n in group.outputs):
-        return None
+    """The cells of a group; None if every output follows from the anchor's element at the same position.
+    Raises LoweringError if there are none that all outputs keep to."""
     sizes = {n.type.size for n in (*group.nodes, *group.outputs) if n.kind is Kind.ELEMENTWISE}
+    whole = cut(anchor, anchor.type.size)
+    alike = all(n.type.size == anchor.type.size for n in group.outputs)
+    if alike and (sizes <= {anchor.type.size} or whole is None or _keep_to(whole, group, anchor)):
+        return None
     for size in sorted({*sizes, anchor.type.size}):
         cells = cut(anchor, size)
-        if cells and all(stays_inside(n, cells, (anchor,), group.inputs) for n in group.outputs):
+        if cells and _keep_to(cells, group, anchor):
             return cells
     raise LoweringError(f"no cells for the outputs {group.outputs} of {anchor!r}")
+
+
+def _keep_to(cells: Cells, group: Group, anchor: Node) -> bool:
+    return all(stays_inside(output, cells, (anchor,), group.inputs) for output in group.outputs)
 
 
 def interleaved(problem: Contraction, cells: Cells, unit: int) -> Contraction:
