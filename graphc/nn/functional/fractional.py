@@ -60,12 +60,11 @@ def _pooled(
         random = ops.reshape(random, (planes, rank))
         places = _places(random, spatial, counts, size)  # [planes, *counts, *size]
         flat = ops.reshape(n, (planes, math.prod(spatial)))
-        found = ops.take_along(flat, ops.reshape(places, (planes, places.type.size // planes)), 1)
-        top, first = maximum(ops.reshape(found, (*places.shape[: rank + 1], math.prod(size))), 1)
+        found = ops.take_along(flat, ops.reshape(places, (planes, math.prod((*counts, *size)))), 1)
+        windows = (planes, *counts, math.prod(size))
+        top, first = maximum(ops.reshape(found, windows), 1)
         first = ops.reshape(cast(first, int64), (*first.shape, 1))
-        index = ops.take_along(
-            ops.reshape(places, (*places.shape[: rank + 1], math.prod(size))), first, rank + 1
-        )
+        index = ops.take_along(ops.reshape(places, windows), first, rank + 1)
         shape = (*n.shape[:-rank], *counts)
         indices.append(ops.reshape(index, shape))
         return ops.reshape(top, shape)
