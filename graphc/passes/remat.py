@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from graphc.analysis.nxview import INFINITE, minimum_cut
 from graphc.ir.graph import Graph, is_leaf, toposort
 from graphc.ir.node import Kind, Node
+from graphc.ops.scan import siblings
 
-WORTH = 16 << 20  # bytes kept for backward below which a cut is not worth its time
+WORTH = 16 << 20  # bytes kept for backward by choice below which a cut is not worth its time
 LARGEST = 4000  # nodes; a cut of a larger graph takes too long
 
 _REPEATABLE = frozenset({Kind.ELEMENTWISE, Kind.VIEW, Kind.CHECK, Kind.BARRIER})
@@ -30,12 +31,21 @@ def decide(graph: Graph, results: Sequence[Node]) -> frozenset[Node]:
     """
     if len(graph.nodes) > LARGEST:
         return frozenset()
-    forward = set(toposort(results))
+    forward = _forward(graph, results)
     backward = [node for node in graph.nodes if node not in forward]
     read = {x for node in backward for x in node.inputs if x in forward and not is_leaf(x)}
-    if sum(node.type.nbytes for node in read) < WORTH:
+    if sum(node.type.nbytes for node in read if repeatable(node)) < WORTH:
         return frozenset()
     return _cut(_Problem(graph, forward, backward, read))
+
+
+def _forward(graph: Graph, results: Sequence[Node]) -> set[Node]:
+    """What the forward pass computes. A loop computes all its results, those that only backward reads too."""
+    forward = set(toposort(results))
+    for group in siblings(graph.nodes).values():
+        if not forward.isdisjoint(group):
+            forward.update(group)
+    return forward
 
 
 class _Problem:

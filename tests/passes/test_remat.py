@@ -133,3 +133,18 @@ def test_order_and_reachability_agree_with_networkx() -> None:
     assert nx.is_directed_acyclic_graph(view)
     for i, bits in enumerate(graph.ancestors):
         assert {j for j in range(len(graph.nodes)) if bits >> j & 1} == nx.ancestors(view, i) | {i}
+
+
+def test_all_results_of_a_forward_loop_belong_to_the_forward_pass() -> None:
+    """What a loop saves for backward is no reason to compute again what the loop reads."""
+    h, x = ops.input_("h", TensorType((4, 32), float32)), ops.input_("x_t", TensorType((4, 32), float32))
+    xs = ops.input_("xs", TensorType((8, 4, 32), float32))
+    after = ops.tanh(ops.add(dot(h, V), ops.add(dot(x, W), x)))
+    (last,) = ops.scan([h], [x], [after], [], [ops.zeros(h.type)], [xs]).finals
+    loss = total(last)
+    grads = gradients([loss], [ops.constant(1.0, float32)], [W, V])
+    graph = simplify.run(Graph((W, V, xs), (loss, *[g for g in grads if g is not None])))
+    projected = next(n for n in graph.nodes if n.op.name == "add" and n.shape == (8, 4, 32))
+    saved = [n for n in graph.nodes if n.op.name == "scan" and projected in n.inputs]
+    assert len(saved) > 2
+    assert remat.decide(graph, [graph.outputs[0]]) == frozenset()
