@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from dataclasses import dataclass
 
+from graphc.autodiff.common import add_cotangents
 from graphc.ir.node import Node
-from graphc.ops.arithmetic import add
 from graphc.ops.view import concat
 
 
@@ -31,7 +31,7 @@ def accumulate(old: Node | None, part: Node) -> Node:
     """old + part; where these are slices between zeros that together fill the value, their concatenation."""
     if old is None:
         return part
-    total = add(old, part)
+    total = add_cotangents(old, part)
     piece = _piece(part)
     if piece is None:
         return total
