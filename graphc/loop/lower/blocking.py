@@ -25,6 +25,7 @@ SETS, WAYS = 4096, 6  # addresses so many bytes apart share a cache set; lines o
 CALL = 30  # cycles of a tile call besides its multiply-adds
 NARROW_GAIN = 0.04  # least part of the columns whose waste a narrower last tile must save
 TASK = 300  # cycles to start a task
+MOST_TASKS = 96  # more are not tried if fewer do
 KERNEL = 3000  # cycles to start a kernel: a barrier
 MIN_DEPTH = 64  # least K of a partial sum
 FAR = 0.4  # cycles more to copy an element to memory outside the second-level cache, and fetch it again
@@ -201,6 +202,8 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
             )
             if tiles * panels > 1 and not _fits(candidate, sizes, machine):
                 continue
+            if best is not None and _tasks(candidate, sizes) > MOST_TASKS:
+                continue
             cost = _cost(candidate, sizes, machine)
             if cost < best_cost:
                 best, best_cost = candidate, cost
@@ -227,6 +230,11 @@ def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int,
 def _cuts(count: int) -> list[int]:
     """Block sizes to try for `count` tiles: count / 1, 2, 3, ... rounded up."""
     return list(dict.fromkeys(-(-count // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)))
+
+
+def _tasks(b: Blocking, sizes: Sizes) -> int:
+    row_tiles, panels = -(-sizes.rows // b.rows), -(-sizes.cols // b.lanes)
+    return sizes.batch * -(-row_tiles // b.row_tiles) * -(-panels // b.col_panels) * b.split
 
 
 def _fits(b: Blocking, sizes: Sizes, machine: Machine) -> bool:
@@ -261,10 +269,17 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     results = sizes.batch * sizes.rows * sizes.cols
     work += results * sizes.c_cost
     after = combining(results, b.split)
-    tasks = sizes.batch * row_blocks * col_blocks * b.split
+    tasks = _tasks(b, sizes)
     worth = min(THREADS[-1], max(1, int(2.0 * results * sizes.k / SMALL)))
     even = row_blocks * b.row_tiles * col_blocks * b.col_panels / (row_tiles * panels)
     return work * (1 + (even - 1) / 4) * idle(tasks, worth) + before + after + TASK * tasks
+
+
+def packing(sizes: Sizes, machine: Machine) -> float:
+    """Cycles to pack B in a kernel of its own, once for all tasks."""
+    elements = sizes.batch * sizes.cols * sizes.k
+    far = elements * sizes.itemsize > machine.l2_bytes
+    return KERNEL + elements * (sizes.b_cost + (FAR if far else 0.0))
 
 
 def combining(results: int, splits: int) -> float:

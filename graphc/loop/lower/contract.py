@@ -10,7 +10,15 @@ from functools import partial
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
-from graphc.loop.lower.blocking import Blocking, Sizes, Source, choose_blocks, choose_gate_tile, combining
+from graphc.loop.lower.blocking import (
+    Blocking,
+    Sizes,
+    Source,
+    choose_blocks,
+    choose_gate_tile,
+    combining,
+    packing,
+)
 from graphc.loop.lower.cells import Cells, cells_of, interleaved
 from graphc.loop.lower.columns import flat_columns
 from graphc.loop.lower.conv import conv_problems
@@ -34,6 +42,7 @@ from graphc.program import Machine
 
 SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
 FAR = 0.25  # cycles more to pack an element from beyond the second-level cache
+WORTH = 0.97  # part of the cost at which a kernel more is worth it
 LANES = 4  # vectors of a usual tile
 THIN = 2  # with fewer rows or columns there is nothing to tile
 
@@ -135,7 +144,14 @@ class _Lowering:
         if self.cells is not None:
             way, sizes = self._gated(way, sizes, self.cells)
         blocking, cost = choose_blocks(sizes, self.machine)
-        return cost, partial(self._tiled, way, blocking)
+        if way.b_fixed:
+            return cost, partial(self._tiled, way, blocking, True)
+        if blocking.row_tiles * blocking.rows < sizes.rows:  # several tasks would pack the same
+            ahead, after = choose_blocks(replace(sizes, b_fixed=True), self.machine)
+            total = packing(sizes, self.machine) + after
+            if total < WORTH * cost:
+                return total, partial(self._tiled, way, ahead, True)
+        return cost, partial(self._tiled, way, blocking, False)
 
     def _gated(self, way: _Way, sizes: Sizes, cells: Cells) -> tuple[_Way, Sizes]:
         """The way with all gates of a cell in the panels of one task."""
@@ -244,17 +260,18 @@ class _Lowering:
             way.b_fixed,
         )
 
-    def _tiled(self, way: _Way, blocking: Blocking) -> None:
+    def _tiled(self, way: _Way, blocking: Blocking, ahead: bool) -> None:
+        """Add the kernels of a blocking; `ahead`: B is packed by a kernel of its own."""
         problem, width, name = way.problem, self.width, self.name
         staged = packed = None
         if blocking.source is Source.KERNEL:
             staged, call = stage_call(problem, self._fused(), width, f"{name}_rows")
             (self.once if way.a_fixed else self.each).append(call)
-        if way.b_fixed:
+        if ahead:
             packed, call = prepack_call(
                 problem, way.b, self._fused(), blocking.lanes, width, f"{name}_panels"
             )
-            self.once.append(call)
+            (self.once if way.b_fixed else self.each).append(call)
         flat = flat_columns(problem.cols, way.c[1])
         tiled = Tiled(problem, blocking, way.a, way.b, self._fused(), width, staged, flat, packed, self.cells)
         self.each.append(tiled.call(name))
