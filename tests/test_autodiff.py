@@ -34,6 +34,18 @@ def value(node: Node | None, **arrays: np.ndarray) -> np.ndarray:
     return evaluate(Graph(tuple(leaves), (node,)), list(arrays.values()))[0]
 
 
+def test_a_function_of_one_operand_sends_one_product() -> None:
+    """x * sigmoid(x) * 0.5: the cotangent is a factor of one product, the rest are forward values."""
+    u = ops.input_("u", V)
+    (g,) = gradients([ops.mul(ops.mul(X, ops.sigmoid(X)), ops.like(X, 0.5))], [u], [X])
+    assert g is not None
+    derivative = [n for n in toposort([g]) if n.op.name == "mul" and n.inputs[0] is u]
+    assert len(derivative) == 1
+    x, ct = np.linspace(-3, 3, 4), np.arange(1.0, 5.0)
+    s = 1 / (1 + np.exp(-x))
+    np.testing.assert_allclose(value(g, x=x, u=ct), ct * 0.5 * (s + x * s * (1 - s)), rtol=1e-14)
+
+
 def test_uses_add_up() -> None:
     x = np.arange(4.0)
     (g,) = grad(ops.add(ops.mul(X, X), X), X)

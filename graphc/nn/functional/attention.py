@@ -72,7 +72,7 @@ def scaled_dot_product_attention(
         return matmul_node(weights, v)
 
     if 0 in shape:
-        return _empty(query, value, shape)
+        return _empty(query, key, value, shape)
     tensors = (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
     return apply("ScaledDotProductAttentionBackward0", build, *tensors)
 
@@ -187,12 +187,15 @@ def _masked_softmax(scores: Node, axis: int) -> Node:
     return ops.div(weights, spread(some, scores.shape, axis))
 
 
-def _empty(query: Tensor, value: Tensor, shape: Shape) -> Tensor:
-    """Attention over nothing: no queries, or the empty sum over no keys."""
+def _empty(query: Tensor, key: Tensor, value: Tensor, shape: Shape) -> Tensor:
+    """Attention over nothing: no queries, or empty sums over no keys. Its gradients are zero."""
     out = (*shape[:-1], value.shape[-1])
 
-    def build(q: Node, v: Node) -> Node:
-        nothing = ops.reduce_sum(ops.mul(q, ops.zeros(q.type)), range(q.type.rank))
-        return ops.broadcast(nothing, out, ())
+    def build(*nodes: Node) -> Node:
+        total = ops.constant(0.0, query.dtype)
+        for n in nodes:
+            nothing = ops.slice_axis(n, 0, 0, 0)
+            total = ops.add(total, ops.reduce_sum(nothing, range(n.type.rank)))
+        return ops.broadcast(total, out, ())
 
-    return apply("ScaledDotProductAttentionBackward0", build, query, value)
+    return apply("ScaledDotProductAttentionBackward0", build, query, key, value)
