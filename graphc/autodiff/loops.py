@@ -135,7 +135,7 @@ class _Reverse:
         late = {*step.dcarries.values(), *step.demits.values()}
         self.late = depending(everything, late)
         self.varying = depending(everything, {*late, *loop.carries, *loop.xs})
-        self.totals = Totals(consts, self.varying, loop.length)
+        self.totals = Totals(consts, self.varying, loop)
 
     def cotangents(self) -> dict[Node, Node]:
         """By parameter of the body: the cotangent of the loop's input."""

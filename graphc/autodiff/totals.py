@@ -6,7 +6,8 @@ A step's contribution is taken apart along linear operations (sums, views, produ
     dot_general of two values that differ by step   both are stacked; one contraction over all steps
     conv_weight_grad of such values                  the same; steps join the samples
     scatter_add into zeros                           indices and updates are stacked; one scatter
-    reduce_sum of what is stacked anyway             one sum over all steps
+    reduce_sum of what is no larger than other       its operand is stacked; one sum over all steps
+      values that are stacked or carried
     anything else                                    added up in a carry of the reverse loop
 """
 
@@ -21,6 +22,7 @@ from graphc.ops.arithmetic import mul
 from graphc.ops.batching import later, stacked
 from graphc.ops.contract import DotAttrs, dot_general
 from graphc.ops.index import scatter_add
+from graphc.ops.scan import Loop
 from graphc.ops.spread import like, reduce_sum, scalar_value
 from graphc.ops.view import reshape, slice_axis, transpose
 
@@ -32,13 +34,13 @@ _PRODUCTS = frozenset({"dot_general", "conv_weight_grad"})
 class Totals:
     """How the sum over all steps of each node of `parts` (by constant) is computed.
 
-    varying  the nodes that differ from step to step
+    varying  the nodes of the body of `loop` and its pullback that differ from step to step
     stacked  body nodes whose values in all steps are needed after the loop
     summed   body nodes that the loop adds up itself
     """
 
-    def __init__(self, parts: Mapping[Node, Node], varying: AbstractSet[Node], length: int) -> None:
-        self.parts, self.varying, self.length = parts, varying, length
+    def __init__(self, parts: Mapping[Node, Node], varying: AbstractSet[Node], loop: Loop) -> None:
+        self.parts, self.varying, self.length = parts, varying, loop.length
         self.inner: set[Node] = set()
         leaves = self._take_apart()
         self.stacked: dict[Node, None] = {}
@@ -47,7 +49,12 @@ class Totals:
                 self.stacked.update(dict.fromkeys(x for x in leaf.inputs if x in varying))
             elif _adds_to_zeros(leaf):
                 self.stacked.update(dict.fromkeys(x for x in leaf.inputs[1:] if x in varying))
+        most = max([node.type.nbytes for node in (*self.stacked, *loop.carries)], default=0)
+        summed = [leaf.inputs[0] for leaf in leaves if leaf.op.name == "reduce_sum"]
         self.pieces = _pieces(self.stacked)
+        self.stacked.update(
+            dict.fromkeys(x for x in summed if x.type.nbytes <= most and x not in self.pieces)
+        )
         self.outside = [leaf for leaf in leaves if self._is_outside(leaf)]
         self.summed = [leaf for leaf in leaves if leaf not in set(self.outside)]
 

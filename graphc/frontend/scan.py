@@ -44,7 +44,8 @@ def scan(
     TypeError when function does not return a carry like `init` and a y, and for leaves that are no tensors;
     ValueError when there are no steps, or not as many in all xs; TracerError when function needs the value
     of a tensor (Python's if and while); RuntimeError when it draws random numbers (draw them before the
-    loop, and pass them as xs), changes tensors from outside, or checks an index that depends on the carry.
+    loop, and pass them as xs), changes tensors from outside, or uses a carry as an index that may be out of
+    range (an argmax, a remainder and a clamp are in range).
 
     >>> def step(h, x):
     ...     h = graphc.tanh(x @ w + h @ u)

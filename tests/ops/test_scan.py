@@ -337,3 +337,17 @@ def test_bodies_are_simplified_and_results_stay_siblings() -> None:
     (loop,) = loops_of(graph.outputs)
     assert Counter(n.op.name for n in loop.body().nodes) == {"input": 1, "tanh": 1}
     assert loops.run(graph) is graph
+
+
+def test_bias_gradients_are_summed_behind_the_loop() -> None:
+    """Also those of a part of the bias, and of a scale: the loop stacks what is summed, no more."""
+    scale = typed("scale", H)
+    z = ops.add(matmul(CARRY, U), ops.broadcast(BIAS, (B, H), (1,)))
+    half = ops.pad(ops.slice_axis(BIAS, 0, 1, H), (1,), (0,), 0)
+    z = ops.mul(ops.add(z, ops.broadcast(half, (B, H), (1,))), ops.broadcast(scale, (B, H), (1,)))
+    (last,) = ops.scan([CARRY], [], [ops.tanh(z)], [], [H0], [], length=T).finals
+    grads = gradients([last], [ops.ones(last.type)], [BIAS, scale])
+    assert all(g is not None for g in grads)
+    (loop,) = [loop for loop in loops_of([g for g in grads if g]) if loop.reverse]
+    assert len(loop.carries) == 1
+    assert not any(n.kind is Kind.REDUCE for n in loop.body().nodes)
