@@ -3,7 +3,8 @@
 A step's contribution is taken apart along linear operations (sums, views, products with invariants) into
 *leaves*:
 
-    dot_general of two values that differ by step   both are stacked; one contraction over all steps
+    dot_general of two values that differ by step    both are stacked; one contraction over all steps
+    a product of two such values, both repeated      the same, as an outer product
     conv_weight_grad of such values                  the same; steps join the samples
     scatter_add into zeros                           indices and updates are stacked; one scatter
     reduce_sum of what is no larger than other       its operand is stacked; one sum over all steps
@@ -22,12 +23,13 @@ from graphc.ops.arithmetic import mul
 from graphc.ops.batching import later, stacked
 from graphc.ops.contract import DotAttrs, dot_general
 from graphc.ops.index import scatter_add
-from graphc.ops.scan import Loop
-from graphc.ops.spread import like, reduce_sum, scalar_value
+from graphc.ops.scan import Loop, depending
+from graphc.ops.spread import broadcast, like, reduce_sum, scalar_value
 from graphc.ops.view import reshape, slice_axis, transpose
 
 _LINEAR = frozenset({"add", "sub", "neg", "reshape", "transpose", "broadcast", "slice", "flip", "concat"})
 _BILINEAR = frozenset({"mul", "dot_general"})
+_SUMS = frozenset({"add", "sub", "neg"})
 _PRODUCTS = frozenset({"dot_general", "conv_weight_grad"})
 
 
@@ -40,8 +42,9 @@ class Totals:
     """
 
     def __init__(self, parts: Mapping[Node, Node], varying: AbstractSet[Node], loop: Loop) -> None:
-        self.parts, self.varying, self.length = parts, varying, loop.length
+        self.parts, self.varying, self.length = parts, set(varying), loop.length
         self.inner: set[Node] = set()
+        self.same: dict[Node, Node] = {}  # what has another form that is easier to sum
         leaves = self._take_apart()
         self.stacked: dict[Node, None] = {}
         for leaf in leaves:
@@ -56,7 +59,7 @@ class Totals:
             dict.fromkeys(x for x in summed if x.type.nbytes <= most and x not in self.pieces)
         )
         self.outside = [leaf for leaf in leaves if self._is_outside(leaf)]
-        self.summed = [leaf for leaf in leaves if leaf not in set(self.outside)]
+        self.summed = self._merged({leaf for leaf in leaves if leaf not in set(self.outside)})
 
     def _take_apart(self) -> list[Node]:
         """The leaves, in a deterministic order; notes the linear operations above them."""
@@ -64,13 +67,38 @@ class Totals:
         stack = [part for part in self.parts.values() if part in self.varying][::-1]
         while stack:
             node = stack.pop()
-            if node in self.inner or node in found:
+            if node in self.inner or node in self.same or node in found:
                 continue
-            if self._is_linear(node):
+            product = _outer_product(node)
+            if product is not None and all(x in self.varying for x in node.inputs):
+                self.same[node] = product
+                self.varying = depending(toposort([product]), self.varying)
+                stack.append(product)
+            elif self._is_linear(node):
                 self.inner.add(node)
                 stack.extend(x for x in reversed(node.inputs) if x in self.varying)
             else:
                 found[node] = None
+        return list(found)
+
+    def _merged(self, summed: set[Node]) -> list[Node]:
+        """What the loop adds up, sums of such things as one."""
+        for node in toposort(self.parts.values()):
+            if node in self.inner and node.op.name in _SUMS and summed.issuperset(node.inputs):
+                summed.add(node)
+        found: dict[Node, None] = {}
+        inner: set[Node] = set()
+        stack = list(self.parts.values())[::-1]
+        while stack:
+            node = stack.pop()
+            if node in summed:
+                found[node] = None
+            elif node in self.same:
+                stack.append(self.same[node])
+            elif node in self.inner and node not in inner:
+                inner.add(node)
+                stack.extend(reversed(node.inputs))
+        self.inner = inner
         return list(found)
 
     def _is_linear(self, node: Node) -> bool:
@@ -92,8 +120,10 @@ class Totals:
         """The total of each part. `stacks` gives what all steps had, `sums` what the loop has added up."""
         totals = dict(sums)
         totals.update((leaf, self._sum(leaf, stacks)) for leaf in self.outside)
-        for node in toposort(self.parts.values()):
-            if node in self.inner:
+        for node in toposort((*self.same.values(), *self.parts.values())):
+            if node in self.same:
+                totals[node] = totals[self.same[node]]
+            elif node in self.inner:
                 factor = node.op.name in _BILINEAR or node.op.name == "div"
                 ins = [totals[x] if x in totals else x if factor else self._repeated(x) for x in node.inputs]
                 totals[node] = rebuild(node, tuple(ins))
@@ -149,6 +179,22 @@ def _pieces(stacked: Iterable[Node]) -> dict[Node, tuple[Node, int, int]]:
                 found.setdefault(x, (whole, axis, start))
                 start += x.type.shape[axis]
     return found
+
+
+def _outer_product(node: Node) -> Node | None:
+    """A product of two values that are both repeated along dims of the other, as a dot_general."""
+    if node.op.name != "mul" or any(x.op.name != "broadcast" for x in node.inputs):
+        return None
+    left, right = [x.attrs.dims for x in node.inputs]
+    both = [d for d in left if d in right]
+    free = [*[d for d in left if d not in both], *[d for d in right if d not in both]]
+    if len(both) in (len(left), len(right)):
+        return None
+    batch = tuple([tuple([dims.index(d) for d in both]) for dims in (left, right)])
+    dims = [*both, *free]
+    product = dot_general(node.inputs[0].inputs[0], node.inputs[1].inputs[0], ((), ()), (batch[0], batch[1]))
+    ordered = transpose(product, tuple([dims.index(d) for d in sorted(dims)]))
+    return broadcast(ordered, node.type.shape, tuple(sorted(dims)))
 
 
 def _adds_to_zeros(node: Node) -> bool:
