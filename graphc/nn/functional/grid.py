@@ -1,7 +1,7 @@
 """Sampling at given places: `grid_sample`, and grids of affine maps.
 
 A place along an axis of n elements becomes taps: positions with weights. Nearest has one tap, linear two,
-cubic four; taps of several axes multiply. Elements are then rows [N * places, C] taken from the input.
+cubic four; taps of several axes multiply. Elements are taken from [N, C, H * W] along its last dim.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ def grid_sample(
             place = ops.reshape(ops.slice_axis(g, 2, rank - 1 - axis, rank - axis), (batch, count))
             place = _unnormal(place, extent, align)
             axes.append(_taps(place, extent, mode, padding_mode, align))
-        total = _sum_of_taps(n, axes)
-        return ops.reshape(ops.transpose(total, (0, 2, 1)), (batch, channels, *grid.shape[1:-1]))
+        return ops.reshape(_sum_of_taps(n, axes), (batch, channels, *grid.shape[1:-1]))
 
     return apply("GridSampler2DBackward0" if rank == 2 else "GridSampler3DBackward0", build, input, grid)
 
@@ -182,24 +181,24 @@ def _cubic_weights(t: Node, a: float = -0.75) -> list[Node]:
 
 
 def _sum_of_taps(n: Node, axes: Sequence[list[Tap]]) -> Node:
-    """[N, places, C]: elements times weights, over all combinations of taps."""
+    """[N, C, places]: elements times weights, over all combinations of taps."""
     batch, channels, *extents = n.shape
-    rank, size = len(extents), math.prod(extents)
-    rows = ops.reshape(ops.transpose(n, (0, *range(2, rank + 2), 1)), (batch * size, channels))
-    start = ops.iota(axes[0][0][0].shape, 0, int64)
-    start = ops.mul(start, ops.like(start, size))
+    flat = ops.reshape(n, (batch, channels, math.prod(extents)))
+    shape = (batch, channels, axes[0][0][0].shape[1])
     places = [[(*_index(p, extent), w) for p, w in taps] for taps, extent in zip(axes, extents, strict=True)]
     total = None
     for taps in itertools.product(*places):
-        row, share = start, None
+        place = share = None
         for (index, weight, own), stride in zip(taps, _strides(extents), strict=True):
-            row = ops.add(row, ops.mul(index, ops.like(index, stride)))
+            step = ops.mul(index, ops.like(index, stride))
+            place = step if place is None else ops.add(place, step)
             for factor in (weight, own):
                 if factor is not None:
                     share = factor if share is None else ops.mul(share, factor)
-        found = ops.take(rows, row, 0)
-        if share is not None:
-            found = ops.mul(found, ops.broadcast(share, found.shape, (0, 1)))
+        assert place is not None
+        assert share is not None
+        found = ops.take_along(flat, ops.broadcast(place, shape, (0, 2)), 2)
+        found = ops.mul(found, ops.broadcast(share, shape, (0, 2)))
         total = found if total is None else ops.add(total, found)
     assert total is not None
     return total
