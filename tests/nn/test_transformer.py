@@ -158,6 +158,26 @@ def test_custom_parts():
     assert model(x, x).tolist() == (x * 2).tolist()
 
 
+def test_second_order():
+    """A penalty on the gradient of the input, differentiated."""
+    x0, found = RNG.standard_normal((N, S, WIDTH)), []
+    models = {
+        T: T.nn.TransformerEncoderLayer(WIDTH, HEADS, HIDDEN, 0.0, "gelu", batch_first=True)
+        for T in (torch, graphc)
+    }
+    copy_state(models[graphc], models[torch])
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        for T, model in models.items():
+            x = T.from_numpy(x0).requires_grad_()
+            future = T.nn.Transformer.generate_square_subsequent_mask(S, dtype=T.float64)
+            out = model.double()(x, src_mask=future, is_causal=True)
+            (slope,) = T.autograd.grad((out * out).sum(), x, create_graph=True)
+            (slope * slope).sum().backward()
+            found.append([x.grad.numpy(), *[p.grad.numpy() for p in model.parameters()]])
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9 * max(1, np.abs(theirs).max()))
+
+
 # ------------------------------------------------- what is visible of the nested tensors
 
 
