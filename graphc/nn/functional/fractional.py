@@ -48,6 +48,8 @@ def _pooled(
     planes = batch * input.shape[-rank - 1]
     if samples is None:
         samples = rand(batch, input.shape[-rank - 1], rank, dtype=input.dtype)
+    if samples.ndim == 3 and input.ndim == rank + 1:
+        samples = samples[:1]  # PyTorch reads the first of a batch of samples
     if tuple(samples.shape) != (batch, input.shape[-rank - 1], rank) or samples.dtype is not input.dtype:
         raise fail(
             RuntimeError,

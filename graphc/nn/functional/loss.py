@@ -261,8 +261,9 @@ def kl_div(
     def formula(x: Num, t: Num) -> Num:
         if log_target:
             return t.map(ops.exp) * (t - x)
-        safe = select(t > 0, t, 1)
-        return select(t > 0, t * safe.map(ops.log), t * 0) - t * x
+        zero = t.map(lambda n: ops.eq(n, ops.zeros(n.type)))
+        safe = select(zero, 1, t)
+        return select(zero, t * 0, t * safe.map(ops.log)) - t * x  # NaN where t is negative
 
     batch = reduction == "batchmean"
     loss = pointwise_loss("KlDivBackward0", formula, "sum" if batch else reduction, input, target)
@@ -311,7 +312,9 @@ def gaussian_nll_loss(
     if tuple(var.shape) != tuple(input.shape):
         if tuple(input.shape[:-1]) == tuple(var.shape):
             var = var.unsqueeze(-1)  # type: ignore[attr-defined]
-        elif not (tuple(input.shape[:-1]) == tuple(var.shape[:-1]) and var.shape[-1] == 1):
+        elif var.ndim != input.ndim or any(
+            a not in (1, b) for a, b in zip(var.shape, input.shape, strict=True)
+        ):
             raise fail(ValueError, f"var is of incorrect size: {describe(input, var)}")
     if reduction not in ("none", "mean", "sum"):
         raise fail(ValueError, f"{reduction} is not valid")

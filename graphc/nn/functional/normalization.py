@@ -96,7 +96,7 @@ def batch_norm(
                 RuntimeError, "batch_norm: expected running_mean and running_var to be given in evaluation"
             )
         return _batch_norm_eval(input, running_mean, running_var, weight, bias, eps)
-    if count <= 1:
+    if count == 1:
         raise fail(
             ValueError,
             f"Expected more than 1 value per channel when training, got input size {list(input.shape)}",
@@ -110,6 +110,8 @@ def batch_norm(
         return _affine(y, *_pick(rest, weight, bias))
 
     out = apply("NativeBatchNormBackward0", build, *_present(input, weight, bias))
+    if count == 0:
+        return out  # an empty batch says nothing about the running statistics
     with no_grad():
         _follow(running_mean, found[0], momentum)
         if running_var is not None:
@@ -175,7 +177,7 @@ def instance_norm(
         return _batch_norm_eval(input, running_mean, running_var, weight, bias, eps)
     axes = tuple(range(2, input.ndim))
     count = math.prod(input.shape[a] for a in axes)
-    if count <= 1:
+    if count == 1:
         raise fail(
             ValueError,
             f"Expected more than 1 spatial element when training, got input size {list(input.shape)}",
@@ -190,6 +192,8 @@ def instance_norm(
         return _affine(y, *_pick(rest, weight, bias))
 
     out = apply("NativeBatchNormBackward0", build, *_present(input, weight, bias))
+    if count == 0:
+        return out  # an empty batch says nothing about the running statistics
     with no_grad():
         for running, now, scale in (
             (running_mean, found[0], 1.0),
