@@ -19,7 +19,7 @@ def verify(graph: Graph, ops: Mapping[str, Op] | None = None) -> None:
     Inputs are INPUT nodes, declared once each; every INPUT node in use is declared; operands come
     from registered ops (if `ops` is given); each node's type is what its op infers; each node is the
     interned one; names do not outnumber what they name. The bodies of loops are graphs like any other, with
-    parameters of the usual names.
+    parameters of the usual names and without checks.
     """
     _verify_interface(graph)
     for (_, loop), results in siblings(graph.nodes).items():
@@ -43,8 +43,12 @@ def _verify_loop(loop: Loop, results: Sequence[Node], ops: Mapping[str, Op] | No
         for i, param in enumerate(params):
             if param.kind is not Kind.INPUT or param.attrs.name != f"{prefix}{i}":
                 raise _wrong(param, f"is parameter {prefix}{i} of a loop but has another name")
+    body = loop.body([node.attrs.emit for node in results if node.attrs.emit is not None])
+    check = next((node for node in body.nodes if node.kind is Kind.CHECK), None)
+    if check is not None:
+        raise _wrong(check, "stands in the body of a loop, where checks come too late")
     try:
-        verify(loop.body([node.attrs.emit for node in results if node.attrs.emit is not None]), ops)
+        verify(body, ops)
     except VerifyError as error:
         raise _wrong(results[0], f"has a broken body: {error}") from error
 

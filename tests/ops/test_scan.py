@@ -284,6 +284,10 @@ def test_verify_looks_into_bodies() -> None:
     loop = replace(stray.attrs.loop, nexts=(ops.tanh(typed("carry9", B, H)),))
     with pytest.raises(VerifyError, match=r"broken body: input node .* is not declared"):
         verify(Graph((H0,), (make(SCAN, (H0,), ScanAttrs(loop, None, 0)),)))
+    token = typed("carry0", B, dtype=int64)
+    checked = Loop(T, False, (token,), (), (), (ops.check_index(token, 0, 3, "late"),))
+    with pytest.raises(VerifyError, match="stands in the body of a loop"):
+        verify(Graph((token,), (make(SCAN, (token,), ScanAttrs(checked, None, 0)),)))
     renamed = Loop(T, False, (CARRY,), (), (), (CARRY,))
     with pytest.raises(VerifyError, match="parameter carry0 of a loop but has another name"):
         verify(Graph((H0,), (make(SCAN, (H0,), ScanAttrs(renamed, None, 0)),)))
