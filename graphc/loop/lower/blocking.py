@@ -25,6 +25,8 @@ SETS, WAYS = 4096, 6  # addresses so many bytes apart share a cache set; lines o
 CALL = 30  # cycles of a tile call besides its multiply-adds
 NARROW_GAIN = 0.04  # least part of the columns whose waste a narrower last tile must save
 TASK = 300  # cycles to start a task
+WALK = 3.0  # cycles to fetch an element of A from memory, line by line for every step of K
+BEYOND = 16  # second-level caches that surely do not fit into all caches
 MOST_TASKS = 96  # more are not tried if fewer do
 KERNEL = 3000  # cycles to start a kernel: a barrier
 MIN_DEPTH = 64  # least K of a partial sum
@@ -43,10 +45,14 @@ class Source(enum.Enum):
 @dataclass(frozen=True)
 class Sizes:
     """A flattened problem; `depth` are the axes of K. Costs are cycles per element: to copy one of A or
-    of B, to store one of C. `a_pitch`: bytes from row to row of A if it can be read where it is. `a_fixed`,
-    `b_fixed`: the problem is one of many with the same A or B, whose copy is made once for all of them.
-    `tile`: the register tile, if the order of columns asks for it; `together`: panels that one task must
-    have and finish together, all of K at once (0: any)."""
+    of B, to store one of C.
+
+    a_pitch           bytes from row to row of A, if it can be read where it is
+    a_across          along K, every step of A is in a cache line of its own
+    a_fixed, b_fixed  one of many problems with the same A or B, whose copy is made once for all of them
+    tile              the register tile, if the order of columns asks for it
+    together          panels that one task must have and finish together, all of K at once (0: any)
+    """
 
     batch: int
     rows: int
@@ -56,6 +62,7 @@ class Sizes:
     a_cost: float
     stage_cost: float
     a_pitch: int | None
+    a_across: bool
     b_cost: float
     c_cost: float
     a_fixed: bool = False
@@ -239,7 +246,7 @@ def _tasks(b: Blocking, sizes: Sizes) -> int:
 
 def _fits(b: Blocking, sizes: Sizes, machine: Machine) -> bool:
     """Whether the scratch of a task stays within the second-level cache."""
-    packed = b.row_tiles * b.rows * b.depth if b.source is Source.TASK and b.col_panels > 1 else 0
+    packed = b.row_tiles * b.rows * b.depth if b.source is Source.TASK else 0
     sums = b.row_tiles * b.rows * b.col_panels * b.lanes if b.blocks > 1 else 0
     return max(packed, sums) * sizes.itemsize <= machine.l2_bytes // 2
 
@@ -260,6 +267,8 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
         work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
     elements = sizes.batch * sizes.rows * sizes.k
     before = 0.0
+    if b.source is Source.PLACE and sizes.a_across and elements * sizes.itemsize > BEYOND * machine.l2_bytes:
+        work += WALK * elements * panels
     if b.source is Source.TASK:
         work += elements * sizes.a_cost * col_blocks
     elif b.source is Source.KERNEL and not sizes.a_fixed:

@@ -42,6 +42,7 @@ from graphc.program import Machine
 
 SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
 FAR = 0.25  # cycles more to pack an element from beyond the second-level cache
+LINE = 64  # bytes of a cache line
 WORTH = 0.97  # part of the cost at which a kernel more is worth it
 LANES = 4  # vectors of a usual tile
 THIN = 2  # with fewer rows or columns there is nothing to tile
@@ -58,7 +59,8 @@ class Repeated:
 def lower_contraction(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     """The kernels of a group with exactly one contraction or convolution; its other members are views
     and casts of operands, and elementwise users of the result (with the shape of the result)."""
-    return repeated_contraction(group, machine, frozenset()).each
+    repeated = repeated_contraction(group, machine, frozenset())
+    return (*repeated.once, *repeated.each)
 
 
 def repeated_contraction(group: Group, machine: Machine, fixed: Set[Node]) -> Repeated:
@@ -226,15 +228,18 @@ class _Lowering:
         return _Way(problem, a, b, c, *[self._is_fixed(x) for x in operands])
 
     def _is_fixed(self, operand: Node | Temp) -> bool:
-        return isinstance(operand, Node) and depends_only_on(operand, self.group, self.fixed)
+        if not self.fixed or not isinstance(operand, Node):
+            return False
+        return depends_only_on(operand, self.group, self.fixed)
 
     def _sizes(self, way: _Way) -> Sizes:
         p, width = way.problem, self.width
         batch, m, n, _ = p.sizes
         pitch = flat_stride(way.a.side, p.rows) if way.a.direct else None
+        itemsize = p.anchor.dtype.itemsize
+        step = flat_stride(way.a.depth, p.depth)
         if pitch is not None:
-            step = flat_stride(way.a.depth, p.depth)
-            pitch = None if step is None else pitch * p.anchor.dtype.itemsize
+            pitch = None if step is None else pitch * itemsize
         a_runs = list(zip(p.depth[-1:], way.a.depth[-1:], strict=True))
         a_runs += zip(p.rows, way.a.side, strict=True) if len(p.rows) == 1 else ()
         run = p.cols[-1] if p.cols and _last(way.c)[1] == 1 else 0
@@ -244,16 +249,17 @@ class _Lowering:
         else:
             a_cost = run_cost(a_runs, width)
             stage_cost = run_cost([(run_length(way.a.depth, p.depth), 1), *a_runs], width)
-        far = FAR if p.sizes[3] * n * p.anchor.dtype.itemsize > self.machine.l2_bytes else 0.0
+        far = FAR if p.sizes[3] * n * itemsize > self.machine.l2_bytes else 0.0
         return Sizes(
             batch,
             m,
             n,
             p.depth,
-            p.anchor.dtype.itemsize,
+            itemsize,
             a_cost,
             stage_cost,
             pitch,
+            abs(step or 0) * itemsize >= LINE,
             choose_way(p, way.b, LANES * width, width)[1] + far,
             run_cost([(run, 1)] if run else (), width, SCATTER),
             way.a_fixed,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
-from graphc.loop.ir import Accumulate, Buffer, Expr, Var, binary, identity_of, load
+from graphc.loop.ir import Buffer, Expr, Var, binary, identity_of, load
 from graphc.loop.lower.cells import Cells, finish_cell
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.operand import Layout
@@ -25,7 +25,7 @@ MOST_ROWS = 16
 TOGETHER = 4  # rows of the result at once, unless more steps of K fit
 MOST_STEPS = 8  # rows of B at once: each is a stream from memory
 SPARE = 4  # vector registers of a tile that hold no elements of A
-CHUNK = 1 << 14  # bytes of a run of B
+CHUNK = 1 << 14  # most bytes of a run of B; the sums stay in the first-level cache
 TASK_FLOPS = 1 << 17
 MOST_TASKS = 16
 START = 2.0  # cycles to start a run, for each element of A
@@ -63,7 +63,8 @@ def plan_scaled(
     tall = -(-m // blocks)
     factors = max(r * v for r, v in machine.tiles) - SPARE
     steps = max(1, min(MOST_STEPS, factors // tall, k))
-    chunk = min(inner, CHUNK // itemsize // width * width)
+    chunk = min(CHUNK, machine.l1_bytes // 2 // m) // (itemsize * width) * width
+    chunk = min(inner, max(chunk, width))
     wanted = max(1, min(MOST_TASKS, int(problem.flops // TASK_FLOPS)))
     splits = 1 if cells is not None else max(1, min(wanted // -(-inner // chunk), k // (8 * steps)))
     part = -(-k // (splits * steps)) * steps
@@ -157,10 +158,11 @@ class Scaled:
             column = ix.add(ix.add(ix.mul(gate, self.inner), start), j)
             b = [w.let(self.fused.read(self.p.b(batch, (k,), (column,))), "b") for k in depth]
             for r, scales in zip(rows, factors, strict=True):
-                total = binary("mul", scales[0], b[0])
-                for scale, value in zip(scales[1:], b[1:], strict=True):
+                place = (gate, ix.const(r), j)
+                total: Expr = load(sums, place)
+                for scale, value in zip(scales, b, strict=True):
                     total = binary("add", binary("mul", scale, value), total)
-                w.put(Accumulate(sums, (gate, ix.const(r), j), "add", total))
+                w.store(sums, place, total)
 
     def _batch(self, batch: Expr) -> Index:
         return ix.unflatten(batch, self.p.batch) if self.p.batch else ()
