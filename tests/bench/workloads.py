@@ -121,6 +121,39 @@ def _layer_norm(T: Namespace) -> Callable[..., Any]:
     return lambda x, w, b: T.nn.functional.layer_norm(x, (768,), w, b)
 
 
+def _attention(T: Namespace, compile: bool) -> Step:
+    """Scaled dot-product attention and the gradients of its operands."""
+    q, k, v, upstream = (T.from_numpy(_array(4, 8, 512, 64, seed=i)) for i in range(4))
+    for x in (q, k, v):
+        x.requires_grad_()
+    run = T.nn.functional.scaled_dot_product_attention
+    run = T.compile(run) if compile else run
+
+    def step() -> Any:
+        for x in (q, k, v):
+            x.grad = None
+        run(q, k, v).backward(upstream)
+        return [x.grad.numpy() for x in (q, k, v)]
+
+    return step
+
+
+def _encoder(T: Namespace) -> Any:
+    """Two encoder layers with dropout, and a class from the mean over the sequence."""
+    nn = T.nn
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(128, 4, 512, dropout=0.1, batch_first=True)
+            self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(128, 10)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.encoder(x).mean(dim=1))
+
+    return Net()
+
+
 SGD = {"lr": 0.01, "momentum": 0.9}
 WORKLOADS = {
     "matmul_1024": Workload(
@@ -156,5 +189,17 @@ WORKLOADS = {
             sequences.lstm_tagger, (_integers(9, 5), _integers(3, 5, seed=1)), "NLLLoss", "SGD", lr=0.1
         )
     ),
+    "attention_512": Workload(_attention, flops=7 * 2.0 * 4 * 8 * 512 * 512 * 64),
+    "char_transformer": Workload(
+        _training_on(
+            lambda T: models.gpt(T, 128, 128, 256, 8, 4),
+            (_integers(128, 16, 128), _integers(128, 16 * 128, seed=1)),
+            "CrossEntropyLoss",
+            "Adam",
+            lr=3e-4,
+        ),
+        flops=42.3e9,
+    ),
+    "transformer_encoder": Workload(_training(_encoder, (16, 64, 128), "Adam", lr=3e-4), flops=2.5e9),
     "lstm_infer": Workload(_inference(sequences.lstm_infer, 1, 100, 128)),
 }
