@@ -6,9 +6,23 @@ import numpy as np
 import pytest
 
 from graphc import ops
-from graphc.ir.types import float64
-from graphc.loop.lower import Repeated, lower_repeated
-from tests.loop.test_contract import CRAMPED, MACHINES, WIDE, draw, evaluate, execute, group_of, leaf, tiles
+from graphc.ir.graph import Graph
+from graphc.ir.types import float32, float64
+from graphc.loop.lower import Repeated, lower_group, lower_repeated
+from graphc.loop.lowered import Temp
+from graphc.passes.fuse import partition
+from tests.loop.test_contract import (
+    CRAMPED,
+    MACHINES,
+    WIDE,
+    check,
+    draw,
+    evaluate,
+    execute,
+    group_of,
+    leaf,
+    tiles,
+)
 
 
 def steps(outputs, fixed, machine=WIDE, count=2, tolerance=2e-5) -> Repeated:
@@ -80,3 +94,20 @@ def test_other_groups_are_lowered_as_ever():
     x = leaf("x", 30)
     found = steps((ops.exp(x),), ())
     assert found.once == ()
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
+def test_an_operand_made_of_numbers_is_written_before_it_is_read(machine):
+    """The first state of a network times a weight: nothing is fixed, so the copy is made every time."""
+    weight, bias = leaf("w", 48, 16), leaf("b", 48)
+    halves = ops.broadcast(ops.constant(0.5, float32), (2, 16), ())
+    product = ops.dot_general(halves, weight, ((1,), (1,)))
+    last = ops.broadcast(ops.slice_axis(bias, 0, 32, 48), (2, 16), (1,))
+    outputs = product, ops.add(ops.slice_axis(product, 1, 32, 48), last)
+    check(*outputs, machine=machine)
+    (group,) = partition(Graph((weight, bias), outputs), machine).groups
+    written = set()
+    for call in lower_group(group, machine):
+        reads = [a for i, a in enumerate(call.args) if i not in call.writes and isinstance(a, Temp)]
+        assert written.issuperset(reads)
+        written.update(call.args[w] for w in call.writes)
