@@ -91,8 +91,10 @@ def build(info: Any, name: str, index: int, entry: Any, dtype: Any, training: bo
     ours.train(training).to(DTYPES[dtype])
     forward = entry.forward_input
     random = training and any(
-        (getattr(m, "dropout", 0) not in (0, 0.0, None)
-        and not isinstance(getattr(m, "dropout", 0), torch.nn.Module))
+        (
+            getattr(m, "dropout", 0) not in (0, 0.0, None)
+            and not isinstance(getattr(m, "dropout", 0), torch.nn.Module)
+        )
         or (type(m).__name__.startswith("Dropout") and m.p > 0)
         for m in theirs.modules()
     )
