@@ -29,7 +29,7 @@ from graphc.loop.lower.squares import (
 )
 
 LEAST_ROWS, LEAST_COLS = 8, 16  # smaller squares are not worth blocks of their own
-MOST_DEPTH = 256  # products with longer sums are not computed twice
+MOST_DEPTH = 256  # products with longer sums (and longer than a row of scores) are not computed twice
 JOINT = 8  # batch elements from which all gradients are computed in one walk, each element by one task
 
 _WALKED = frozenset({Kind.ELEMENTWISE, Kind.VIEW, Kind.GENERATE})
@@ -105,7 +105,7 @@ class _Search:
                 continue
             seen.add(n)
             made = as_producer(n)
-            if made is not None and made.rows.features <= MOST_DEPTH:
+            if made is not None and made.rows.features <= max(MOST_DEPTH, self.space.cols):
                 found[n] = None
             elif n.kind in _WALKED:
                 stack.extend(n.inputs)

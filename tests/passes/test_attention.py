@@ -163,6 +163,24 @@ def test_shared_heads() -> None:
         check(graph, parts)
 
 
+def test_einsum() -> None:
+    """Heads between batch and features on both sides, no transpose anywhere."""
+
+    def run(q, k, v):
+        weights = F.softmax(T.einsum("bqhd,bkhd->bhqk", q, k) * 0.5, dim=-1)
+        return T.einsum("bhqk,bkhd->bqhd", weights, v)
+
+    args = tensors((2, 9, 2, 4), (2, 17, 2, 4), (2, 17, 2, 3))
+    for graph, names in (
+        (forward(run, *args), ["attention"]),
+        (backward(run, *args), ["attention", "attention_grad", "attention_grad"]),
+    ):
+        parts = partition(graph, WIDE)
+        assert kernels(parts) == names
+        assert set(parts.groups[0].inputs) <= set(graph.inputs)
+        check(graph, parts)
+
+
 def test_dropout_is_drawn_in_the_kernel() -> None:
     def run(q, k, v):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=0.4)
