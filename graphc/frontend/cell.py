@@ -63,6 +63,16 @@ class Cell:
         self.vars: list[weakref.ref[Node]] | None = None
         self.trace = MODE.trace
 
+    @property
+    def type(self) -> TensorType:
+        """The type of the value."""
+        return self.node.type
+
+    @property
+    def has_history(self) -> bool:
+        """Whether gradients flow through the value."""
+        return self.fn is not None
+
 
 class Deferred(Cell):
     """A cell whose value depends on events that are not built yet (`graphc.frontend.deferred`).
@@ -78,6 +88,18 @@ class Deferred(Cell):
             raise AttributeError(f"a cell has no {name!r}")
         self.events.build()
         return getattr(self, name)
+
+    # What can be said of a result before it is built.
+
+    @property
+    def type(self) -> TensorType:
+        known = self.events.kind(self)
+        return self.node.type if known is None else known[0]
+
+    @property
+    def has_history(self) -> bool:
+        known = self.events.kind(self)
+        return self.fn is not None if known is None else known[1]
 
 
 _DEFERRED = ("node", "fn", "tracks", "version")

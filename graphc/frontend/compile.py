@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend import deferred, lazy, tree
+from graphc.frontend import lazy, tree
 from graphc.frontend.compiler import check_backend
 from graphc.frontend.errors import fail
 from graphc.frontend.modes import MODE
@@ -75,8 +75,8 @@ class Compiled:
         key: list[Any] = []
         for i, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor):
-                kind, requires = deferred.kind_of(leaf)
-                key += (kind.shape, kind.dtype, requires)
+                kind = leaf._cell.type
+                key += (kind.shape, kind.dtype, leaf.requires_grad)
             elif type(leaf) is float:
                 key.append(leaf if i in self._static else float)
             elif isinstance(leaf, np.ndarray):
@@ -146,7 +146,7 @@ class Compiled:
 def _spec(arg: Any, static: bool) -> tuple[Any, Any]:
     """What `Variant.takes` compares an argument with."""
     if isinstance(arg, Tensor):
-        return Tensor, deferred.kind_of(arg)
+        return Tensor, (arg._cell.type, arg.requires_grad)
     return type(arg), None if type(arg) is float and not static else (arg,)
 
 

@@ -24,19 +24,36 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from graphc.frontend import lazy, tree
 from graphc.frontend.cell import Cell, Deferred, leaf_node
-from graphc.frontend.modes import MODE
+from graphc.frontend.modes import MODE, settle
 from graphc.frontend.replay import Replay
 from graphc.frontend.tensor import Promise, Tensor, register, wrap_cell
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 
-LONGEST = 16  # events; whoever notes more without a step gets lazy nodes, and keeps no more batches alive
+LONGEST = 16  # calls on data; whoever notes more without a step gets lazy nodes, and keeps no more batches
+MANY = 2000  # calls in all
+
+
+class Source(Protocol):
+    """Where a noted call comes from, if it can be made again in Python."""
+
+    def can_rerun(self) -> bool:
+        """Whether the call would still be the same."""
+        ...
+
+    def rerun(self) -> list[Tensor]:
+        """Make the call now, as it was made then: the results that are computed."""
+        ...
+
+    def taken(self, as_noted: bool) -> None:
+        """The call has been part of a program, or has been built after all."""
+        ...
 
 
 class Call:
@@ -46,9 +63,14 @@ class Call:
     arrays   values of the other tensors among them, and then of keys and numbers
     cells    the results' cells; `handles` their tensors, held weakly
     used     a backward pass has gone through it
+    source   makes the call again, if it is to be built; else, or if what is called has changed since, its
+             recorded graph is built
     """
 
-    __slots__ = ("arrays", "cells", "extras", "handles", "key", "leaves", "number", "replay", "used", "wires")
+    __slots__ = (
+        "arrays", "cells", "extras", "handles", "key", "leaves", "number", "replay", "source", "starts",
+        "used", "wires",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -57,8 +79,11 @@ class Call:
         number: int,
         wires: tuple[tuple[int, int, int], ...],
         arrays: list[np.ndarray],
+        source: Source | None = None,
     ) -> None:
         self.replay, self.leaves, self.number, self.wires = replay, leaves, number, wires
+        self.source = source
+        self.starts = [generator.offset for generator, _ in replay.draws]
         self.extras = replay.extras(leaves)
         self.arrays = arrays
         self.cells: list[Deferred] = []
@@ -68,13 +93,40 @@ class Call:
 
     def build(self) -> None:
         """Make the lazy nodes; the results' cells become what an ordinary call returns."""
-        nodes, fn = self.replay.build(self.leaves, [leaf_node(a) for a in self.extras])
-        for i, (cell, handle) in enumerate(zip(self.cells, self.handles, strict=True)):
-            follow = self.replay.differentiable[i]
-            fill(cell, nodes[i], fn if follow else None, not follow)
-            tensor = handle()
-            if tensor is not None:
-                register(tensor)
+        if self.source is None or not self.source.can_rerun():
+            nodes, fn = self.replay.build(self.leaves, [leaf_node(a) for a in self.extras])
+            for cell, node, follow in zip(self.cells, nodes, self.replay.differentiable, strict=True):
+                fill(cell, node, fn if follow else None, not follow)
+        else:
+            for cell, tensor in zip(self.cells, self._rerun(self.source), strict=True):
+                made = tensor._cell
+                fill(cell, made.node, made.fn, made.tracks)
+                cell.view, cell.version = made.view, made.version
+        for handle in self.handles:
+            held = handle()
+            if held is not None:
+                register(held)
+
+    def _rerun(self, source: Source) -> list[Tensor]:
+        """Make the call again; its random draws are those of then."""
+        generators = [generator for generator, _ in self.replay.draws]
+        now = [generator.offset for generator in generators]
+        for generator, offset in zip(generators, self.starts, strict=True):
+            generator.offset = offset
+        try:
+            return source.rerun()
+        finally:
+            for generator, offset in zip(generators, now, strict=True):
+                generator.offset = offset
+
+    def shares_storage(self) -> bool:
+        """Whether somebody holds a result that has to follow changes of another tensor."""
+        if self.source is None:
+            return False
+        aliases = self.replay.aliases
+        return any(
+            alias and handle() is not None for alias, handle in zip(aliases, self.handles, strict=True)
+        )
 
 
 class Backward:
@@ -132,7 +184,7 @@ class Promised(Promise):
 class Events:
     """What is noted and not built, of one thread."""
 
-    __slots__ = ("calls", "done", "items", "leaves", "promise", "results", "saved")
+    __slots__ = ("calls", "done", "fresh", "items", "leaves", "promise", "results", "saved")
 
     def __init__(self) -> None:
         self.items: list[Call | Backward] = []
@@ -142,11 +194,20 @@ class Events:
         self.leaves: dict[int, Tensor] = {}  # those that get gradients, with `promise` in their `_grad`
         self.promise = Promised(self)
         self.done = False
+        self.fresh = 0  # calls on data
 
     @property
     def key(self) -> tuple:
         """Equal for sequences that one program can run (apart from what `Variant.holds` checks)."""
         return tuple([item.key for item in self.items])
+
+    def kind(self, cell: Cell) -> tuple[TensorType, bool] | None:
+        """Type of a noted call's result, and whether gradients flow through it; None for other cells."""
+        place = self.results.get(cell)
+        if place is None:
+            return None
+        replay = self.calls[place[0]].replay
+        return replay.types[place[1]], replay.differentiable[place[1]]
 
     def close(self) -> None:
         """Take nothing more; state has its old value again."""
@@ -167,6 +228,9 @@ class Events:
 
     def redo(self) -> None:
         """The same, for events that are closed already."""
+        for call in self.calls:
+            if call.source is not None:
+                call.source.taken(False)
         present = [(leaf, leaf._grad) for leaf in self.leaves.values()]
         for leaf, _ in present:
             leaf._grad = None
@@ -191,24 +255,26 @@ def _open() -> Events:
     return events
 
 
-def kind_of(tensor: Tensor) -> tuple[TensorType, bool]:
-    """Type of a tensor, and whether it requires grad; known without building for results of noted calls."""
-    cell = tensor._cell
-    if type(cell) is Deferred:
-        place = cell.events.results.get(cell)
-        if place is not None:
-            replay = cell.events.calls[place[0]].replay
-            return replay.types[place[1]], replay.differentiable[place[1]]
-    return cell.node.type, tensor._requires or cell.fn is not None
-
-
 def call(replay: Replay, leaves: Sequence[Any], result: Any) -> Any:
     """Call a recorded function: noted if possible, else built at once."""
-    events = _open()
-    found = _note_call(events, replay, leaves) if replay.can_wait else None
-    if found is None:
-        events.build()
+    found = note(replay, leaves, result, None)
+    if found is NOT_NOTED:
+        settle()
         return replay.call(leaves, result)
+    return found
+
+
+NOT_NOTED = object()
+
+
+def note(replay: Replay, leaves: Sequence[Any], result: Any, source: Source | None) -> Any:
+    """Note a call: `result` with deferred tensors in it, or NOT_NOTED, when nothing has happened."""
+    if not replay.can_wait:
+        return NOT_NOTED
+    events = _open()
+    found = _note_call(events, replay, leaves, source)
+    if found is None:
+        return NOT_NOTED
     tensors = iter(_results(events, found))
     if replay.single:
         return next(tensors)
@@ -223,9 +289,9 @@ def call(replay: Replay, leaves: Sequence[Any], result: Any) -> Any:
     return tree.rebuild(result, make)
 
 
-def _note_call(events: Events, replay: Replay, leaves: Sequence[Any]) -> Call | None:
-    if len(events.items) >= LONGEST:
-        return None
+def _note_call(
+    events: Events, replay: Replay, leaves: Sequence[Any], source: Source | None = None
+) -> Call | None:
     wires: tuple[tuple[int, int, int], ...] = ()
     arrays: list[np.ndarray] = []
     for i in replay.inputs.arguments:
@@ -245,7 +311,13 @@ def _note_call(events: Events, replay: Replay, leaves: Sequence[Any]) -> Call | 
             if bound is None or events.done:
                 return None
         arrays.append(bound)
-    found = Call(replay, leaves, len(events.calls), wires, arrays)
+    if not wires:
+        events.fresh += 1
+        if events.fresh > LONGEST:
+            return None
+    if len(events.calls) >= MANY:
+        return None
+    found = Call(replay, leaves, len(events.calls), wires, arrays, source)
     for tensor in replay.writes:
         cell = tensor._cell
         if type(cell) is not Deferred:
@@ -291,7 +363,7 @@ def backward(tensor: Tensor, run: Callable[[Tensor], None]) -> bool:
     cell = tensor._cell
     events = MODE.events
     place = None if events is None else events.results.get(cell)
-    if events is None or place is None or events.done or len(events.items) >= LONGEST:
+    if events is None or place is None or events.done:
         return False
     call_, result = events.calls[place[0]], place[1]
     if not call_.replay.differentiable[result] or call_.replay.types[result].size != 1:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend import lazy
-from graphc.frontend.cell import Cell, Steps, leaf_node
+from graphc.frontend.cell import Cell, Steps, fresh_input
 from graphc.frontend.deferred import Call, Events, Promised, fill
 from graphc.frontend.errors import TracerError
 from graphc.frontend.history import GradFn
@@ -53,14 +53,9 @@ class Joint:
     def run(self, events: Events) -> bool:
         """Run for events that are closed. False, with nothing done, if the program does not fit."""
         variant = self.variant
-        if not variant.holds() or (not variant.known() and _is_used_later(variant.written)):
+        if not variant.holds() or not self._owns():
             return False
-        arrays = _arrays(events)
-        try:
-            arrays += variant.state()
-        except Stale:
-            return False
-        arrays += self._numbers()
+        arrays = [*_arrays(events), *variant.held(), *self._numbers()]
         try:
             values = variant.program(arrays, self._ready())
         except IndexError:  # a check failed, and nothing has changed: the events built will say so again
@@ -72,6 +67,19 @@ class Joint:
         _finish(events, iter(values))
         self.promise, self.arrays = events.promise, [values[at] for at in self.outputs]
         self.promise.keep(self.arrays, self.places)
+        return True
+
+    def _owns(self) -> bool:
+        """Make the program the only one to use the state that it changes; False if it cannot be."""
+        variant = self.variant
+        if variant.known():
+            return True
+        if _is_used_later(variant.written):
+            return False
+        try:
+            variant.own()
+        except Stale:
+            return False
         return True
 
     def _ready(self) -> dict[int, np.ndarray] | None:
@@ -127,10 +135,15 @@ def _call(call: Call, tensors: Iterator[Tensor], made: Sequence[Sequence[Tensor]
 def _finish(events: Events, values: Iterator[np.ndarray]) -> None:
     """Give the results of the calls their values; their history has been used up."""
     for call in events.calls:
-        used = GradFn("CompiledFunctionBackward", ())
-        used.freed = True
-        for cell, follow in zip(call.cells, call.replay.differentiable, strict=True):
-            fill(cell, leaf_node(next(values)), used if follow else None, False)
+        replay = call.replay
+        used = None
+        for i, (cell, kind) in enumerate(zip(call.cells, replay.types, strict=True)):
+            if replay.differentiable[i] and (used is None or call.source is not None):
+                used = GradFn(replay.labels[i] if call.source is not None else "CompiledFunctionBackward", ())
+                used.freed = True
+            fill(cell, fresh_input(kind, next(values)), used if replay.differentiable[i] else None, False)
+        if call.source is not None:
+            call.source.taken(True)
 
 
 def _is_used_later(written: Sequence[Cell]) -> bool:
@@ -155,6 +168,7 @@ def step(optimizer: Any) -> bool:
     if events is None:
         return False
     fits = bool(events.leaves) and False not in [call.used for call in events.calls]
+    fits = fits and True not in [call.shares_storage() for call in events.calls]
     fits = fits and False not in [leaf._grad is events.promise for leaf in events.leaves.values()]
     if not fits:
         events.build()

@@ -88,8 +88,11 @@ class Pending:
     scalar_at: list[int] = field(default_factory=list)
 
 
-def canonical(targets: Sequence[Node], given: Sequence[Node] = ()) -> Pending:
-    """Number everything that `targets` need, stopping at `given` nodes and those whose value is known."""
+def canonical(targets: Sequence[Node], given: Sequence[Node] = (), barriers: bool = False) -> Pending:
+    """Number everything that `targets` need, stopping at `given` nodes and those whose value is known.
+
+    `barriers`: keep them, since the graph is still to be differentiated.
+    """
     found = Pending()
     index, order, key = found.index, found.order, found.key
     for node in given:
@@ -124,7 +127,7 @@ def canonical(targets: Sequence[Node], given: Sequence[Node] = ()) -> Pending:
             stack.append(node)
             waiting.reverse()
             stack += waiting
-        elif op.kind is Kind.BARRIER:
+        elif op.kind is Kind.BARRIER and not barriers:
             index[node] = index[inputs[0]]
         else:
             if op is INPUT:

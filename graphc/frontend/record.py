@@ -36,6 +36,8 @@ class Output:
     keep: Any = None
     node: Node | None = None
     differentiable: bool = False
+    alias: bool = False  # it shares the storage of an argument, or of a tensor from outside
+    label: str = ""  # of the operation that made it
 
 
 @dataclass(eq=False)
@@ -69,7 +71,7 @@ def _enter(record: Record, leaves: Sequence[Any], static: frozenset[int]) -> lis
     seen: list[Any] = []
     for i, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor):
-            node = record.arguments[i] = fresh_input(leaf._cell.node.type, trace.mark)
+            node = record.arguments[i] = fresh_input(leaf._cell.type, trace.mark)
             stand_in = object.__new__(type(leaf)) if type(leaf) is not Tensor else wrap_cell(leaf._cell)
             stand_in._cell = Cell(node)
             stand_in._requires = leaf.requires_grad
@@ -100,11 +102,19 @@ class _Number:
 
 
 def record_call(
-    function: Callable[..., Any], name: str, args: Any, kwargs: Any, static: frozenset[int] = frozenset()
+    function: Callable[..., Any],
+    name: str,
+    args: Any,
+    kwargs: Any,
+    static: frozenset[int] = frozenset(),
+    apart: bool = False,
 ) -> Record:
-    """Run `function` on stand-ins for its arguments and note all that it does to tensors."""
+    """Run `function` on stand-ins for its arguments and note all that it does to tensors.
+
+    `apart`: it reads nothing that noted events change, which need not be built for it.
+    """
     leaves = tree.leaves((args, kwargs))
-    with tracing(name) as trace:
+    with tracing(name, apart) as trace:
         record = Record(trace)
         stand_ins = _enter(record, leaves, static)
         order = iter(stand_ins)
@@ -121,8 +131,9 @@ def _collect(record: Record, leaves: Sequence[Any], stand_ins: Sequence[Any]) ->
     for node, tensor in trace.variables.items():
         if id(tensor) in own:
             record.argument_variables[node] = own[id(tensor)]
+    cells = {s._cell for s in stand_ins if isinstance(s, Tensor)}
     for leaf in tree.leaves(record.result):
-        record.outputs.append(_output(record, leaf, own))
+        record.outputs.append(_output(record, leaf, own, cells))
     for i, s in enumerate(stand_ins):
         if i in record.arguments and s._cell.node is not record.arguments[i]:
             record.argument_writes[i] = _settled(s)
@@ -139,7 +150,7 @@ def _settled(tensor: Tensor) -> Node:
     return tensor._cell.node
 
 
-def _output(record: Record, leaf: Any, own: dict[int, int]) -> Output:
+def _output(record: Record, leaf: Any, own: dict[int, int], arguments: set[Cell]) -> Output:
     if not isinstance(leaf, Tensor):
         return Output("static", leaf)
     if id(leaf) in own:
@@ -149,7 +160,12 @@ def _output(record: Record, leaf: Any, own: dict[int, int]) -> Output:
     fn = leaf._cell.fn
     node = _settled(leaf)
     # What leads to history that a backward pass has used up cannot be differentiated again.
-    return Output("value", None, node, fn is not None and not any(f.freed for f in walk([fn])))
+    differentiable = fn is not None and not any(f.freed for f in walk([fn]))
+    root = leaf._cell
+    while root.view is not None:
+        root = root.view.cell
+    alias = root in arguments or root.trace is not record.trace
+    return Output("value", None, node, differentiable, alias, fn.label if fn is not None else "")
 
 
 def _collect_grads(record: Record, stand_ins: Sequence[Any]) -> None:
@@ -229,9 +245,14 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return out
 
 
-def graph_of(targets: Sequence[Node], inputs: Sequence[Node], names: Sequence[str], name: str) -> Graph:
-    """A graph from `inputs` to `targets`. TracerError if it needs a tensor of another trace."""
-    found: Pending = canonical(targets, inputs)
+def graph_of(
+    targets: Sequence[Node], inputs: Sequence[Node], names: Sequence[str], name: str, barriers: bool = False
+) -> Graph:
+    """A graph from `inputs` to `targets`. TracerError if it needs a tensor of another trace.
+
+    `barriers`: with those of differentiation, for a graph that is still to be differentiated.
+    """
+    found: Pending = canonical(targets, inputs, barriers)
     graph = build_graph(found, [found.index[n] for n in targets], given=unique_names(names))
     return Graph(graph.inputs, graph.outputs, graph.input_names, (), name)
 

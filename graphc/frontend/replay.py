@@ -34,7 +34,7 @@ from graphc.ir.node import Node, make, no_sites
 class Replay:
     """A recorded function as nodes to build again.
 
-    types, differentiable  of the results that are computed, in order
+    types, differentiable, aliases, labels   of the results that are computed, in order
     grad_leaves            leaves from outside whose gradient a backward pass through a result computes
     can_wait               whether a call may be put off (`graphc.frontend.deferred`)
     """
@@ -59,7 +59,7 @@ class Replay:
         targets += [record.argument_writes[i] for i in self.argument_writes]
         given = [*inputs.nodes, *[n for n, _ in self.leaves], *[n for n, _ in self.argument_leaves], *late]
         names = [*inputs.names, *[f"leaf{i}" for i in range(len(given) - len(inputs.nodes))]]
-        self.graph = graph_of(targets, given, names, trace.name)
+        self.graph = graph_of(targets, given, names, trace.name, barriers=True)
         index = self.graph.index
         self.steps = [(n.op, tuple([index[i] for i in n.inputs]), n.attrs, n) for n in self.graph.nodes]
         self.input_at = [index.get(n, -1) for n in self.graph.inputs]
@@ -72,6 +72,8 @@ class Replay:
         values = [o for o in record.outputs if o.node is not None]
         self.types = [o.node.type for o in values if o.node is not None]
         self.differentiable = [o.differentiable for o in values]
+        self.aliases = [o.alias for o in values]
+        self.labels = [o.label for o in values]
         self.single = len(values) == len(record.outputs) == 1 and isinstance(record.result, Tensor)
         self.grad_leaves = [t for _, t in self.leaves]
         self.joints: dict[Any, list[Any]] = {}  # programs of steps that begin with a call of this function

@@ -34,7 +34,7 @@ def dim(self: Tensor) -> int:
 @method("numel", "nelement")
 def numel(input: Tensor) -> int:
     """The number of elements."""
-    return input._cell.node.type.size
+    return input._cell.type.size
 
 
 @method(function=False)
@@ -216,6 +216,9 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
     dst = [normal_axis(d, rank) for d in ((destination,) if isinstance(destination, int) else destination)]
     if len(src) != len(dst):
         raise fail(RuntimeError, f"movedim: Invalid source or destination dims: {source} and {destination}")
+    for name, dims in (("source", src), ("destination", dst)):
+        if len(set(dims)) != len(dims):
+            raise fail(RuntimeError, f"movedim: repeated dim in `{name}` ({dims})")
     order = [-1] * rank
     for s, d in zip(src, dst, strict=True):
         order[d] = s

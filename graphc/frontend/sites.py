@@ -18,6 +18,7 @@ _MANY = 100_000  # distinct lines; a bound on what a program that generates code
 class _Path(threading.local):
     names: tuple[str, ...] = ()
     text: str = ""
+    line: tuple[str, int] | None = None  # stands for the user's line, if set
 
 
 _path = _Path()
@@ -31,8 +32,35 @@ def _is_internal(code: CodeType) -> bool:
     return inside
 
 
+def _site(key: tuple[str, int, str]) -> Site:
+    site = _sites.get(key)
+    if site is None:
+        site = Site(*key)
+        if len(_sites) < _MANY:
+            _sites[key] = site
+    return site
+
+
+Place = tuple[tuple[str, ...], str, tuple[str, int] | None]
+
+
+def current_place() -> Place:
+    """The user's line and the modules entered, to come back to later with `move_to`."""
+    site = current_site()
+    return _path.names, _path.text, None if site is None else (site.file, site.line)
+
+
+def move_to(place: Place) -> Place:
+    """Behave as if at `place` from now on; gives the place to move back to."""
+    saved = (_path.names, _path.text, _path.line)
+    _path.names, _path.text, _path.line = place
+    return saved
+
+
 def current_site() -> Site | None:
     """The innermost user line being run, with the path of modules entered; None if there is none."""
+    if _path.line is not None:
+        return _site((*_path.line, _path.text))
     frame = sys._getframe(1)
     known = _internal
     while frame is not None:
@@ -41,13 +69,7 @@ def current_site() -> Site | None:
         if inside is None:
             inside = _is_internal(code)
         if not inside:
-            key = (code.co_filename, frame.f_lineno, _path.text)
-            site = _sites.get(key)
-            if site is None:
-                site = Site(*key)
-                if len(_sites) < _MANY:
-                    _sites[key] = site
-            return site
+            return _site((code.co_filename, frame.f_lineno, _path.text))
         frame = frame.f_back  # type: ignore[assignment]
     return None
 

@@ -92,20 +92,20 @@ class Tensor:
     @property
     def shape(self) -> Size:
         """The extents, as a Size (a tuple)."""
-        return Size(self._cell.node.type.shape)
+        return Size(self._cell.type.shape)
 
     @property
     def dtype(self) -> DType:
-        return self._cell.node.type.dtype
+        return self._cell.type.dtype
 
     @property
     def ndim(self) -> int:
-        return len(self._cell.node.type.shape)
+        return len(self._cell.type.shape)
 
     @property
     def requires_grad(self) -> bool:
         """Whether gradients flow to or through this tensor."""
-        return self._requires or self._cell.fn is not None
+        return self._requires or self._cell.has_history
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -132,7 +132,7 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
-        return self._cell.fn is None
+        return not self._cell.has_history
 
     @property
     def grad_fn(self) -> GradFn | None:
@@ -561,10 +561,14 @@ def _title(dtype: DType) -> str:
 
 def is_concrete(tensor: Tensor) -> bool:
     """Whether the value is known now, without computing anything."""
-    cell = tensor._cell
-    if MODE.trace is not None and cell.trace is not MODE.trace:
+    cell, trace = tensor._cell, MODE.trace
+    if trace is not None and cell.trace is not trace:
+        trace.asked = True
         return False  # state: another value at each call
     if cell.view is not None:
         refresh(cell)
     node = cell.node
-    return type(node.bound) is np.ndarray or node.kind is Kind.CONSTANT
+    known = type(node.bound) is np.ndarray or node.kind is Kind.CONSTANT
+    if trace is not None and not known:
+        trace.asked = True
+    return known

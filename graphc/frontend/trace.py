@@ -20,7 +20,7 @@ from graphc.frontend.cell import Cell, fresh_input, leaf_node
 from graphc.frontend.errors import TracerError, describe, fail
 from graphc.frontend.lazy import Unbound
 from graphc.frontend.modes import MODE, settle
-from graphc.frontend.tensor import Tensor, from_node, wrap_cell
+from graphc.frontend.tensor import Promise, Tensor, from_node, wrap_cell
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, float64, int64
 
@@ -43,7 +43,7 @@ class SavedHandle:
 
     tensor: Tensor
     requires: bool
-    grad: Tensor | None
+    grad: Tensor | Promise | None
     var: tuple[Node, int] | None
     retains: bool
     read: bool = False  # the gradient has been looked at
@@ -65,8 +65,9 @@ class Members:
 
 
 def members_changed() -> None:
-    """A parameter, buffer, child or hook of some module was registered, replaced or removed."""
+    """A parameter, buffer, child, hook or setting of some module is registered, replaced or removed."""
     Members.edits += 1
+    settle()
 
 
 _MEMBERS = (
@@ -78,13 +79,17 @@ _MEMBERS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+_NO_SETTINGS = frozenset((*_MEMBERS, "training", "_recording"))  # (modes are checked at every call)
 
 
 def members(module: Any) -> list[Any]:
-    """The parameters, buffers, children and hooks of a module."""
+    """The parameters, buffers, children and hooks of a module; of this library's modules also settings."""
     fields = module.__dict__
     tables = [fields[name] for name in _MEMBERS]
-    return [member for table in tables for member in table.values()]
+    found = [member for table in tables for member in table.values()]
+    if module.is_library:
+        found += [value for name, value in fields.items() if name not in _NO_SETTINGS]
+    return found
 
 
 class Trace:
@@ -104,6 +109,7 @@ class Trace:
         self.guards: list[tuple[Callable[[], Any], Any]] = []
         self.modules: dict[Any, tuple[bool, list[Any]]] = {}  # mode and members
         self.consumed: set[int] = set()
+        self.asked = False  # whether a value is known: something else would be done if it were
         self.scalars: dict[Node, int] = {}  # stand-ins for Python numbers, by argument leaf
 
     # ------------------------------------------------------------ state from outside
@@ -149,10 +155,8 @@ class Trace:
     def save_handle(self, tensor: Tensor) -> None:
         """A handle's own fields are about to change."""
         if tensor._cell.trace is not self and id(tensor) not in self.handles:
-            with paused():
-                grad = tensor.grad
             self.handles[id(tensor)] = SavedHandle(
-                tensor, tensor._requires, grad, tensor._var, tensor._retains
+                tensor, tensor._requires, tensor._grad, tensor._var, tensor._retains
             )
 
     def note_variable(self, node: Node, tensor: Tensor) -> None:
@@ -169,10 +173,11 @@ class Trace:
             return
         self.save_handle(tensor)
         known = self.handles[id(tensor)]
-        grad = tensor._grad
-        if known.read or grad is not known.grad:
+        if known.read or tensor._grad is not known.grad:
             return
         known.read = True
+        with paused():
+            grad = known.grad = tensor.grad  # (no promise any more)
         if grad is None:
             self.no_grads.append(tensor)
             return
@@ -223,18 +228,24 @@ class Trace:
 
 
 @contextmanager
-def tracing(name: str) -> Iterator[Trace]:
-    """Trace what runs inside; everything is put back at the end, also after an error."""
+def tracing(name: str, apart: bool = False) -> Iterator[Trace]:
+    """Trace what runs inside; everything is put back at the end, also after an error.
+
+    `apart`: it reads nothing that noted events change, which need not be built for it.
+    """
     outer = MODE.trace
     if outer is not None:
         raise fail(RuntimeError, f"cannot trace {name!r} inside the trace of {outer.name!r}")
-    settle()
+    if not apart:
+        settle()
     trace = MODE.trace = Trace(name)
+    events, MODE.events = MODE.events, None
     pending, MODE.pending = MODE.pending, weakref.WeakValueDictionary()
     try:
         yield trace
     finally:
         MODE.trace = None
+        MODE.events = events
         for tensor in MODE.pending.values():
             tensor._seq = 0
         MODE.pending = pending

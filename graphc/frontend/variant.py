@@ -126,7 +126,7 @@ class Variant:
                     return False
                 cell = arg._cell
                 if type(cell) is Deferred:
-                    if deferred.kind_of(arg) != detail:
+                    if cell.type != detail[0] or cell.has_history is not detail[1]:
                         return False
                     continue
                 found = cell.node.type
@@ -228,7 +228,11 @@ class Variant:
     def state(self) -> list[np.ndarray]:
         """The arrays of captured state and gradients. Stale if they do not fit any more."""
         if not self.known():
-            self._own()
+            self.own()
+        return self.held()
+
+    def held(self) -> list[np.ndarray]:
+        """The same, of state that is `known`, or made so by `own`."""
         if not self.inputs.grads:
             return self.arrays
         return [*self.arrays, *map(_writeable, self.inputs.grads)]
@@ -243,8 +247,11 @@ class Variant:
         unused = list(map(_VARS, self.written)).count(None) == len(self.written)
         return unused and list(map(getrefcount, self.written_of(nodes))) == self.counts
 
-    def _own(self) -> None:
-        """Bring captured state up to date, and make sure nobody else reads what will be overwritten."""
+    def own(self) -> None:
+        """Bring captured state up to date, and make sure nobody else reads what will be overwritten.
+
+        Stale if it does not fit any more.
+        """
         captured = self.inputs.captured
         lazy.realise([c.tensor for c in captured])
         for cell, kind in zip(self.cells, self.state_types, strict=True):

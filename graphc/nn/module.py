@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from graphc.frontend import lazy, sites
-from graphc.frontend.modes import MODE
+from graphc.frontend.modes import MODE, settle
 from graphc.frontend.tensor import Tensor, zero_grads
 from graphc.frontend.trace import members_changed
-from graphc.nn import hooks, tree
+from graphc.nn import hooks, recorded, tree
 from graphc.nn.backward_hooks import Gates, Hooked
 from graphc.nn.convert import Conversion
 from graphc.nn.hooks import HookTable, RemovableHandle
 from graphc.nn.parameter import Buffer, Parameter
 from graphc.nn.state import StateDict
+from graphc.nn.tree import CALLING
 
 M = TypeVar("M", bound="Module")
+_LIBRARY, _UTILITIES = f"{__package__}.", f"{__package__}.utils"
 _TABLES = ("_parameters", "_buffers", "_modules")
-
-
-class _Calling(threading.local):
-    """The module whose forward is running in this thread."""
-
-    module: Module | None = None
-
-
-_calling = _Calling()
 
 
 class Module(tree.Traversal, StateDict, Conversion, Hooked):
@@ -39,6 +31,7 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
     """
 
     training: bool
+    is_library = False  # the class is one of this package's layers: its forward is a pure function
     _version = 1
     call_super_init = False
 
@@ -51,6 +44,7 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
             raise TypeError(f"{name}.__init__() {verb} {text}")
         fields = self.__dict__
         fields["training"] = True
+        fields["_recording"] = None
         for table in _TABLES:
             fields[table] = {}
         fields["_non_persistent_buffers_set"] = set()
@@ -58,6 +52,10 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
             fields[table] = HookTable()
         if self.call_super_init:
             super().__init__(*args, **kwargs)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.is_library = cls.__module__.startswith(_LIBRARY) and not cls.__module__.startswith(_UTILITIES)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The computation; every subclass defines it."""
@@ -68,16 +66,20 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
     # ------------------------------------------------------------------ calling
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        caller = _calling.module
+        caller = CALLING.module
         if MODE.trace is not None:
             MODE.trace.note_module(self)
         elif caller is None and not MODE.grad and MODE.pending:
             lazy.sync()  # an evaluation loop computes batch by batch, however late its results are read
+        elif MODE.grad and self.is_library and not kwargs:
+            result = recorded.call(self, args)
+            if result is not recorded.ORDINARY:
+                return result
         name = type(self).__name__ if caller is None else tree.path_below(caller, self)
         if name is None:  # not part of the calling module
             name = type(self).__name__
         saved = sites.enter_module(name) if name else None
-        _calling.module = self
+        CALLING.module = self
         try:
             fields = self.__dict__
             if (
@@ -89,7 +91,7 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
                 return self._call_with_hooks(args, kwargs)
             return self.forward(*args, **kwargs)
         finally:
-            _calling.module = caller
+            CALLING.module = caller
             if saved is not None:
                 sites.leave_module(saved)
 
@@ -256,7 +258,10 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
         elif name in fields.get("_buffers", ()):
             self.register_buffer(name, value, name not in self._non_persistent_buffers_set)
         else:
+            settle()
             object.__setattr__(self, name, value)
+            if self.is_library:
+                members_changed()
 
     def _clear(self, name: str, keep: str) -> None:
         """Take `name` out of every table but `keep`, before it is entered there."""

@@ -5,6 +5,7 @@ Walks use explicit stacks, so a deeply nested model cannot hit Python's recursio
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,16 @@ from graphc.frontend.trace import members_changed
 if TYPE_CHECKING:
     from graphc.nn.module import Module
     from graphc.nn.parameter import Parameter
+
+
+class Calling(threading.local):
+    """The module whose forward is running in this thread; `again`: a noted call is being made after all."""
+
+    module: Module | None = None
+    again: bool = False
+
+
+CALLING = Calling()
 
 # Counts every change of any module tree; cached paths are valid while it stands still.
 _edits = 0

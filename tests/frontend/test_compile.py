@@ -144,6 +144,13 @@ def test_gradients_without_a_step_reach_the_parameters() -> None:
     np.testing.assert_allclose(run(gc.compile)[0], run(lambda f: f)[0], rtol=1e-5)
 
 
+def test_detach_inside_holds_for_the_backward_pass_outside() -> None:
+    w = gc.from_numpy(np.full(3, 2.0, np.float32)).requires_grad_()
+    f = gc.compile(lambda x: ((w * 3).detach() * w * x).sum())
+    f(gc.ones(3)).backward()
+    assert w.grad.tolist() == [6, 6, 6]
+
+
 def test_arguments_that_require_grad() -> None:
     a = gc.from_numpy(X).requires_grad_()
     f = gc.compile(lambda x: (x * x).relu())

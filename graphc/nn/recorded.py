@@ -1,0 +1,154 @@
+"""Calls of this library's own modules in training loops, put off as calls of compiled functions are.
+
+A tree of library modules without hooks is a pure function of its arguments, parameters, buffers and
+settings. Under gradient mode its call is recorded once per user line and signature, and then noted
+(`graphc.frontend.deferred`): a model that is a Sequential of layers, its loss, `backward()` and `step()`
+run as one program. If the call has to be built after all, the module is called again, then; a module whose
+calls mostly have to be built (since its caller works on their results with other operations) is
+left alone.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from graphc.frontend import deferred, lazy, sites, tree
+from graphc.frontend.cell import Deferred
+from graphc.frontend.modes import MODE
+from graphc.frontend.record import NeedStatic, record_call
+from graphc.frontend.tensor import Tensor
+from graphc.frontend.trace import Members
+from graphc.frontend.variant import Variant
+from graphc.nn.tree import CALLING, walk
+
+if TYPE_CHECKING:
+    from graphc.nn.module import Module
+
+PATIENCE = 4  # calls built one after the other, before a module's calls are no longer noted
+RETRY = 64  # one in so many calls is noted all the same
+VARIANTS = 8  # for one line and signature
+
+ORDINARY = deferred.NOT_NOTED
+
+
+class Recording:
+    """What the calls of one module have been recorded as: by line and signature, None for what cannot be.
+
+    It is of no use to copies of the module, which get one of their own.
+    """
+
+    def __init__(self, owner: Module) -> None:
+        self.owner = weakref.ref(owner)
+        self.known: dict[Any, list[Variant] | None] = {}
+        self.edits = -1
+        self.pure = False
+        self.missed = 0
+        self.skipped = 0
+
+    def __deepcopy__(self, memo: dict) -> None:
+        return None
+
+    def is_pure(self, module: Module) -> bool:
+        """Whether all modules of the tree are this library's, without hooks or a `forward` of their own."""
+        if self.edits != Members.edits:
+            self.pure = all(_is_plain(m) for _, m in walk(module))
+            self.edits = Members.edits
+        return self.pure
+
+    def is_worthwhile(self) -> bool:
+        if self.missed < PATIENCE:
+            return True
+        self.skipped += 1
+        return self.skipped % RETRY == 0
+
+
+def _is_plain(module: Module) -> bool:
+    fields = module.__dict__
+    hooked = (
+        fields["_forward_hooks"]
+        or fields["_forward_pre_hooks"]
+        or fields["_backward_hooks"]
+        or fields["_backward_pre_hooks"]
+    )
+    return module.is_library and not hooked and "forward" not in fields
+
+
+class Noted:
+    """A noted call of a module, with what is needed to make it again."""
+
+    __slots__ = ("args", "caller", "module", "place", "recording", "variant")
+
+    def __init__(self, module: Module, args: tuple, variant: Variant, recording: Recording) -> None:
+        self.module, self.args, self.variant, self.recording = module, args, variant, recording
+        self.caller = CALLING.module
+        self.place = sites.current_place()
+
+    def can_rerun(self) -> bool:
+        """Whether the module is as it was."""
+        return self.variant.holds()
+
+    def rerun(self) -> list[Tensor]:
+        """Call the module as from the line and the modules from which it was called."""
+        place, caller, again = sites.move_to(self.place), CALLING.module, CALLING.again
+        CALLING.module, CALLING.again = self.caller, True
+        try:
+            result = self.module(*self.args)
+        finally:
+            sites.move_to(place)
+            CALLING.module, CALLING.again = caller, again
+        return [
+            t for t, o in zip(tree.leaves(result), self.variant.outputs, strict=True) if o.kind == "value"
+        ]
+
+    def taken(self, as_noted: bool) -> None:
+        """Whether it was worth noting."""
+        self.recording.missed = 0 if as_noted else self.recording.missed + 1
+
+
+def call(module: Module, args: tuple) -> Any:
+    """Note a call of a library module under gradient mode; ORDINARY if it is to be made now."""
+    if CALLING.again:
+        return ORDINARY
+    recording = module.__dict__.get("_recording")
+    if recording is None or recording.owner() is not module:
+        recording = module.__dict__["_recording"] = Recording(module)
+    if not recording.is_worthwhile() or not recording.is_pure(module):
+        return ORDINARY
+    key: tuple = (sites.current_site(),)
+    for arg in args:
+        if isinstance(arg, Tensor):
+            kind = arg._cell.type
+            key += (kind.shape, kind.dtype, arg.requires_grad)
+        elif arg is None or type(arg) in (int, bool, str):
+            key += (type(arg), arg)
+        else:
+            return ORDINARY
+    variants = recording.known.setdefault(key, [])
+    if variants is None:
+        return ORDINARY
+    variant = next((v for v in variants if v.holds()), None)
+    if variant is None:
+        variant = _record(module, args)
+        if variant is None:
+            recording.known[key] = None
+            return ORDINARY
+        variants.append(variant)
+        del variants[:-VARIANTS]
+    replay = variant.replay
+    assert replay is not None
+    return deferred.note(replay, args, variant.result, Noted(module, args, variant, recording))
+
+
+def _record(module: Module, args: tuple) -> Variant | None:
+    """Trace a call; None if its result has no history, or if it depends on values that are known now."""
+    state = [*module.parameters(), *module.buffers()]
+    if any(type(t._cell) is Deferred for t in state):
+        MODE.events.build()  # type: ignore[union-attr]
+    try:
+        record = record_call(module, type(module).__name__, args, {}, apart=True)
+    except (Exception, NeedStatic):  # whatever is wrong is for the ordinary call to say
+        return None
+    if not record.differentiable or record.trace.asked:
+        return None
+    return Variant(record, lazy.SETTINGS.backend)
