@@ -80,10 +80,8 @@ class Tiled:
         """The kernel and its arguments."""
         tasks = self.split * self.batch * self.row_blocks * self.col_blocks
         task = Var(int64, "task", tasks)
-        part, batch, rows, cols = ix.unflatten(
-            task, (self.split, self.batch, self.row_blocks, self.col_blocks)
-        )
-        self.part, self.flat_batch = part, batch
+        self.part, self.flat_batch, rows, cols = self._place_of(task)
+        batch = self.flat_batch
         self.batch_index = ix.unflatten(batch, self.p.batch) if self.p.batch else ()
         self.tile0 = ix.mul(rows, self.cut.row_tiles)
         self.panel0 = ix.mul(cols, self.cut.col_panels)
@@ -94,6 +92,19 @@ class Tiled:
         else:
             self._shallow()
         return self.fused.call(name, task, tasks, self.p.flops)
+
+    def _place_of(self, task: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+        """(part of K, batch, block of rows, block of columns) of a task.
+
+        Neighbouring tasks, which one worker runs, share columns if these are packed already: the worker's
+        part of B then stays in its cache from one run to the next.
+        """
+        lead = self.split, self.batch
+        if self.packed is not None:
+            part, batch, cols, rows = ix.unflatten(task, (*lead, self.col_blocks, self.row_blocks))
+        else:
+            part, batch, rows, cols = ix.unflatten(task, (*lead, self.row_blocks, self.col_blocks))
+        return part, batch, rows, cols
 
     def _shallow(self) -> None:
         """All of K in one block: pack, multiply, finish, tile by tile."""
