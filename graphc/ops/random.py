@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -97,30 +98,53 @@ def _evaluate_random(arrays: Sequence[np.ndarray], attrs: RandomAttrs) -> np.nda
     return np.stack(words, axis=-1).reshape(-1)[:size].reshape(attrs.shape)
 
 
+@lru_cache(4096)
+def _word(op: str, a: Expr, b: Expr) -> Expr:
+    """One operation on words: the same object for the same operands, so that the four words of a block, asked
+    for one by one, share their rounds."""
+    return binary(op, a, b)
+
+
+@cache
+def _constant(value: int) -> Expr:
+    return Const(uint32, value)
+
+
 _EXPRESSIONS = _Words(
-    constant=lambda value: Const(uint32, value),
-    add=lambda a, b: binary("add", a, b),
-    mul=lambda a, b: binary("mul", a, b),
-    mulhi=lambda a, b: binary("mulhi", a, b),
-    xor=lambda a, b: binary("xor", a, b),
+    constant=_constant,
+    add=partial(_word, "add"),
+    mul=partial(_word, "mul"),
+    mulhi=partial(_word, "mulhi"),
+    xor=partial(_word, "xor"),
 )
 
 
 def _halves(value: Expr) -> tuple[Expr, Expr]:
     """The low and high words of an int64 expression."""
-    return cast(value, uint32), cast(binary("shr", value, index_const(32)), uint32)
+    return _low(value), _low(_word("shr", value, ix.const(32)))
+
+
+@lru_cache(4096)
+def _low(value: Expr) -> Expr:
+    return cast(value, uint32)
+
+
+def _pick(condition: Expr, a: Expr, b: Expr) -> Expr:
+    if ix.is_true(condition):
+        return a
+    return b if ix.is_false(condition) else select(condition, a, b)
 
 
 def _lower_random(node: Node, index: ix.Index, reads: Sequence[Read]) -> Expr:
     element = ix.flatten(index, node.type.shape)
     block, lane = ix.floordiv(element, 4), ix.mod(element, 4)
     seed, offset = reads[0]((index_const(0),)), reads[0]((index_const(1),))
-    counter = binary("add", offset, index_const(node.attrs.stream))
+    counter = _word("add", offset, ix.const(node.attrs.stream))
     small = node.type.size <= 2**34  # then the block number is one word
-    place = (cast(block, uint32), Const(uint32, 0)) if small else _halves(block)
+    place = (_low(block), _constant(0)) if small else _halves(block)
     a, b, c, d = philox((*place, *_halves(counter)), _halves(seed), _EXPRESSIONS)
-    low = select(ix.compare("lt", lane, 1), a, b)
-    return select(ix.compare("lt", lane, 2), low, select(ix.compare("lt", lane, 3), c, d))
+    low = _pick(ix.compare("lt", lane, 1), a, b)
+    return _pick(ix.compare("lt", lane, 2), low, _pick(ix.compare("lt", lane, 3), c, d))
 
 
 _KEY = Arg((2,), int64, low=0, high=2**62)

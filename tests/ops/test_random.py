@@ -8,8 +8,12 @@ import pytest
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, float32, float64, int64
+from graphc.loop.lower import lower_group
+from graphc.loop.printer import print_kernel
 from graphc.ops import input_, normal, random_bits, uniform
 from graphc.ops.random import _ARRAYS, philox
+from graphc.passes.fuse import partition
+from tests.loop.running import WIDE
 from tests.ops.numeric import evaluate
 
 KEY = input_("key", TensorType((2,), int64))
@@ -75,3 +79,10 @@ def test_normal(dtype: DType) -> None:
 def test_other_dtypes_are_refused() -> None:
     with pytest.raises(TypeError, match="uniform: makes float32 or float64, not int64"):
         uniform(KEY, (2,), dtype=int64)
+
+
+def test_the_words_of_a_block_share_their_rounds() -> None:
+    """Four neighbours are computed together: twenty products of high words, not eighty."""
+    graph = Graph((KEY,), (random_bits(KEY, (64, 64)),))
+    (call,) = (c for g in partition(graph, WIDE).groups for c in lower_group(g, WIDE))
+    assert print_kernel(call.kernel).count("mulhi") <= 20

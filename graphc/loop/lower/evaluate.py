@@ -154,7 +154,8 @@ class Evaluator:
         for e in order:
             new[e] = _with_operands(e, new)
             if uses[e] > 1:
-                new[e] = self.scope.bind(("shared", new[e]), new[e])
+                known = self.scope.known(("shared", e))  # in another value before
+                new[e] = known if known is not None else self.scope.bind(("shared", e), new[e])
         return new[value]
 
     @staticmethod
