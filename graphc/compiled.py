@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from sys import getrefcount
@@ -35,9 +34,12 @@ class Code:
         state = sorted((i, o) for o, i in self.donated.items())
         self.state = tuple(state)  # (input, output) pairs in one memory
         self.loose = tuple(sorted(set(range(self.n_inputs)) - set(self.donated.values())))
-        outputs = [(o, node.shape, node.dtype.numpy) for o, node in enumerate(graph.outputs)]
+        outputs = [
+            (o, node.shape, node.dtype.numpy, node.type.nbytes >= REUSED)
+            for o, node in enumerate(graph.outputs)
+        ]
         self.fresh = tuple([output for output in outputs if output[0] not in self.donated])
-        self.fresh_positions = tuple([o for o, _, _ in self.fresh])
+        self.fresh_positions = tuple([output[0] for output in self.fresh])
         large = {i for i, node in enumerate(graph.inputs) if node.type.nbytes > SMALL}
         self.transient = tuple([i for i in self.loose if i in large])
         self.can_bind = hasattr(executable, "bind")
@@ -118,9 +120,11 @@ class Program:
         outputs: list[Any] = [None] * code.n_outputs
         for i, o in code.state:
             outputs[o] = inputs[i]
-        for o, shape, dtype in code.fresh:
-            given = ready.get(o) if ready else None
-            outputs[o] = self._output(o, shape, dtype) if given is None else given
+        for o, shape, dtype, large in code.fresh:
+            if ready and o in ready:
+                outputs[o] = ready[o]
+            else:
+                outputs[o] = self._output(o, shape, dtype) if large else np.empty(shape, dtype)
         self._called = True
         if code.executable is not None:
             drop = [o for o in code.fresh_positions if o not in ready] if ready else code.fresh_positions
@@ -130,9 +134,9 @@ class Program:
         return outputs
 
     def _output(self, position: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """An array for an output. Fresh memory costs page faults, several times the price of filling it:
-        a program that is called again reuses a large output that its caller has dropped."""
-        if not self._called or dtype.itemsize * math.prod(shape) < REUSED:
+        """An array for a large output. Fresh memory costs page faults, several times the price of filling it:
+        a program that is called again reuses an output that its caller has dropped."""
+        if not self._called:
             return np.empty(shape, dtype)
         array = self._outputs.get(position)
         if array is None or getrefcount(array) != UNHELD:

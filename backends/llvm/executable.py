@@ -113,9 +113,12 @@ class Executable:
 
     def release(self, inputs: Iterable[int], outputs: Iterable[int]) -> None:
         """Let go of arrays that need not stay alive; they must be bound again before the next run."""
-        for at in (*inputs, *(self._n_inputs + o for o in outputs)):
+        for at in inputs:
             self._held[at] = None
             self._missing.add(at)
+        for o in outputs:
+            self._held[self._n_inputs + o] = None
+            self._missing.add(self._n_inputs + o)
 
     def run(self) -> int:
         """Run on the bound arrays; returns the status word.
