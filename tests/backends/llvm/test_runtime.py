@@ -21,8 +21,8 @@ from graphc.backends.llvm import Backend, walker
 from graphc.backends.llvm import runtime as runtime_module
 from graphc.backends.llvm.memory import HUGE_PAGE, Block, GrowingBlock
 from graphc.backends.llvm.objects import build_object
-from graphc.backends.llvm.runtime import get_runtime, pointer
 from graphc.backends.llvm.rows import Address
+from graphc.backends.llvm.runtime import get_runtime, pointer
 from graphc.backends.llvm.table import CallTable, TableCall, call_flags
 from graphc.backends.llvm.target import get_target
 from graphc.ir.types import TensorType, float32
