@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from graphc.backends.llvm.emit_values import Values
 
 MAX_SHUFFLE_STRIDE = 4
+WIDE = frozenset({"float", "double", "i32", "i64"})  # elements that masked stores take one by one
 
 
 def memory_element(dtype: DType) -> str:
@@ -288,9 +289,9 @@ def _vector_load(values: Values, e: ir.Load, at: Location) -> Operand:
         return _hardware_gather(values, e, at, mask, None if own is None else _other(values, e, lanes), lanes)
     if mask is not None:
         return _guarded_gather(values, e, at, mask, lanes)
-    if state.vector.prefix is None and at.varying is None and 1 < at.stride <= MAX_SHUFFLE_STRIDE:
-        return _strided_load(values, e, at, lanes)
     count = lanes if state.vector.prefix is None else state.vector.prefix
+    if at.varying is None and 1 < at.stride <= MAX_SHUFFLE_STRIDE and (count == lanes or b.avx512):
+        return _strided_load(values, e, at, lanes, count)
     return _gather(values, at, _lane_pointers(values, at, count), lanes)
 
 
@@ -349,22 +350,33 @@ def _guarded_gather(values: Values, e: ir.Load, at: Location, mask: Operand, lan
     return b.select(mask, _gather(values, at, addresses, lanes), _other(values, e, lanes))
 
 
-def _strided_load(values: Values, e: ir.Load, at: Location, lanes: int) -> Operand:
-    """Wide loads that together cover the lanes' elements and nothing beyond the last, then shuffles."""
+def _strided_load(values: Values, e: ir.Load, at: Location, lanes: int, count: int) -> Operand:
+    """Wide loads that together cover the elements of the first `count` lanes and nothing beyond the last,
+    then shuffles."""
     b = values.state.builder
     elem, base, stride = memory_element(e.dtype), pointer(values, at), at.stride
-    span = (lanes - 1) * stride + 1
-    starts = [min(k * lanes, span - lanes) for k in range(stride)]
-    parts = [read(b, at, b.offset(base, elem, start), lanes) for start in starts]
+    span = (count - 1) * stride + 1
+    if span < lanes:
+        parts, starts = [_first_elements(values, e, base, lanes, span)], [0]
+    else:
+        starts = [min(k * lanes, span - lanes) for k in range(-(-span // lanes))]
+        parts = [read(b, at, b.offset(base, elem, start), lanes) for start in starts]
     result = None
     for k, part in enumerate(parts):
-        mine = {i: i * stride - starts[k] for i in range(lanes) if min(i * stride // lanes, stride - 1) == k}
+        owner = {i: min(i * stride // lanes, len(parts) - 1) for i in range(count)}
+        mine = {i: i * stride - starts[k] for i in range(count) if owner[i] == k}
         if result is None:
             result = b.shuffle(part, part, [mine.get(i, -1) for i in range(lanes)])
         else:
             result = b.shuffle(result, part, [lanes + mine[i] if i in mine else i for i in range(lanes)])
     assert result is not None
     return result
+
+
+def _first_elements(values: Values, e: ir.Load, base: Operand, lanes: int, span: int) -> Operand:
+    """A wide load of no more than `span` elements."""
+    mask = values.state.builder.vector("i1", [i < span for i in range(lanes)])
+    return masked_load(values, base, e.dtype, mask, None)
 
 
 # -------------------------------------------------------------------- stores
@@ -427,6 +439,9 @@ def _scatter(values: Values, at: Location, value: Operand, lanes: int) -> None:
     assert state.vector is not None
     if state.mask is None:
         count = lanes if state.vector.prefix is None else state.vector.prefix
+        if b.avx512 and at.varying is None and 1 < at.stride <= MAX_SHUFFLE_STRIDE and value.elem in WIDE:
+            _strided_store(values, at, value, count)
+            return
         for lane, address in enumerate(_lane_pointers(values, at, count)):
             b.store(b.extract(value, lane), address, at.buffer.dtype.itemsize)
         return
@@ -440,3 +455,15 @@ def _scatter(values: Values, at: Location, value: Operand, lanes: int) -> None:
     suffix = {"float": "f32", "double": "f64"}.get(value.elem, value.elem)
     align = f"i32 {at.buffer.dtype.itemsize}"
     b.call_void(f"llvm.masked.scatter.v{lanes}{suffix}.v{lanes}p0", [value, addresses, align, mask])
+
+
+def _strided_store(values: Values, at: Location, value: Operand, count: int) -> None:
+    """The first `count` lanes, spread by shuffles, in wide stores that leave out what lies between."""
+    b, lanes, stride = values.state.builder, value.lanes, at.stride
+    base = pointer(values, at)
+    for start in range(0, (count - 1) * stride + 1, lanes):
+        source = [place // stride if place % stride == 0 else -1 for place in range(start, start + lanes)]
+        source = [lane if lane < count else -1 for lane in source]
+        mask = b.vector("i1", [lane >= 0 for lane in source])
+        spread = b.shuffle(value, value, source)
+        wide_store(b, spread, b.offset(base, value.elem, start), at.buffer.dtype, mask)

@@ -22,6 +22,7 @@ from graphc.loop.lower.blocking import (
 from graphc.loop.lower.cells import Cells, cells_of, interleaved
 from graphc.loop.lower.columns import flat_columns
 from graphc.loop.lower.conv import conv_problems
+from graphc.loop.lower.depthwise import depthwise_calls
 from graphc.loop.lower.direct import choose_form, direct_call
 from graphc.loop.lower.dots import dots_call, plan_dots
 from graphc.loop.lower.fused import Fused, flat_buffer, place
@@ -67,6 +68,8 @@ def repeated_contraction(group: Group, machine: Machine, fixed: Set[Node]) -> Re
     """`lower_contraction` for a group that runs many times, always with the same values of its `fixed`
     inputs: copies of operands that follow from them are made once."""
     anchor = anchor_of(group)
+    if (calls := depthwise_calls(group, anchor, machine)) is not None:
+        return Repeated((), calls)
     problems = (dot_problem(anchor),) if anchor.kind is Kind.CONTRACT else conv_problems(anchor)
     lowering = _Lowering(group, anchor, machine, fixed)
     for problem in problems:

@@ -28,7 +28,7 @@ def conv_problems(node: Node) -> tuple[Contraction, ...]:
     if node.op.name == "conv":
         return (_forward(node),)
     if node.op.name == "conv_input_grad":
-        return tuple(_input_grad(node, phase) for phase in _phases(node))
+        return tuple(_input_grad(node, phase) for phase in input_phases(node))
     return (_weight_grad(node),)
 
 
@@ -135,7 +135,7 @@ class _AxisPhase:
 Phase = tuple[_AxisPhase, ...]
 
 
-def _phases(node: Node) -> list[Phase]:
+def input_phases(node: Node) -> list[Phase]:
     """The non-empty combinations of residue classes over all spatial axes."""
     at = node.attrs
     per_axis = []

@@ -22,9 +22,9 @@ from graphc.loop.ir import (
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4, 5, 9])
-@pytest.mark.parametrize("dtype", [float32, float64, bool_], ids=str)
-def test_strided_loads_and_stores(stride: int, dtype: DType) -> None:
-    n = 45
+@pytest.mark.parametrize("dtype", [float32, float64, int64, bool_], ids=str)
+@pytest.mark.parametrize("n", [3, 8, 45])
+def test_strided_loads_and_stores(n: int, stride: int, dtype: DType) -> None:
     x, y = Buffer("x", dtype, (n, stride)), Buffer("y", dtype, (n, stride))
     t, i = var("t", stride), var("i", n)
     k = kernel([x, y], t, vector(i, 16, Store(y, (i, sub(idx(stride - 1), t)), load(x, (i, t)))))

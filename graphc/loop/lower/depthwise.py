@@ -1,0 +1,278 @@
+"""Depthwise convolutions (a channel is a group of its own) and their gradients, as plain loops.
+
+There is nothing to contract: every result takes as many multiply-adds as the window has taps, so memory
+decides. A task copies planes of a channel into scratch, padded and split into phases (planes.py), and adds up
+all taps in registers. Results of long rows go straight to the epilogue. Short rows, and those that a stride
+interleaves, are first computed for all rows and images at once, put into order in scratch, and finished
+a whole plane at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+
+from graphc.ir.node import Kind, Node
+from graphc.ir.partition import Group
+from graphc.ir.types import int64
+from graphc.loop import index as ix
+from graphc.loop.ir import Accumulate, Buffer, Expr, Var, binary, identity_of, load
+from graphc.loop.lower.fused import Fused
+from graphc.loop.lower.planes import Axis, Layout, Part, forward_layout, gradient_layout
+from graphc.loop.lower.problem import Access
+from graphc.loop.lowered import KernelCall
+from graphc.program import Machine
+
+MOST_TAPS = 64  # taps that are written out
+FEWEST = 8  # channels from which on tasks that are whole channels suffice
+SUMS = 16  # vectors of sums of a weight gradient kept in registers
+FULL = 0.75  # part of the lanes that a row must fill to be finished directly
+MOST_TASKS = 64
+TASK_WORK = 1 << 16  # multiply-adds of a task, at least
+MOVED = 8  # what loading and storing an element costs, in multiply-adds
+
+
+def depthwise_calls(group: Group, anchor: Node, machine: Machine) -> tuple[KernelCall, ...] | None:
+    """The kernel of a group around a depthwise convolution or one of its gradients; None if `anchor` is
+    something else, or its windows or planes are too large."""
+    if not _is_depthwise(anchor):
+        return None
+    if anchor.op.name == "conv_input_grad":
+        layout = gradient_layout(anchor)
+    elif anchor.op.name == "conv":
+        layout = forward_layout(anchor.attrs, anchor.shape[2:])
+    else:
+        layout = forward_layout(anchor.attrs, anchor.inputs[1].shape[2:])
+    room = 3 * layout.elements * anchor.dtype.itemsize
+    if room > machine.l2_bytes // 2:
+        return None
+    kernel = _Depthwise(group, anchor, layout, machine)
+    return (kernel.weight_grad() if anchor.op.name == "conv_weight_grad" else kernel.results(),)
+
+
+def _is_depthwise(node: Node) -> bool:
+    """Whether each channel has one filter, of several taps that can be written out."""
+    if node.kind is not Kind.CONV or not node.dtype.is_float or not node.type.size:
+        return False
+    at, channels = node.attrs, node.inputs[0].shape[1]
+    weight = node.shape if node.op.name == "conv_weight_grad" else node.inputs[1].shape
+    if weight[:2] != (channels, 1) or at.groups != channels or not all(x.type.size for x in node.inputs):
+        return False
+    if not 1 < math.prod(at.kernel) <= MOST_TAPS:
+        return False
+    return node.op.name != "conv_weight_grad" or channels >= FEWEST
+
+
+class _Depthwise:
+    """Writes the kernel.
+
+    `images` are copied at a time; a unit of work is such a batch of images of one channel (for a weight
+    gradient, a channel).
+    """
+
+    def __init__(self, group: Group, anchor: Node, layout: Layout, machine: Machine) -> None:
+        self.anchor, self.layout, self.dtype = anchor, layout, anchor.dtype
+        self.fused = Fused(group, anchor)
+        self.w = self.fused.scope
+        self.width = machine.lanes(anchor.dtype.itemsize)
+        self.count, self.channels = anchor.inputs[0].shape[:2]
+        room = machine.l1_bytes // 2 // (layout.elements * anchor.dtype.itemsize)
+        self.images = max(n for n in range(1, max(1, room) + 1) if self.count % n == 0)
+
+    # ------------------------------------------------------------ forward and input gradient
+
+    def results(self) -> KernelCall:
+        """The kernel of a convolution or an input gradient."""
+        batches = self.count // self.images
+        elements = self.anchor.type.size
+        taps = sum(len(p.taps) * math.prod(p.count) for p in self.layout.parts)
+        work = self.count * self.channels * taps + MOVED * elements
+        task, first, chunk, count = self._tasks(self.channels * batches, work)
+        planes = self._planes(0)
+        with self.w.loop("u", count, chunk) as u:
+            channel, batch = ix.unflatten(ix.add(first, u), (self.channels, batches))
+            image = ix.mul(batch, self.images)
+            self._fill(planes, self.layout, self.anchor.inputs[0], channel, image)
+            if all(self._is_direct(part) for part in self.layout.parts):
+                for part in self.layout.parts:
+                    self._direct(part, planes, channel, image)
+            else:
+                self._in_order(planes, channel, image)
+        flops = 2.0 * self.count * self.channels * taps
+        return self.fused.call(self.anchor.op.name, task, task.extent, flops)
+
+    def _tasks(self, units: int, work: float) -> tuple[Var, Expr, int, Expr]:
+        """(the task's variable, its first unit, most units of a task, how many it has)."""
+        tasks = max(1, min(units, MOST_TASKS, int(work // TASK_WORK)))
+        chunk = -(-units // tasks)
+        task = Var(int64, "task", -(-units // chunk))
+        first = ix.mul(task, chunk) if task.extent > 1 else ix.ZERO
+        return task, first, chunk, ix.minimum(chunk, ix.sub(units, first))
+
+    def _planes(self, slack: int) -> Buffer:
+        """Zeros for the planes of a batch of images, one phase after another, each with `slack` more."""
+        return self._zeros("planes", len(self.layout.phases) * (self.images * self.layout.image + slack))
+
+    def _zeros(self, name: str, size: int) -> Buffer:
+        buffer = self.w.alloc(name, self.dtype, (size,))
+        with self.w.loop("z", size, None, "vector", 4 * self.width) as z:
+            self.w.store(buffer, (z,), identity_of("add", self.dtype))
+        return buffer
+
+    def _fill(self, planes: Buffer, layout: Layout, source: Node, channel: Expr, image: Expr) -> None:
+        """The inside of the planes of a batch of images."""
+        w = self.w
+        pitch = planes.shape[0] // len(layout.phases)
+        for k, phases in enumerate(layout.phases):
+            ranges = [axis.filled(f) for axis, f in zip(layout.axes, phases, strict=True)]
+            extents = [high - low for low, high in ranges]
+            if not math.prod(extents):
+                continue
+            with (
+                w.loop("n", self.images) as n,
+                w.nest("y", tuple(extents[:-1])) as outer,
+                self._row(extents[-1]) as x,
+            ):
+                at = [ix.add(i, low) for i, (low, _) in zip((*outer, x), ranges, strict=True)]
+                place = [axis.coordinate(f, i) for axis, f, i in zip(layout.axes, phases, at, strict=True)]
+                value = self.fused.read(Access(source, (ix.add(image, n), channel, *place)))
+                to = ix.add(ix.add(ix.mul(n, layout.image), ix.flatten(at, layout.plane)), k * pitch)
+                w.store(planes, (to,), value)
+
+    def _row(self, extent: int) -> AbstractContextManager[Expr]:
+        """A loop over neighbouring elements: a short row that is a vector of its own needs no mask."""
+        if extent == 1:
+            return self.w.loop("x", 1)
+        if extent in (2, 4, 8) and extent < self.width:
+            lanes = extent
+        else:
+            lanes = 2 * self.width if extent % (2 * self.width) == 0 else self.width
+        return self.w.loop("x", extent, None, "vector", lanes)
+
+    def _is_direct(self, part: Part) -> bool:
+        """Whether rows are finished as they are computed."""
+        row = part.count[-1]
+        return part.step[-1] == 1 and row >= FULL * self.width * -(-row // self.width)
+
+    def _sum(self, part: Part, planes: Buffer, channel: Expr, place: Expr) -> Expr:
+        """The result at a place of the planes."""
+        pitch = planes.shape[0] // len(self.layout.phases)
+        total: Expr = identity_of("add", self.dtype)
+        for i, tap in enumerate(part.taps):
+            weight = self.anchor.inputs[1]
+            index = (channel, ix.ZERO, *[ix.const(t) for t in tap.weight])
+            value = load(planes, (ix.add(place, tap.phase * pitch + tap.shift),))
+            term = binary("mul", value, self.fused.read(Access(weight, index)))
+            total = binary("add", total, term) if i else term
+        return total
+
+    def _direct(self, part: Part, planes: Buffer, channel: Expr, image: Expr) -> None:
+        w, row = self.w, part.count[-1]
+        with (
+            w.loop("n", self.images) as n,
+            w.nest("y", part.count[:-1]) as outer,
+            self._row(row) as x,
+        ):
+            place = ix.add(ix.mul(n, self.layout.image), ix.flatten((*outer, x), self.layout.plane))
+            value = self._sum(part, planes, channel, place)
+            self.fused.finish((ix.add(image, n), channel, *_at(part, (*outer, x))), value)
+
+    def _in_order(self, planes: Buffer, channel: Expr, image: Expr) -> None:
+        """All parts into one array in the order of the results, which is then finished."""
+        w, space = self.w, self.anchor.shape[2:]
+        size = math.prod(space)
+        wide = max(self.layout.wide(part, self.images) for part in self.layout.parts)
+        sums = w.alloc("sums", self.dtype, (wide,))
+        ordered = w.alloc("ordered", self.dtype, (self.images * size,))
+        for part in self.layout.parts:
+            lanes = 2 * self.width
+            with w.loop("j", self.layout.wide(part, self.images), None, "vector", lanes) as j:
+                w.store(sums, (j,), self._sum(part, planes, channel, j))
+            self._put(part, sums, ordered)
+        with w.loop("n", self.images) as n, self._row(size) as x:
+            value = load(ordered, (ix.add(ix.mul(n, size), x),))
+            self.fused.finish((ix.add(image, n), channel, *ix.unflatten(x, space)), value)
+
+    def _put(self, part: Part, sums: Buffer, ordered: Buffer) -> None:
+        """The results of a part to where they belong."""
+        w, space, row = self.w, self.anchor.shape[2:], part.count[-1]
+        with (
+            w.loop("n", self.images) as n,
+            w.nest("y", part.count[:-1]) as outer,
+            self._row(row) as x,
+        ):
+            place = ix.add(ix.mul(n, self.layout.image), ix.flatten((*outer, x), self.layout.plane))
+            to = ix.add(ix.mul(n, math.prod(space)), ix.flatten(_at(part, (*outer, x)), space))
+            w.store(ordered, (to,), load(sums, (place,)))
+
+    # ------------------------------------------------------------ weight gradient
+
+    def weight_grad(self) -> KernelCall:
+        """The kernel of a weight gradient: a task adds up all images of its channels."""
+        w, lanes = self.w, self.width
+        x, dy = self.anchor.inputs
+        (part,) = self.layout.parts
+        taps = len(part.taps)
+        work = dy.type.size * (taps + MOVED)
+        task, first, chunk, count = self._tasks(self.channels, work)
+        chunks = -(-self.layout.wide(part, self.images) // lanes)
+        planes = self._planes(lanes + self.layout.reach)
+        other = Layout(_rows_of(self.layout, part), ())
+        grads = self._zeros("grads", max(chunks * lanes, self.images * self.layout.image))
+        sums, totals = w.alloc("sums", self.dtype, (taps, lanes)), w.alloc("totals", self.dtype, (taps,))
+        with w.loop("c", count, chunk) as c:
+            channel = ix.add(first, c)
+            with w.loop("t", taps) as t, w.loop("z", lanes, None, "vector", lanes) as z:
+                w.store(sums, (t, z), identity_of("add", self.dtype))
+            with w.loop("b", self.count // self.images) as batch:
+                image = ix.mul(batch, self.images)
+                self._fill(planes, self.layout, x, channel, image)
+                self._fill(grads, other, dy, channel, image)
+                for start in range(0, taps, SUMS):
+                    self._gather(part, range(start, min(start + SUMS, taps)), planes, grads, sums, chunks)
+            self._fold(sums, totals, channel)
+        return self.fused.call(self.anchor.op.name, task, task.extent, 2.0 * dy.type.size * taps)
+
+    def _gather(
+        self, part: Part, taps: range, planes: Buffer, grads: Buffer, sums: Buffer, chunks: int
+    ) -> None:
+        """sums[tap, lane] += the products of a batch of images, for some of the taps."""
+        w, lanes = self.w, self.width
+        pitch = planes.shape[0] // len(self.layout.phases)
+        with w.loop("l", lanes, None, "vector", lanes) as lane:
+            kept = [w.alloc("sum", self.dtype, (), "local") for _ in taps]
+            for buffer in kept:
+                w.store(buffer, (), identity_of("add", self.dtype))
+            with w.loop("j", chunks) as j:
+                at = ix.add(ix.mul(j, lanes), lane)
+                grad = w.let(load(grads, (at,)), "g")
+                for buffer, t in zip(kept, taps, strict=True):
+                    tap = part.taps[t]
+                    value = load(planes, (ix.add(at, tap.phase * pitch + tap.shift),))
+                    w.put(Accumulate(buffer, (), "add", binary("mul", grad, value)))
+            for buffer, t in zip(kept, taps, strict=True):
+                place = (ix.const(t), lane)
+                w.store(sums, place, binary("add", load(sums, place), load(buffer, ())))
+
+    def _fold(self, sums: Buffer, totals: Buffer, channel: Expr) -> None:
+        """Add up the lanes, and finish the channel's weights."""
+        w, (taps, lanes) = self.w, sums.shape
+        with w.loop("t", taps) as t:
+            total = w.alloc("total", self.dtype, (), "local")
+            w.store(total, (), identity_of("add", self.dtype))
+            with w.loop("l", lanes, None, "vector", lanes) as lane:
+                w.put(Accumulate(total, (), "add", load(sums, (t, lane))))
+            w.store(totals, (t,), load(total, ()))
+        with self._row(taps) as t:
+            index = (channel, ix.ZERO, *ix.unflatten(t, self.anchor.shape[2:]))
+            self.fused.finish(index, load(totals, (t,)))
+
+
+def _at(part: Part, place: tuple[Expr, ...]) -> list[Expr]:
+    """Where result number `place` of a part is among all."""
+    return [ix.add(ix.mul(i, s), f) for i, s, f in zip(place, part.step, part.first, strict=True)]
+
+
+def _rows_of(layout: Layout, part: Part) -> tuple[Axis, ...]:
+    """Planes in which the outputs' places are those of a layout's planes."""
+    return tuple([Axis(1, 0, q, (0,), axis.size) for q, axis in zip(part.count, layout.axes, strict=True)])
