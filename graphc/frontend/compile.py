@@ -61,6 +61,8 @@ class Compiled:
         return self._run(key, self._find(key, args, kwargs, leaves), leaves, args, kwargs)
 
     def _run(self, key: Any, variant: Variant, leaves: Sequence[Any], args: Any, kwargs: Any) -> Any:
+        if variant.calls_back:
+            return self.__wrapped__(*args, **kwargs)
         try:
             found = variant.call(leaves)
         except Stale:
@@ -103,6 +105,8 @@ class Compiled:
             key = (*key[:2], *self._signature(leaves))
         self._variants.setdefault(key, []).append(variant)
         self._last = (key, variant)
+        if variant.calls_back:
+            reason += f"; it is called as it is, since gradients go through {variant.calls_back}"
         self._reasons.append(reason)
         log.info("%s", reason)
         return variant
@@ -117,8 +121,9 @@ class Compiled:
             variant = Variant(record, self._backend or lazy.SETTINGS.backend)
             if not kwargs and _flat(args):
                 variant.specs = [_spec(a, i in self._static) for i, a in enumerate(args)]
-            self.compilations += 1
-            lazy.STATS.compilations += variant.replay is None
+            if not variant.calls_back:
+                self.compilations += 1
+                lazy.STATS.compilations += variant.replay is None
             return variant
 
     def _reason(self, key: Any, known: list[Variant]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc.frontend import tree
 from graphc.frontend.cell import Cell, fresh_input
-from graphc.frontend.history import walk
+from graphc.frontend.history import AccumulateGrad, CutGrad, walk
 from graphc.frontend.lazy import Pending, build_graph, canonical
 from graphc.frontend.tensor import Tensor, refresh, wrap_cell
 from graphc.frontend.trace import Captured, Trace, tracing
@@ -63,6 +63,7 @@ class Record:
     outputs: list[Output] = field(default_factory=list)
     result: Any = None
     differentiable: bool = False
+    calls_back: str = ""  # what a backward pass through a result has to call in Python
 
 
 def _enter(record: Record, leaves: Sequence[Any], static: frozenset[int]) -> list[Any]:
@@ -142,6 +143,22 @@ def _collect(record: Record, leaves: Sequence[Any], stand_ins: Sequence[Any]) ->
             record.writes.append((captured, captured.tensor._cell.node))
     _collect_grads(record, stand_ins)
     record.differentiable = any(o.differentiable for o in record.outputs)
+    if record.differentiable:
+        record.calls_back = _calls_back(record, stand_ins)
+
+
+def _calls_back(record: Record, stand_ins: Sequence[Any]) -> str:
+    """What of the results' history only Python can go through; empty if the graph says all."""
+    results = [leaf for leaf in tree.leaves(record.result) if isinstance(leaf, Tensor)]
+    roots = [fn for t in results if t._cell.trace is record.trace and (fn := t._cell.fn) is not None]
+    found = walk(roots)
+    for fn in found:
+        if isinstance(fn, CutGrad):
+            return f"the autograd.Function of {fn.label}"
+    hooked = any(fn.hooks for fn in found if not isinstance(fn, AccumulateGrad))
+    if hooked or any(s._hooks for s in stand_ins if isinstance(s, Tensor)):
+        return "a hook on a gradient"
+    return ""
 
 
 def _settled(tensor: Tensor) -> Node:

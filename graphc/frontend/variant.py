@@ -31,7 +31,7 @@ class Stale(Exception):
     """Captured state has got another shape or dtype: the program does not fit any more."""
 
 
-_NODE, _VARS, _REQUIRES = attrgetter("node"), attrgetter("vars"), attrgetter("_requires")
+_NODE, _VARS, _REQUIRES, _TRAINING = map(attrgetter, ("node", "vars", "_requires", "training"))
 
 
 class Variant:
@@ -58,6 +58,11 @@ class Variant:
         self.draws = [(g, count) for g, (_, count) in trace.keys.items()]
         self.replay: Replay | None = None
         self.program: Any = None
+        # A backward pass outside would have to call Python in the midst of what is computed here: the
+        # function is called as it is, on lazy tensors. With its backward pass inside, it is one program.
+        self.calls_back = record.calls_back
+        if self.calls_back:
+            return
         if record.differentiable:
             self.replay = Replay(record, self.inputs)
             return
@@ -140,7 +145,7 @@ class Variant:
 
     def holds(self) -> bool:
         """Whether what the trace assumed about the outside is still so."""
-        if [module.training for module in self.modules] != self.modes:
+        if list(map(_TRAINING, self.modules)) != self.modes:
             return False
         if Members.edits != self.edits:
             if not all(map(_same, self.members, map(members, self.modules))):
@@ -148,9 +153,9 @@ class Variant:
             self.edits = Members.edits
         if list(map(_REQUIRES, self.leaves)) != self.requires:
             return False
-        if [t._grad is None for t in self.without_grad].count(False):
+        if self.without_grad and [t._grad is None for t in self.without_grad].count(False):
             return False
-        if [t._grad is None for t in self.with_grad].count(True):
+        if self.with_grad and [t._grad is None for t in self.with_grad].count(True):
             return False
         return not self.guards or all(getter() == found for getter, found in self.guards)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = 4  # calls built one after the other, before a module's calls are no longer noted
 RETRY = 64  # one in so many calls is noted all the same
 VARIANTS = 8  # for one line and signature
+SIGNATURES = 256  # of one module, before they are forgotten and recorded again
 
 ORDINARY = deferred.NOT_NOTED
 
@@ -124,6 +125,8 @@ def call(module: Module, args: tuple) -> Any:
             key += (type(arg), arg)
         else:
             return ORDINARY
+    if len(recording.known) > SIGNATURES:
+        recording.known.clear()
     variants = recording.known.setdefault(key, [])
     if variants is None:
         return ORDINARY
@@ -149,6 +152,6 @@ def _record(module: Module, args: tuple) -> Variant | None:
         record = record_call(module, type(module).__name__, args, {}, apart=True)
     except (Exception, NeedStatic):  # whatever is wrong is for the ordinary call to say
         return None
-    if not record.differentiable or record.trace.asked:
+    if not record.differentiable or record.calls_back or record.trace.asked:
         return None
     return Variant(record, lazy.SETTINGS.backend)

@@ -566,3 +566,57 @@ def test_a_sum_of_used_up_losses_needs_no_replay() -> None:
     assert gc.native_calls() == before + 1
     assert total.grad_fn is None
     assert total.item() > 0
+
+
+# ------------------------------------------------------------- gradients that go through Python
+
+
+class Doubling(gc.autograd.Function):
+    """The identity with twice its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: gc.Tensor) -> gc.Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: gc.Tensor) -> gc.Tensor:
+        return g * 2
+
+
+def _own_function(x: gc.Tensor) -> gc.Tensor:
+    return Doubling.apply(x).square()
+
+
+def _hook_inside(x: gc.Tensor) -> gc.Tensor:
+    hidden = x * 3
+    if hidden.requires_grad:
+        hidden.register_hook(lambda g: g * 2)
+    return hidden.square()
+
+
+def _hook_on_argument(x: gc.Tensor) -> gc.Tensor:
+    if x.requires_grad:
+        x.register_hook(lambda g: g * 2)
+    return x.square()
+
+
+def _module_hook(x: gc.Tensor) -> gc.Tensor:
+    layer = nn.Tanh()
+    layer.register_full_backward_hook(lambda module, inner, outer: (inner[0] * 2,))
+    return layer(x)
+
+
+@pytest.mark.parametrize("function", [_own_function, _hook_inside, _hook_on_argument, _module_hook])
+def test_gradients_of_compiled_forward_go_through_python(function: Callable[..., Any]) -> None:
+    """A backward pass outside calls Functions and hooks inside: the function is called as it is."""
+    compiled = gc.compile(function)
+    for _ in range(3):
+        mine, theirs = (gc.tensor([1.0, -2.0]).requires_grad_(True) for _ in range(2))
+        compiled(mine).sum().backward()
+        function(theirs).sum().backward()
+        assert mine.grad.tolist() == theirs.grad.tolist()
+    assert compiled.compilations == 0
+    assert "gradients go through" in compiled.explain()[0]
+    with gc.no_grad():  # without history it is a program as any other
+        assert compiled(gc.ones(2)).tolist() == pytest.approx(function(gc.ones(2)).tolist())
+    assert compiled.compilations == 1
