@@ -54,6 +54,8 @@ STAGES = [
     "trace",
     "simplify",
     "fold",
+    "scans",
+    "rowdot",
     "cleanup",
     "checks",
     "remat",
@@ -110,7 +112,7 @@ def test_a_function_and_its_joint_graph(program: Path, capsys: pytest.CaptureFix
     assert "grad_" in joint
 
 
-@pytest.mark.parametrize("stage", STAGES[:5])
+@pytest.mark.parametrize("stage", STAGES[:7])
 def test_graphs_parse_back_into_the_same_graph(
     program: Path, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
