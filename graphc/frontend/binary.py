@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from graphc import ops
-from graphc.frontend.elementwise import Operand, binary, need, pow_, rsub
+from graphc.frontend.elementwise import Operand, binary, need, need_tensors, pow_, rsub
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.methods import method
 from graphc.frontend.nodes import number
@@ -20,12 +20,14 @@ method("rsub")(rsub)
 @method("atan2", "arctan2", inplace=True)
 def atan2(input: Tensor, other: Tensor) -> Tensor:
     """The angle of the point (other, input)."""
+    need_tensors("atan2", input, other)
     return binary("Atan2Backward0", ops.atan2, input, other, floating=True)
 
 
 @method(inplace=True)
 def hypot(input: Tensor, other: Tensor) -> Tensor:
     """sqrt(input**2 + other**2)."""
+    need_tensors("hypot", input, other)
     return binary(
         "HypotBackward0", lambda a, b: ops.sqrt(ops.add(ops.mul(a, a), ops.mul(b, b))), input, other
     )
@@ -34,6 +36,7 @@ def hypot(input: Tensor, other: Tensor) -> Tensor:
 @method()
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     """log2(2 ** input + 2 ** other), computed stably."""
+    need_tensors("logaddexp2", input, other)
 
     def build(a: Node, b: Node) -> Node:
         scale = ops.like(a, math.log(2.0))
@@ -52,6 +55,7 @@ def _log_sum(a: Node, b: Node) -> Node:
 @method()
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """log(exp(input) + exp(other)), computed stably."""
+    need_tensors("logaddexp", input, other)
     return binary("LogaddexpBackward0", _log_sum, input, other, floating=True)
 
 
@@ -79,6 +83,7 @@ def _negative(n: Node) -> Node:
 @method(inplace=True)
 def copysign(input: Tensor, other: Operand) -> Tensor:
     """The size of `input` with the sign of `other`."""
+    need_tensors("copysign", input)
 
     def build(a: Node, b: Node) -> Node:
         size = ops.abs(a)
@@ -90,6 +95,7 @@ def copysign(input: Tensor, other: Operand) -> Tensor:
 @method(inplace=True)
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
     """0 where `input` is negative, 1 where it is positive, `values` where it is zero."""
+    need_tensors("heaviside", input, values)
     if input.dtype is not values.dtype:
         raise fail(
             RuntimeError,
@@ -107,6 +113,7 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
 @method(inplace=True)
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2 ** other."""
+    need_tensors("ldexp", input, other)
     return input * pow_(2.0, other)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc import ops
-from graphc.frontend.elementwise import Build, Operand, binary, need, result_dtype
+from graphc.frontend.elementwise import Build, Operand, binary, need, need_tensors, result_dtype
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.methods import method
 from graphc.frontend.nodes import cast, number
@@ -17,7 +17,8 @@ from graphc.ir.types import bool_, uint8
 
 def _compare(name: str, build: Build) -> Callable[[Operand, Operand], Tensor]:
     def compare(input: Operand, other: Operand) -> Tensor:
-        return binary("", build, need(input, name), need(other, name))
+        need_tensors(name, input)
+        return binary("", build, input, need(other, name))
 
     compare.__name__ = compare.__qualname__ = name
     compare.__doc__ = f"Elementwise comparison `{name}`, as a bool tensor."
@@ -49,7 +50,8 @@ def truth(node: Node) -> Node:
 
 def _logical(name: str, build: Build) -> Callable[[Operand, Operand], Tensor]:
     def logical(input: Operand, other: Operand) -> Tensor:
-        return binary("", lambda a, b: build(truth(a), truth(b)), need(input, name), need(other, name))
+        need_tensors(name, input, other)
+        return binary("", lambda a, b: build(truth(a), truth(b)), input, other)
 
     logical.__name__ = logical.__qualname__ = name
     logical.__doc__ = f"Elementwise `{name}` of the operands' truth, as a bool tensor."
@@ -102,6 +104,10 @@ def isclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Tensor:
     """|input - other| <= atol + rtol * |other|, elementwise."""
+    need_tensors("isclose", input, other)
+    for name, size in (("rtol", rtol), ("atol", atol)):
+        if size < 0:
+            raise fail(RuntimeError, f"{name} must be greater than or equal to zero, but got {size}")
 
     def build(a: Node, b: Node) -> Node:
         same = ops.eq(a, b)

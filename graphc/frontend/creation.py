@@ -322,6 +322,9 @@ def arange(*args: Any, dtype: DType | None = None, requires_grad: bool = False, 
     start, end, step = (v.item() if isinstance(v, Tensor) else v for v in (start, end, step))
     if step == 0:
         raise fail(RuntimeError, "step must be nonzero")
+    for v in (start, end):
+        if not math.isfinite(v):
+            raise fail(RuntimeError, f"unsupported range: {start} -> {end}")
     if (end - start) * step < 0:
         raise fail(RuntimeError, "upper bound and lower bound inconsistent with step sign")
     whole = all(isinstance(v, int) for v in (start, end, step))
@@ -345,6 +348,8 @@ def linspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included."""
+    if isinstance(steps, float):
+        raise fail(TypeError, f"linspace(): argument 'steps' must be int, not {type(steps).__name__}")
     if steps < 0:
         raise fail(RuntimeError, "number of steps must be non-negative")
     dtype = dtype or get_default_dtype()
@@ -390,6 +395,9 @@ def eye(
     requires_grad: bool = False,
 ) -> Tensor:
     """Ones on the main diagonal, zeros elsewhere."""
+    for name, extent in (("n", n), ("m", n if m is None else m)):
+        if extent < 0:
+            raise fail(RuntimeError, f"{name} must be greater or equal to 0, got {extent}")
     return constant_array(
         np.eye(n, n if m is None else m, dtype=(dtype or get_default_dtype()).numpy), requires_grad
     )

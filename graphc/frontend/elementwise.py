@@ -44,6 +44,16 @@ def need(value: Any, operation: str) -> Operand:
     return found
 
 
+def need_tensors(operation: str, *values: Any) -> None:
+    """TypeError unless all are tensors (for functions that take no numbers there)."""
+    for position, value in enumerate(values, 1):
+        if not isinstance(value, Tensor):
+            raise fail(
+                TypeError,
+                f"{operation}(): argument (position {position}) must be Tensor, not {type(value).__name__}",
+            )
+
+
 def result_dtype(*values: Operand) -> DType:
     """The dtype PyTorch's promotion gives to an operation on `values`."""
     promotion = Promotion()
@@ -93,7 +103,11 @@ def binary(label: str, build: Build, a: Operand, b: Operand, floating: bool = Fa
             tracked = needs_grad(a, b)
             return result(build(operand(a, tracked), operand(b, tracked)), label, (a, b), tracked)
     elif not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        a = from_array(np.asarray(a, number_dtype(a).numpy))
+        raise fail(
+            TypeError,
+            "received an invalid combination of arguments - got "
+            f"({type(a).__name__}, {type(b).__name__}), but one of them must be a Tensor",
+        )
     if _is_number(a) and _is_number(b):
         found = pointwise(label, build, (a, b), float64)
         found._weak = True
@@ -141,6 +155,7 @@ def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
 
 def rsub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """other - alpha * input."""
+    need_tensors("rsub", input)
     return sub(other, input, alpha=alpha)
 
 
@@ -214,6 +229,7 @@ def remainder(input: Operand, other: Operand) -> Tensor:
 @method(inplace=True)
 def fmod(input: Operand, other: Operand) -> Tensor:
     """The remainder with the sign of `input` (C's fmod)."""
+    need_tensors("fmod", input)
 
     def build(a: Node, b: Node) -> Node:
         zero = ops.zeros(a.type)
@@ -252,12 +268,14 @@ _POWERS: dict[Number, Callable[[Node], Node]] = {
 @method()
 def maximum(input: Operand, other: Operand) -> Tensor:
     """The larger of two elements; NaN wins."""
+    need_tensors("maximum", input, other)
     return binary("MaximumBackward0", _logical_or_max, need(input, "maximum"), need(other, "maximum"))
 
 
 @method()
 def minimum(input: Operand, other: Operand) -> Tensor:
     """The smaller of two elements; NaN wins."""
+    need_tensors("minimum", input, other)
     return binary("MinimumBackward0", _logical_and_min, need(input, "minimum"), need(other, "minimum"))
 
 
@@ -272,12 +290,14 @@ def _logical_and_min(a: Node, b: Node) -> Node:
 @method()
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger of two elements, ignoring NaN."""
+    need_tensors("fmax", input, other)
     return binary("FmaxBackward0", lambda a, b: _skip_nan(a, b, _logical_or_max), input, other)
 
 
 @method()
 def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of two elements, ignoring NaN."""
+    need_tensors("fmin", input, other)
     return binary("FminBackward0", lambda a, b: _skip_nan(a, b, _logical_and_min), input, other)
 
 
@@ -317,6 +337,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Operand =
 @method("clamp", "clip", inplace=True)
 def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
     """Elements limited to [min, max]; NaN stays. Bounds are numbers or tensors."""
+    need_tensors("clamp", input)
     if min is None and max is None:
         raise fail(RuntimeError, "clamp: At least one of 'min' or 'max' must not be None")
     bounds = tuple(v for v in (min, max) if v is not None)

@@ -18,7 +18,7 @@ from graphc.frontend.nodes import broadcast_shapes, cast, expand, normal_axis
 from graphc.frontend.shape import ravel, reshape_node
 from graphc.frontend.tensor import Tensor, apply, from_array, is_concrete
 from graphc.ir.node import Node
-from graphc.ir.types import Shape, int32, int64, uint8
+from graphc.ir.types import Shape, bool_, int32, int64, uint8
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -151,6 +151,11 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """`input` with elements where `mask` holds taken from `source`, in order."""
     same_dtype("masked_scatter", input, source)
+    if mask.dtype is not bool_:
+        raise fail(
+            RuntimeError,
+            f"masked_scatter_ only supports boolean masks, but got mask with dtype {mask.dtype.name}",
+        )
     shape = broadcast_shapes(input._cell.node.type.shape, mask._cell.node.type.shape)
 
     def build(n: Node, m: Node, v: Node) -> Node:

@@ -22,7 +22,9 @@ from graphc.ir.types import bool_, int64
 def _joined(tensors: Sequence[Tensor], name: str) -> tuple[Tensor, ...]:
     found = tuple(tensors)
     if not found:
-        raise fail(RuntimeError, f"{name}(): expected a non-empty list of Tensors")
+        raise fail(
+            ValueError if name == "cat" else RuntimeError, f"{name}(): expected a non-empty list of Tensors"
+        )
     for i, t in enumerate(found):
         if not isinstance(t, Tensor):
             raise fail(TypeError, f"expected Tensor as element {i} in argument 0, but got {type(t).__name__}")
@@ -83,20 +85,20 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 @method("vstack", "row_stack", only_function=True)
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors joined as rows."""
-    return cat([reshape(t, (1, -1)) if t.ndim < 2 else t for t in tensors], 0)
+    return cat([reshape(t, (1, -1)) if t.ndim < 2 else t for t in _joined(tensors, "vstack")], 0)
 
 
 @method(only_function=True)
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors joined as columns."""
-    found = [reshape(t, (1,)) if t.ndim == 0 else t for t in tensors]
+    found = [reshape(t, (1,)) if t.ndim == 0 else t for t in _joined(tensors, "hstack")]
     return cat(found, 0 if found[0].ndim == 1 else 1)
 
 
 @method(only_function=True)
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors of at least three dims (a vector is 1 x n x 1) joined along the third."""
-    return cat([atleast_3d(t) for t in tensors], 2)
+    return cat([atleast_3d(t) for t in _joined(tensors, "dstack")], 2)
 
 
 @method(only_function=True)

@@ -25,6 +25,8 @@ def _forward(f: Callable[..., Tensor]) -> Callable[[Tensor, Any], Any]:
 
 def _reflected(f: Callable[..., Tensor]) -> Callable[[Tensor, Any], Any]:
     def operator(self: Tensor, other: Any) -> Any:
+        if not isinstance(self, Tensor):
+            raise fail(TypeError, f"a reflected operator of Tensor does not apply to {type(self).__name__}")
         operand = e.coerce(other)
         return NotImplemented if operand is None else f(operand, self)
 

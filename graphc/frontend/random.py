@@ -317,6 +317,15 @@ def multinomial(
         raise fail(
             TracerError, "multinomial() inside a traced function is not supported: draw outside the trace"
         )
+    if input.ndim not in (1, 2):
+        raise fail(RuntimeError, f"prob_dist must be 1 or 2 dim, got {input.ndim}")
+    if not input.dtype.is_float:
+        raise fail(
+            RuntimeError,
+            f"multinomial only supports floating-point dtypes for input, got: {input.dtype.name}",
+        )
+    if num_samples <= 0:
+        raise fail(RuntimeError, f"cannot sample n_sample <= 0 samples, got {num_samples}")
     weights = np.atleast_2d(value(input).astype(np.float64))
     if (weights < 0).any() or not np.isfinite(weights).all():
         raise fail(RuntimeError, "probability tensor contains either `inf`, `nan` or element < 0")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from graphc import ops
 from graphc.frontend.comparison import truth
-from graphc.frontend.elementwise import maximum, minimum
+from graphc.frontend.elementwise import maximum, minimum, need_tensors
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.methods import method
 from graphc.frontend.nodes import cast, normal_axes, normal_axis, number, spread, without
@@ -181,7 +181,14 @@ def std_mean(input: Tensor, dim: Dims = None, **options: Any) -> tuple[Tensor, T
 # -------------------------------------------------------------------- extrema
 
 
-def _need_elements(input: Tensor, axes: tuple[int, ...], name: str) -> None:
+def _need_elements(input: Tensor, axes: tuple[int, ...], name: str, named: bool = True) -> None:
+    """There is no extreme of nothing: IndexError where the user named an empty dim, else RuntimeError."""
+    empty = next((a for a in axes if input.shape[a] == 0), None)
+    if empty is not None and named:
+        raise fail(
+            IndexError,
+            f"{name}(): Expected reduction dim {empty} to have non-zero size. Got {describe(input)}",
+        )
     if any(input.shape[a] == 0 for a in axes):
         raise fail(
             RuntimeError,
@@ -200,8 +207,10 @@ def extreme_node(build: Callable[[Node, tuple[int, ...]], Node], n: Node, axes: 
 
 def _amax(name: str, build: Callable[[Node, tuple[int, ...]], Node]) -> Callable[..., Tensor]:
     def extreme(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
+        if input.ndim > 64:
+            raise fail(RuntimeError, f"only tensors with up to 64 dims are supported, got {input.ndim}")
         axes = normal_axes(dim, input.ndim)
-        _need_elements(input, axes, name)
+        _need_elements(input, axes, name, named=dim not in ((), None))
         return apply(
             f"{name.capitalize()}Backward0",
             lambda n: keep(extreme_node(build, n, axes), n.shape, axes, keepdim),
@@ -248,7 +257,7 @@ def _max_or_min(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Any:
         return (maximum if largest else minimum)(input, dim)
     if dim is None:
         axes = tuple(range(input.ndim))
-        _need_elements(input, axes, "max" if largest else "min")
+        _need_elements(input, axes, "max" if largest else "min", named=False)
         build = ops.reduce_max if largest else ops.reduce_min
         label = "MaxBackward1" if largest else "MinBackward1"
         return apply(label, lambda n: extreme_node(build, n, axes), input)
@@ -258,12 +267,14 @@ def _max_or_min(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Any:
 @method("max")
 def max_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest element; with `dim`, (values, indices) along it; with a tensor, `maximum`."""
+    need_tensors("max", input)
     return _max_or_min(input, dim, keepdim, True)
 
 
 @method("min")
 def min_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest element; with `dim`, (values, indices) along it; with a tensor, `minimum`."""
+    need_tensors("min", input)
     return _max_or_min(input, dim, keepdim, False)
 
 
@@ -294,6 +305,8 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 @method("aminmax")
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> MaxMin:
     """(smallest, largest) over `dim`."""
+    if dim is None and input._cell.node.type.size == 0:
+        raise fail(RuntimeError, "aminmax(): cannot compute aminmax over an empty dimension")
     dims = () if dim is None else dim
     return _AMinMax(amin(input, dims, keepdim), amax(input, dims, keepdim))  # type: ignore[return-value]
 

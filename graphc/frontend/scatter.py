@@ -6,7 +6,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.frontend.comparison import truth
-from graphc.frontend.errors import fail
+from graphc.frontend.errors import describe, fail
 from graphc.frontend.gather import corner, fits_along, need_index, same_dtype, with_dim
 from graphc.frontend.indexing import checked, index_put, setitem
 from graphc.frontend.methods import METHODS, method
@@ -37,10 +37,21 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """`input` with each element of `src` added at its index along `dim`."""
     need_index("scatter_add", index)
     same_dtype("scatter", input, src)
+    _fits_source("scatter_add", index, src)
     axis = normal_axis(dim, input.ndim)
     fits_along("scatter_add", index, input, axis)
     index = checked(index, input.shape[axis], axis, wrap=False)
     return apply("ScatterAddBackward0", lambda n, i, v: _added(n, i, v, axis), input, index, src)
+
+
+def _fits_source(name: str, index: Tensor, src: Tensor) -> None:
+    """RuntimeError unless every index has an element of `src`."""
+    if src.ndim != index.ndim or any(i > s for i, s in zip(index.shape, src.shape, strict=True)):
+        raise fail(
+            RuntimeError,
+            f"{name}(): Index tensor must have the same number of dimensions as src tensor, and fit: "
+            f"{describe(index, src)}",
+        )
 
 
 def _writer_along(i: Node, extent: int, axis: int) -> Node:
@@ -78,10 +89,11 @@ def scatter(
     need_index("scatter", index)
     axis = normal_axis(dim, input.ndim)
     fits_along("scatter", index, input, axis)
-    index = checked(index, input.shape[axis], axis, wrap=False)
     source = value if src is None else src
     if isinstance(source, Tensor):
         same_dtype("scatter", input, source)
+        _fits_source("scatter", index, source)
+    index = checked(index, input.shape[axis], axis, wrap=False)
     if reduce == "add":
         return _scatter_number_or_tensor(input, index, source, axis, _added)
     if reduce == "multiply":
@@ -108,6 +120,13 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     need_index("index_add", index)
     same_dtype("index_add", input, source)
     axis = normal_axis(dim, input.ndim)
+    rest = [tuple(e for d, e in enumerate(t.shape) if d != axis) for t in (input, source)]
+    if source.ndim != input.ndim or rest[0] != rest[1] or source.shape[axis] != index.numel():
+        raise fail(
+            RuntimeError,
+            "source tensor shape must match self tensor shape, excluding the specified dimension, and have "
+            f"one slice for each index: {describe(input, index, source)}",
+        )
     index = checked(index.reshape(-1), input.shape[axis], axis, wrap=False)
 
     def build(n: Node, i: Node, v: Node) -> Node:

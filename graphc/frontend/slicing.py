@@ -14,7 +14,7 @@ from graphc.frontend.shape import ravel, reshape, transpose
 from graphc.frontend.tensor import Tensor, apply, apply_view, needs_grad, operand, result
 from graphc.frontend.update import set_box
 from graphc.ir.node import Node
-from graphc.ir.types import Shape
+from graphc.ir.types import Shape, bool_
 
 
 def box(input: Tensor, start: Shape, stop: Shape, step: Shape, label: str) -> Tensor:
@@ -37,9 +37,19 @@ def slice_axis(input: Tensor, axis: int, start: int, stop: int, label: str = "Sl
 
 @method("narrow")
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """`length` slices from `start` along `dim`, as a view."""
+    """`length` slices from `start` (a number or a 0-d integer tensor) along `dim`, as a view."""
+    if input.ndim == 0:
+        raise fail(RuntimeError, "narrow() cannot be applied to a 0-dim tensor.")
     axis = normal_axis(dim, input.ndim)
     extent = input.shape[axis]
+    if isinstance(start, Tensor) and (start.ndim or start.dtype.is_float or start.dtype is bool_):
+        raise fail(RuntimeError, "start must be an 0-dim integral Tensor.")
+    start = int(start)
+    if not -extent <= start <= extent:
+        raise fail(
+            IndexError,
+            f"start out of range (expected to be in range of [-{extent}, {extent}], but got {start})",
+        )
     start = start + extent if start < 0 else start
     if not 0 <= start <= start + length <= extent:
         raise fail(RuntimeError, f"start ({start}) + length ({length}) exceeds dimension size ({extent}).")
@@ -210,12 +220,16 @@ def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
 @method()
 def fliplr(input: Tensor) -> Tensor:
     """Columns reversed."""
+    if input.ndim < 2:
+        raise fail(RuntimeError, "Input must be >= 2-d.")
     return flip(input, 1)
 
 
 @method()
 def flipud(input: Tensor) -> Tensor:
     """Rows reversed."""
+    if input.ndim < 1:
+        raise fail(RuntimeError, "Input must be >= 1-d.")
     return flip(input, 0)
 
 
@@ -233,6 +247,8 @@ def roll_node(n: Node, shift: int, axis: int) -> Node:
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved on along `dims`, around the end (over the flat tensor by default)."""
     moves = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+    if not moves:
+        raise fail(RuntimeError, "`shifts` required")
     if dims is None:
         return reshape(roll(ravel(input), moves[0], 0), input.shape)
     axes = tuple(normal_axis(d, input.ndim) for d in ((dims,) if isinstance(dims, int) else dims))
@@ -250,6 +266,15 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
 @method()
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Turned by k quarter turns in the plane of two dims."""
+    if len(dims) != 2:
+        raise fail(RuntimeError, f"expected total rotation dims == 2, but got dims = {len(dims)}")
+    if input.ndim < 2:
+        raise fail(RuntimeError, f"expected total dims >= 2, but got total dims = {input.ndim}")
+    if normal_axis(dims[0], input.ndim) == normal_axis(dims[1], input.ndim):
+        raise fail(
+            RuntimeError,
+            f"expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}",
+        )
     k %= 4
     if k == 0:
         return apply("AliasBackward0", lambda n: n, input)

@@ -132,6 +132,8 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
     """The k-th smallest value along `dim` (k from 1), and its position."""
     if input.ndim == 0:
+        if k != 1:
+            raise fail(RuntimeError, f"kthvalue(): selected number k out of range for dimension 0: k={k}")
         return sort(input)
     axis = normal_axis(dim, input.ndim)
     if not 1 <= k <= input.shape[axis]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.frontend.errors import fail
 from graphc.frontend.tensor import Tensor
 from graphc.nn import functional as F
 from graphc.nn.module import Module
@@ -23,6 +24,9 @@ class _PadNd(Module):
         self.padding = (padding,) * (2 * self._rank) if isinstance(padding, int) else tuple(padding)
 
     def forward(self, input: Tensor) -> Tensor:
+        if self._mode == "circular" and input.ndim not in (self._rank + 1, self._rank + 2):
+            wanted = f"{self._rank + 1}D or {self._rank + 2}D"
+            raise fail(ValueError, f"expected {wanted} input (got {input.ndim}D input)")
         return F.pad(input, self.padding, self._mode)  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:

@@ -36,6 +36,9 @@ def _check_options(module: RNNBase, dropout: Any) -> None:
     for name in ("input_size", "hidden_size"):
         if not isinstance(getattr(module, name), int):
             raise TypeError(f"{name} should be of type int, got: {type(getattr(module, name)).__name__}")
+    for name in ("bias", "batch_first"):
+        if not isinstance(getattr(module, name), bool):
+            raise TypeError(f"{name} should be of type bool, got: {type(getattr(module, name)).__name__}")
     for name in ("input_size", "hidden_size", "num_layers"):
         if getattr(module, name) <= 0:
             raise ValueError(f"{name} must be greater than zero")

@@ -59,6 +59,8 @@ def to_graphc(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         if value.dtype not in DTYPES or value.layout is not torch.strided or value.is_quantized:
             raise Outside(f"{value.dtype} {value.layout}")
+        if value.ndim > 64:
+            raise Outside("more dims than an array can have")
         array = value.detach().resolve_conj().resolve_neg().numpy().copy()
         made = graphc.from_numpy(array) if array.ndim else graphc.tensor(array[()], dtype=DTYPES[value.dtype])
         return made.requires_grad_(value.requires_grad) if value.requires_grad else made

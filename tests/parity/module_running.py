@@ -86,8 +86,7 @@ def build(info: Any, name: str, index: int, entry: Any, dtype: Any, training: bo
     torch.manual_seed(1)
     theirs = info.module_cls(*given.args, **given.kwargs)
     theirs.train(training).to(dtype)
-    args, kwargs = rebuild(list(given.args), _constructed), rebuild(dict(given.kwargs), _constructed)
-    ours = _resolve(name)(*args, **kwargs)
+    ours = construct(name, given)
     ours.train(training).to(DTYPES[dtype])
     forward = entry.forward_input
     random = training and any(
@@ -107,6 +106,12 @@ def build(info: Any, name: str, index: int, entry: Any, dtype: Any, training: bo
         rebuild(dict(forward.kwargs), fresh),
         random,
     )
+
+
+def construct(name: str, given: Any) -> Any:
+    """Our module for torch's constructor arguments."""
+    args, kwargs = rebuild(list(given.args), _constructed), rebuild(dict(given.kwargs), _constructed)
+    return _resolve(name)(*args, **kwargs)
 
 
 def _resolve(name: str) -> Any:

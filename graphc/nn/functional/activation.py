@@ -137,7 +137,7 @@ def rrelu(
     """Leaky ReLU with a random slope from [lower, upper] in training, its mean otherwise."""
     if lower > upper:
         raise fail(
-            ValueError, f"Lower bound should be less than or equal to the upper bound: {lower}, {upper}"
+            RuntimeError, f"Lower bound should be less than or equal to the upper bound: {lower}, {upper}"
         )
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)

@@ -19,6 +19,8 @@ Axes = tuple[int, ...]
 
 
 def _adaptive_sizes(name: str, input: Tensor, rank: int, output_size: Any) -> Axes:
+    if rank > 1 and input.ndim < rank + 1:
+        raise fail(ValueError, f"Input dimension should be at least {rank + 1}, got {input.ndim} ({name})")
     check_rank(name, input, rank)
     single = isinstance(output_size, int) or output_size is None
     wanted: tuple[Any, ...] = (output_size,) * rank if single else tuple(output_size)

@@ -89,6 +89,12 @@ def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: 
     return found
 
 
+def check_reduction(reduction: str) -> None:
+    """ValueError for a word that is no reduction."""
+    if reduction not in ("none", "mean", "sum"):
+        raise fail(ValueError, f"{reduction} is not a valid value for reduction")
+
+
 def mean_all(node: Node) -> Node:
     """The mean of all elements."""
     total = ops.reduce_sum(node, range(node.type.rank))

@@ -459,6 +459,8 @@ def cross_entropy(
     if not 0.0 <= label_smoothing <= 1.0:
         raise fail(RuntimeError, f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if tuple(target.shape) == tuple(input.shape) and target.dtype.is_float:
+        if ignore_index >= 0:
+            raise fail(RuntimeError, "ignore_index is not supported for floating point target")
         return _cross_entropy_probabilities(input, target, weight, reduction, label_smoothing)
     axis = _class_axis("cross_entropy", input, target)
     _check_labels_dtype("cross_entropy", target)

@@ -20,6 +20,7 @@ from graphc.ir.types import int64
 from graphc.nn.arith import Num, ne, select
 from graphc.nn.functional.common import (
     as_floats,
+    check_reduction,
     legacy_reduction,
     need_float,
     need_numbers,
@@ -131,6 +132,7 @@ def multi_margin_loss(
     """The mean over other classes of max(0, margin - x[label] + x[class]) ** p, of [N, C] or [C]."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     need_float("multi_margin_loss", input)
+    check_reduction(reduction)
     if input.ndim == 0:
         input = reshape(input, (1,))
     if p not in (1, 2):
@@ -169,6 +171,7 @@ def multilabel_margin_loss(
     """Hinges between every true class (those before the first -1 of a row) and every other, over classes."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     need_float("multilabel_margin_loss", input)
+    check_reduction(reduction)
     if input.ndim == 0:
         loss = multilabel_margin_loss(ravel(input), ravel(target), reduction=reduction)
         return reshape(loss, ())

@@ -96,6 +96,8 @@ def batch_norm(
                 RuntimeError, "batch_norm: expected running_mean and running_var to be given in evaluation"
             )
         return _batch_norm_eval(input, running_mean, running_var, weight, bias, eps)
+    if eps <= 0:
+        raise fail(ValueError, f"batch_norm eps must be positive during training, but got {eps}")
     if count == 1:
         raise fail(
             ValueError,
@@ -177,6 +179,8 @@ def instance_norm(
         return _batch_norm_eval(input, running_mean, running_var, weight, bias, eps)
     axes = tuple(range(2, input.ndim))
     count = math.prod(input.shape[a] for a in axes)
+    if eps <= 0:
+        raise fail(ValueError, f"batch_norm eps must be positive during training, but got {eps}")
     if count == 1:
         raise fail(
             ValueError,
@@ -251,6 +255,12 @@ def rms_norm(
 ) -> Tensor:
     """Divide by the root of the mean square over the trailing dims; eps is the dtype's unless given."""
     axes = _trailing("rms_norm", input, normalized_shape)
+    if weight is not None and tuple(weight.shape) != tuple(normalized_shape):
+        raise fail(
+            RuntimeError,
+            "Expected weight to be of same shape as normalized_shape, but got weight of shape "
+            f"{list(weight.shape)} and normalized_shape = {list(normalized_shape)}",
+        )
     small = eps if eps is not None else {4: 2.0**-23, 8: 2.0**-52}[input.dtype.itemsize]
 
     def build(n: Node, w: Node | None = None) -> Node:

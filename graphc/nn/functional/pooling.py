@@ -96,7 +96,7 @@ def _count(extent: int, pad: int, reach: int, stride: int, ceil_mode: bool) -> i
 def check_rank(name: str, input: Tensor, rank: int, integers: bool = False) -> None:
     """RuntimeError unless `input` is a float tensor of `rank` spatial dims, with or without a batch."""
     (need_numbers if integers else need_float)(name, input)
-    if input.ndim not in (rank + 1, rank + 2) or 0 in input.shape[1:]:
+    if input.ndim not in (rank + 1, rank + 2) or 0 in input.shape[input.ndim - rank - 1 :]:
         raise fail(
             RuntimeError,
             f"{name}: Expected {rank + 1}D or {rank + 2}D (batch mode) tensor with optional 0 dim "
