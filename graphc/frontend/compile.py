@@ -26,6 +26,8 @@ from graphc.frontend.variant import Stale, Variant
 log = logging.getLogger("graphc")
 log.addHandler(logging.NullHandler())
 
+VARIANTS = 64  # of one signature, before the oldest is forgotten (a setting may change with every step)
+
 
 class Compiled:
     """A compiled function or module. Call it as the original.
@@ -103,7 +105,9 @@ class Compiled:
         variant = self._compile(args, kwargs)
         if self._static and any(i in self._static for i, leaf in enumerate(leaves) if type(leaf) is float):
             key = (*key[:2], *self._signature(leaves))
-        self._variants.setdefault(key, []).append(variant)
+        known = self._variants.setdefault(key, [])
+        known.append(variant)
+        del known[:-VARIANTS]
         self._last = (key, variant)
         if variant.calls_back:
             reason += f"; it is called as it is, since gradients go through {variant.calls_back}"

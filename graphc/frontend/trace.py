@@ -92,6 +92,16 @@ def members(module: Any) -> list[Any]:
     return found
 
 
+PLAIN = (bool, int, float, str, type(None))
+
+
+def settings(module: Any) -> dict[str, Any]:
+    """Numbers, flags and strings that a user's module keeps as attributes."""
+    if module.is_library:
+        return {}  # they are among its members
+    return {k: v for k, v in module.__dict__.items() if type(v) in PLAIN and k not in _NO_SETTINGS}
+
+
 class Trace:
     """One run of a function on tensors without values."""
 
@@ -108,6 +118,7 @@ class Trace:
         self.dynamics: list[tuple[Node, Callable[[], float]]] = []
         self.guards: list[tuple[Callable[[], Any], Any]] = []
         self.modules: dict[Any, tuple[bool, list[Any]]] = {}  # mode and members
+        self.settings: list[tuple[Any, dict[str, Any]]] = []  # of users' modules, as they were when called
         self.consumed: set[int] = set()
         self.asked = False  # whether a value is known: something else would be done if it were
         self.scalars: dict[Node, int] = {}  # stand-ins for Python numbers, by argument leaf
@@ -207,6 +218,9 @@ class Trace:
         """A module is being called: the program is for its present mode."""
         if module not in self.modules:
             self.modules[module] = (module.training, members(module))
+            found = settings(module)
+            if found:
+                self.settings.append((module, found))
 
     def needs_value(self, message: str) -> TracerError:
         """The error for what cannot be done without values."""

@@ -47,6 +47,7 @@ class Variant:
         self.modules = list(trace.modules)
         self.modes = [mode for mode, _ in trace.modules.values()]
         self.members = [found for _, found in trace.modules.values()]
+        self.settings = [(m, kept) for m, found in trace.settings if (kept := _unchanged(m, found))]
         self.edits = Members.edits
         requires = {id(s.tensor): (s.tensor, s.requires) for s in trace.handles.values()}
         for captured in self.inputs.captured:  # also those that have been read as constants
@@ -150,6 +151,8 @@ class Variant:
         if Members.edits != self.edits:
             if not all(map(_same, self.members, map(members, self.modules))):
                 return False
+            if any(len(_unchanged(m, found)) != len(found) for m, found in self.settings):
+                return False
             self.edits = Members.edits
         if list(map(_REQUIRES, self.leaves)) != self.requires:
             return False
@@ -167,6 +170,10 @@ class Variant:
         for module, found in zip(self.modules, self.members, strict=True):
             if not _same(found, members(module)):
                 return f"a parameter, buffer or child of {type(module).__name__} was replaced"
+        for module, values in self.settings:
+            for name in values.keys() - _unchanged(module, values).keys():
+                now = module.__dict__.get(name)
+                return f"{name!r} of {type(module).__name__} changed from {values[name]!r} to {now!r}"
         for tensor, requires in zip(self.leaves, self.requires, strict=True):
             if tensor._requires is not requires:
                 return (
@@ -301,6 +308,12 @@ class Variant:
 def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
     """Whether two lists hold the same objects."""
     return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+
+
+def _unchanged(module: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Those attributes that still are what they were. (What the traced function itself changes is none.)"""
+    fields = module.__dict__
+    return {n: v for n, v in values.items() if n in fields and type(fields[n]) is type(v) and fields[n] == v}
 
 
 def _wrap(array: np.ndarray) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from graphc.frontend import lazy, sites
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.tensor import Tensor, zero_grads
-from graphc.frontend.trace import members_changed
+from graphc.frontend.trace import PLAIN, members_changed
 from graphc.nn import hooks, recorded, tree
 from graphc.nn.backward_hooks import Gates, Hooked
 from graphc.nn.convert import Conversion
@@ -259,8 +259,9 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
             self.register_buffer(name, value, name not in self._non_persistent_buffers_set)
         else:
             settle()
+            before = fields.get(name)
             object.__setattr__(self, name, value)
-            if self.is_library:
+            if self.is_library or (before is not value and type(value) in PLAIN):
                 members_changed()
 
     def _clear(self, name: str, keep: str) -> None:

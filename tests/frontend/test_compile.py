@@ -620,3 +620,33 @@ def test_gradients_of_compiled_forward_go_through_python(function: Callable[...,
     with gc.no_grad():  # without history it is a program as any other
         assert compiled(gc.ones(2)).tolist() == pytest.approx(function(gc.ones(2)).tolist())
     assert compiled.compilations == 1
+
+
+class Scaled(nn.Module):
+    """Its own code counts calls; users change `factor` and `on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor, self.on, self.calls = 2.0, True, 0
+
+    def forward(self, x: gc.Tensor) -> gc.Tensor:
+        self.calls += 1
+        return x * self.factor if self.on else x
+
+
+def test_settings_of_users_modules_are_checked() -> None:
+    """A number or flag that is an attribute of a module is part of what a program assumes."""
+    inner = Scaled()
+    net = nn.Sequential(inner, nn.ReLU())
+    compiled = gc.compile(net)
+    x = gc.ones(2)
+    assert [compiled(x).tolist() for _ in range(3)] == [[2.0, 2.0]] * 3
+    assert compiled.compilations == 1  # what the traced function itself changes is no condition
+    inner.factor = 3.0
+    assert compiled(x).tolist() == [3.0, 3.0]
+    assert "'factor' of Scaled changed from 2.0 to 3.0" in compiled.explain()[-1]
+    inner.on = False
+    assert compiled(x).tolist() == [1.0, 1.0]
+    inner.factor, inner.on = 2.0, True
+    assert compiled(x).tolist() == [2.0, 2.0]
+    assert compiled.compilations == 3
