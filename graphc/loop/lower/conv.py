@@ -28,7 +28,7 @@ def conv_problems(node: Node) -> tuple[Contraction, ...]:
     if node.op.name == "conv":
         return (_forward(node),)
     if node.op.name == "conv_input_grad":
-        return tuple(_input_grad(node, phase) for phase in input_phases(node))
+        return tuple(_input_grad(node, phase) for phase in _phases(node))
     return (_weight_grad(node),)
 
 
@@ -109,7 +109,7 @@ def _weight_grad(node: Node) -> Contraction:
     return Contraction(node, _groups(node), (outs,), (ins, *at.kernel), (dy.shape[0], *space), a, b, c)
 
 
-class _AxisPhase:
+class AxisPhase:
     """One residue class of input positions along one spatial axis.
 
     Positions are first + j*stride for j < count; taps are tap + u*step for u < taps; the output
@@ -132,16 +132,22 @@ class _AxisPhase:
         return self.base - (self.taps - 1) * self.back >= 0 and self.count - 1 + self.base < outputs
 
 
-Phase = tuple[_AxisPhase, ...]
+Phase = tuple[AxisPhase, ...]
 
 
-def input_phases(node: Node) -> list[Phase]:
+def axis_phases(stride: int, dilation: int, low: int, kernel: int, extent: int) -> list[AxisPhase]:
+    """The non-empty residue classes along one axis."""
+    phases = [AxisPhase(r, stride, dilation, low, kernel, extent) for r in range(stride)]
+    return [phase for phase in phases if phase.count]
+
+
+def _phases(node: Node) -> list[Phase]:
     """The non-empty combinations of residue classes over all spatial axes."""
     at = node.attrs
-    per_axis = []
-    for s, d, p, k, e in zip(at.stride, at.dilation, at.low, at.kernel, at.input_spatial, strict=True):
-        phases = [_AxisPhase(r, s, d, p, k, e) for r in range(s)]
-        per_axis.append([phase for phase in phases if phase.count])
+    per_axis = [
+        axis_phases(*axis)
+        for axis in zip(at.stride, at.dilation, at.low, at.kernel, at.input_spatial, strict=True)
+    ]
     return list(itertools.product(*per_axis))
 
 

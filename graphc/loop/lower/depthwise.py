@@ -10,6 +10,7 @@ a whole plane at a time.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from graphc.ir.node import Kind, Node
@@ -18,7 +19,7 @@ from graphc.ir.types import int64
 from graphc.loop import index as ix
 from graphc.loop.ir import Accumulate, Buffer, Expr, Var, binary, identity_of, load
 from graphc.loop.lower.fused import Fused
-from graphc.loop.lower.planes import Axis, Layout, Part, forward_layout, gradient_layout
+from graphc.loop.lower.planes import Axis, Layout, Numbers, Part, Tap, forward_layout, gradient_layout
 from graphc.loop.lower.problem import Access
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
@@ -26,8 +27,10 @@ from graphc.program import Machine
 MOST_TAPS = 64  # taps that are written out
 FEWEST = 8  # channels from which on tasks that are whole channels suffice
 SUMS = 16  # vectors of sums of a weight gradient kept in registers
+ROWS = 4  # rows computed at once
 FULL = 0.75  # part of the lanes that a row must fill to be finished directly
 MOST_TASKS = 64
+SHARES = 16  # tasks of a weight gradient: each should read long runs of every image
 TASK_WORK = 1 << 16  # multiply-adds of a task, at least
 MOVED = 8  # what loading and storing an element costs, in multiply-adds
 
@@ -87,23 +90,22 @@ class _Depthwise:
         elements = self.anchor.type.size
         taps = sum(len(p.taps) * math.prod(p.count) for p in self.layout.parts)
         work = self.count * self.channels * taps + MOVED * elements
-        task, first, chunk, count = self._tasks(self.channels * batches, work)
+        task, first, chunk, count = self._tasks(self.channels * batches, work, MOST_TASKS)
         planes = self._planes(0)
         with self.w.loop("u", count, chunk) as u:
-            channel, batch = ix.unflatten(ix.add(first, u), (self.channels, batches))
+            batch, channel = ix.unflatten(ix.add(first, u), (batches, self.channels))
             image = ix.mul(batch, self.images)
             self._fill(planes, self.layout, self.anchor.inputs[0], channel, image)
             if all(self._is_direct(part) for part in self.layout.parts):
-                for part in self.layout.parts:
-                    self._direct(part, planes, channel, image)
+                self._direct(planes, channel, image)
             else:
                 self._in_order(planes, channel, image)
         flops = 2.0 * self.count * self.channels * taps
         return self.fused.call(self.anchor.op.name, task, task.extent, flops)
 
-    def _tasks(self, units: int, work: float) -> tuple[Var, Expr, int, Expr]:
+    def _tasks(self, units: int, work: float, most: int) -> tuple[Var, Expr, int, Expr]:
         """(the task's variable, its first unit, most units of a task, how many it has)."""
-        tasks = max(1, min(units, MOST_TASKS, int(work // TASK_WORK)))
+        tasks = max(1, min(units, most, int(work // TASK_WORK)))
         chunk = -(-units // tasks)
         task = Var(int64, "task", -(-units // chunk))
         first = ix.mul(task, chunk) if task.extent > 1 else ix.ZERO
@@ -124,18 +126,17 @@ class _Depthwise:
         w = self.w
         pitch = planes.shape[0] // len(layout.phases)
         for k, phases in enumerate(layout.phases):
-            ranges = [axis.filled(f) for axis, f in zip(layout.axes, phases, strict=True)]
-            extents = [high - low for low, high in ranges]
-            if not math.prod(extents):
+            runs = [axis.filled(f) for axis, f in zip(layout.axes, phases, strict=True)]
+            if not math.prod([run.count for run in runs]):
                 continue
             with (
                 w.loop("n", self.images) as n,
-                w.nest("y", tuple(extents[:-1])) as outer,
-                self._row(extents[-1]) as x,
+                w.nest("y", tuple([run.count for run in runs[:-1]])) as outer,
+                self._row(runs[-1].count) as x,
             ):
-                at = [ix.add(i, low) for i, (low, _) in zip((*outer, x), ranges, strict=True)]
-                place = [axis.coordinate(f, i) for axis, f, i in zip(layout.axes, phases, at, strict=True)]
+                place = [run.coordinate(i) for run, i in zip(runs, (*outer, x), strict=True)]
                 value = self.fused.read(Access(source, (ix.add(image, n), channel, *place)))
+                at = [run.element(i) for run, i in zip(runs, (*outer, x), strict=True)]
                 to = ix.add(ix.add(ix.mul(n, layout.image), ix.flatten(at, layout.plane)), k * pitch)
                 w.store(planes, (to,), value)
 
@@ -154,28 +155,60 @@ class _Depthwise:
         row = part.count[-1]
         return part.step[-1] == 1 and row >= FULL * self.width * -(-row // self.width)
 
-    def _sum(self, part: Part, planes: Buffer, channel: Expr, place: Expr) -> Expr:
-        """The result at a place of the planes."""
+    def _sums(self, part: Part, planes: Buffer, channel: Expr, place: Expr, rows: int) -> list[Expr]:
+        """The results at a place of the planes and below it, in so many rows. They share what they read."""
         pitch = planes.shape[0] // len(self.layout.phases)
-        total: Expr = identity_of("add", self.dtype)
-        for i, tap in enumerate(part.taps):
-            weight = self.anchor.inputs[1]
-            index = (channel, ix.ZERO, *[ix.const(t) for t in tap.weight])
-            value = load(planes, (ix.add(place, tap.phase * pitch + tap.shift),))
-            term = binary("mul", value, self.fused.read(Access(weight, index)))
-            total = binary("add", total, term) if i else term
-        return total
+        down = self.layout.plane[-1]
+        known: dict[int, Expr] = {}
+        totals = []
+        for row in range(rows):
+            total: Expr = identity_of("add", self.dtype)
+            for i, tap in enumerate(part.taps):
+                at = tap.phase * pitch + tap.shift + row * down
+                if at not in known:
+                    known[at] = self.w.let(load(planes, (ix.add(place, at),)), "x")
+                term = binary("mul", known[at], self._weight(channel, tap))
+                total = binary("add", total, term) if i else term
+            totals.append(self.w.let(total, "t"))
+        return totals
 
-    def _direct(self, part: Part, planes: Buffer, channel: Expr, image: Expr) -> None:
-        w, row = self.w, part.count[-1]
+    def _weight(self, channel: Expr, tap: Tap) -> Expr:
+        index = (channel, ix.ZERO, *[ix.const(t) for t in tap.weight])
+        return self.fused.read(Access(self.anchor.inputs[1], index))
+
+    def _direct(self, planes: Buffer, channel: Expr, image: Expr) -> None:
+        """All rows of all parts, several at a time; parts whose rows alternate go together."""
+        groups: dict[Numbers, list[Part]] = {}
+        for part in self.layout.parts:
+            groups.setdefault(part.first[:-2], []).append(part)
+        for parts in groups.values():
+            heights = [part.count[-2] if len(part.count) > 1 else 1 for part in parts]
+            whole = min(heights) // ROWS * ROWS
+            if whole:
+                self._block_rows(parts, planes, channel, image, range(0, whole, ROWS))
+            for part, height in zip(parts, heights, strict=True):
+                if height > whole:
+                    rest = range(whole, height, height - whole)
+                    self._block_rows([part], planes, channel, image, rest)
+
+    def _block_rows(
+        self, parts: Sequence[Part], planes: Buffer, channel: Expr, image: Expr, starts: range
+    ) -> None:
+        """Blocks of rows, which begin at `starts`, of each of the parts."""
+        w, rank = self.w, len(self.layout.axes)
         with (
             w.loop("n", self.images) as n,
-            w.nest("y", part.count[:-1]) as outer,
-            self._row(row) as x,
+            w.nest("z", parts[0].count[:-2]) as outer,
+            w.loop("y", len(starts)) as block,
         ):
-            place = ix.add(ix.mul(n, self.layout.image), ix.flatten((*outer, x), self.layout.plane))
-            value = self._sum(part, planes, channel, place)
-            self.fused.finish((ix.add(image, n), channel, *_at(part, (*outer, x))), value)
+            y = ix.add(ix.mul(block, starts.step), starts.start)
+            for part in parts:
+                with self._row(part.count[-1]) as x:
+                    flat = ix.flatten((*outer, y, x)[-rank:], self.layout.plane)
+                    place = ix.add(ix.mul(n, self.layout.image), flat)
+                    for i, value in enumerate(self._sums(part, planes, channel, place, starts.step)):
+                        at = (*outer, ix.add(y, i), x)[-rank:]
+                        self.fused.finish((ix.add(image, n), channel, *_at(part, at)), value)
 
     def _in_order(self, planes: Buffer, channel: Expr, image: Expr) -> None:
         """All parts into one array in the order of the results, which is then finished."""
@@ -187,7 +220,7 @@ class _Depthwise:
         for part in self.layout.parts:
             lanes = 2 * self.width
             with w.loop("j", self.layout.wide(part, self.images), None, "vector", lanes) as j:
-                w.store(sums, (j,), self._sum(part, planes, channel, j))
+                w.store(sums, (j,), self._sums(part, planes, channel, j, 1)[0])
             self._put(part, sums, ordered)
         with w.loop("n", self.images) as n, self._row(size) as x:
             value = load(ordered, (ix.add(ix.mul(n, size), x),))
@@ -214,29 +247,28 @@ class _Depthwise:
         (part,) = self.layout.parts
         taps = len(part.taps)
         work = dy.type.size * (taps + MOVED)
-        task, first, chunk, count = self._tasks(self.channels, work)
+        task, first, chunk, count = self._tasks(self.channels, work, SHARES)
         chunks = -(-self.layout.wide(part, self.images) // lanes)
         planes = self._planes(lanes + self.layout.reach)
         other = Layout(_rows_of(self.layout, part), ())
         grads = self._zeros("grads", max(chunks * lanes, self.images * self.layout.image))
-        sums, totals = w.alloc("sums", self.dtype, (taps, lanes)), w.alloc("totals", self.dtype, (taps,))
+        sums = self._zeros("sums", chunk * taps * lanes)
+        totals = w.alloc("totals", self.dtype, (taps,))
+        with w.loop("b", self.count // self.images) as batch, w.loop("c", count, chunk) as c:
+            channel, image = ix.add(first, c), ix.mul(batch, self.images)
+            self._fill(planes, self.layout, x, channel, image)
+            self._fill(grads, other, dy, channel, image)
+            for start in range(0, taps, SUMS):
+                some = range(start, min(start + SUMS, taps))
+                self._gather(part, some, planes, grads, sums, ix.mul(c, taps), chunks)
         with w.loop("c", count, chunk) as c:
-            channel = ix.add(first, c)
-            with w.loop("t", taps) as t, w.loop("z", lanes, None, "vector", lanes) as z:
-                w.store(sums, (t, z), identity_of("add", self.dtype))
-            with w.loop("b", self.count // self.images) as batch:
-                image = ix.mul(batch, self.images)
-                self._fill(planes, self.layout, x, channel, image)
-                self._fill(grads, other, dy, channel, image)
-                for start in range(0, taps, SUMS):
-                    self._gather(part, range(start, min(start + SUMS, taps)), planes, grads, sums, chunks)
-            self._fold(sums, totals, channel)
+            self._fold(sums, ix.mul(c, taps), totals, ix.add(first, c))
         return self.fused.call(self.anchor.op.name, task, task.extent, 2.0 * dy.type.size * taps)
 
     def _gather(
-        self, part: Part, taps: range, planes: Buffer, grads: Buffer, sums: Buffer, chunks: int
+        self, part: Part, taps: range, planes: Buffer, grads: Buffer, sums: Buffer, row: Expr, chunks: int
     ) -> None:
-        """sums[tap, lane] += the products of a batch of images, for some of the taps."""
+        """sums[row + tap, lane] += the products of a batch of images, for some of the taps."""
         w, lanes = self.w, self.width
         pitch = planes.shape[0] // len(self.layout.phases)
         with w.loop("l", lanes, None, "vector", lanes) as lane:
@@ -251,17 +283,19 @@ class _Depthwise:
                     value = load(planes, (ix.add(at, tap.phase * pitch + tap.shift),))
                     w.put(Accumulate(buffer, (), "add", binary("mul", grad, value)))
             for buffer, t in zip(kept, taps, strict=True):
-                place = (ix.const(t), lane)
+                place = (ix.add(ix.mul(ix.add(row, t), lanes), lane),)
                 w.store(sums, place, binary("add", load(sums, place), load(buffer, ())))
 
-    def _fold(self, sums: Buffer, totals: Buffer, channel: Expr) -> None:
+    def _fold(self, sums: Buffer, row: Expr, totals: Buffer, channel: Expr) -> None:
         """Add up the lanes, and finish the channel's weights."""
-        w, (taps, lanes) = self.w, sums.shape
+        w, lanes, (taps,) = self.w, self.width, totals.shape
         with w.loop("t", taps) as t:
             total = w.alloc("total", self.dtype, (), "local")
             w.store(total, (), identity_of("add", self.dtype))
             with w.loop("l", lanes, None, "vector", lanes) as lane:
-                w.put(Accumulate(total, (), "add", load(sums, (t, lane))))
+                w.put(
+                    Accumulate(total, (), "add", load(sums, (ix.add(ix.mul(ix.add(row, t), lanes), lane),)))
+                )
             w.store(totals, (t,), load(total, ()))
         with self._row(taps) as t:
             index = (channel, ix.ZERO, *ix.unflatten(t, self.anchor.shape[2:]))

@@ -21,31 +21,52 @@ from graphc.ir.node import Node
 from graphc.ir.types import Shape
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr
-from graphc.loop.lower.conv import input_phases
+from graphc.loop.lower.conv import axis_phases
 
+SPREAD = 3  # largest stride along rows for which rows of the input gradient are computed whole
 Numbers = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class Run:
+    """Elements first + i*step of a phase, for i < count, hold coordinates start + i*stride of the source."""
+
+    first: int
+    step: int
+    start: int
+    stride: int
+    count: int
+
+    def element(self, i: Expr) -> Expr:
+        return ix.add(ix.mul(i, self.step), self.first)
+
+    def coordinate(self, i: Expr) -> Expr:
+        return ix.add(ix.mul(i, self.stride), self.start)
+
+
+@dataclass(frozen=True)
 class Axis:
-    """The source along one spatial axis: element r of a phase is coordinate r*stride + phase - low, zero
-    where that is outside range(extent). There are `size` elements of each phase."""
+    """The source along one spatial axis, in phases of `size` elements; zero where it does not reach.
+
+    Element r of a phase is coordinate r*stride + phase - low of range(extent). With a `spread` (the stride is
+    1 then) coordinates lie that far apart: coordinate c is element c*spread + low.
+    """
 
     stride: int
     low: int
     extent: int
     phases: Numbers
     size: int
+    spread: int = 1
 
-    def filled(self, phase: int) -> tuple[int, int]:
-        """The range of elements that are inside the source."""
+    def filled(self, phase: int) -> Run:
+        """The elements of a phase that are inside the source."""
+        if self.spread > 1:
+            count = min(self.extent, -(-(self.size - self.low) // self.spread))
+            return Run(self.low, self.spread, 0, 1, max(0, count))
         first = max(0, -(-(self.low - phase) // self.stride))
         last = min(self.size - 1, (self.extent - 1 + self.low - phase) // self.stride)
-        return first, max(first, last + 1)
-
-    def coordinate(self, phase: int, at: Expr) -> Expr:
-        """Where element `at` of a phase is in the source."""
-        return ix.add(ix.mul(at, self.stride), phase - self.low)
+        return Run(first, 1, first * self.stride + phase - self.low, self.stride, max(0, last + 1 - first))
 
 
 @dataclass(frozen=True)
@@ -129,16 +150,27 @@ def forward_layout(attrs, outputs: Shape) -> Layout:
 
 
 def gradient_layout(node: Node) -> Layout:
-    """Planes of dy for a conv_input_grad: a part for each combination of residue classes of positions."""
-    phases = input_phases(node)
-    axes = []
-    for d, extent in enumerate(node.inputs[0].shape[2:]):
-        ways = [phase[d] for phase in phases if phase[d].taps]
-        low = max([0, *(-(way.base - (way.taps - 1) * way.back) for way in ways)])
-        size = max([1, *(low + way.count + way.base for way in ways)])
-        axes.append(Axis(1, low, extent, (0,), size))
+    """Planes of dy for a conv_input_grad: a part for each combination of residue classes of positions.
+
+    Along rows a small stride makes no classes, so that vectors run along whole rows: dy is spread instead,
+    with zeros between its elements.
+    """
+    at, extents = node.attrs, node.inputs[0].shape[2:]
+    strides, spreads = list(at.stride), [1] * len(extents)
+    if 1 < strides[-1] <= SPREAD:
+        strides[-1], spreads[-1] = 1, strides[-1]
+    axes, per_axis = [], []
+    for s, d, p, k, e, extent, spread in zip(
+        strides, at.dilation, at.low, at.kernel, at.input_spatial, extents, spreads, strict=True
+    ):
+        ways = axis_phases(s, d, p, k, e)
+        some = [way for way in ways if way.taps]
+        low = max([0, *(-(way.base - (way.taps - 1) * way.back) for way in some)])
+        size = max([1, *(low + way.count + way.base for way in some)])
+        axes.append(Axis(1, low, extent, (0,), size, spread))
+        per_axis.append(ways)
     parts = []
-    for phase in phases:
+    for phase in itertools.product(*per_axis):
         found = [
             [(way.tap + u * way.step, 0, way.base - u * way.back + axis.low) for u in range(way.taps)]
             for way, axis in zip(phase, axes, strict=True)
