@@ -284,11 +284,12 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     return work * (1 + (even - 1) / 4) * idle(tasks, worth) + before + after + TASK * tasks
 
 
-def packing(sizes: Sizes, machine: Machine) -> float:
-    """Cycles to pack B in a kernel of its own, once for all tasks."""
+def packing(sizes: Sizes, blocking: Blocking, machine: Machine) -> float:
+    """Cycles to pack B in a kernel of its own, once for all tasks, and to fetch it from where it then is."""
     elements = sizes.batch * sizes.cols * sizes.k
     far = elements * sizes.itemsize > machine.l2_bytes
-    return KERNEL + elements * (sizes.b_cost + (FAR if far else 0.0))
+    row_blocks = -(-sizes.rows // (blocking.rows * blocking.row_tiles))
+    return KERNEL + elements * (sizes.b_cost + (FAR * (1 + row_blocks) if far else 0.0))
 
 
 def combining(results: int, splits: int) -> float:

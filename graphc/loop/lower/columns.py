@@ -57,8 +57,9 @@ def segments(w: Writer, cols: Shape, start: Expr, lanes: int, flat: bool = False
     inner = cols[-1]
     whole = total % lanes == 0
     if inner % lanes == 0:
-        first = ix.unflatten(start, cols)
-        yield Segment(ZERO, ix.const(lanes), lanes, lambda j: (*first[:-1], ix.add(first[-1], j)))
+        *outer, first = ix.unflatten(start, cols)
+        begin = w.let(first, "begin")  # a name: what divides the position further on must meet one term again
+        yield Segment(ZERO, ix.const(lanes), lanes, lambda j: (*outer, ix.add(begin, j)))
         return
     if lanes % inner == 0 and whole:
         with w.loop("s", lanes // inner) as s:

@@ -153,7 +153,7 @@ class _Lowering:
             return cost, partial(self._tiled, way, blocking, True)
         if blocking.row_tiles * blocking.rows < sizes.rows:  # several tasks would pack the same
             ahead, after = choose_blocks(replace(sizes, b_fixed=True), self.machine)
-            total = packing(sizes, self.machine) + after
+            total = packing(sizes, ahead, self.machine) + after
             if total < WORTH * cost:
                 return total, partial(self._tiled, way, ahead, True)
         return cost, partial(self._tiled, way, blocking, False)
