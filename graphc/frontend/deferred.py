@@ -60,7 +60,8 @@ class Call:
     """A noted call of a recorded function.
 
     leaves   its argument leaves; `wires` says which are results of noted calls: (leaf, call, result)
-    arrays   values of the other tensors among them, and then of keys and numbers
+    places   of the values of the others in `Events.arrays`
+    extras   values of keys and numbers
     cells    the results' cells; `handles` their tensors, held weakly
     used     a backward pass has gone through it
     source   makes the call again, if it is to be built; else, or if what is called has changed since, its
@@ -68,7 +69,7 @@ class Call:
     """
 
     __slots__ = (
-        "arrays", "cells", "extras", "handles", "key", "leaves", "number", "replay", "source", "starts",
+        "cells", "extras", "handles", "key", "leaves", "number", "places", "replay", "source", "starts",
         "used", "wires",
     )  # fmt: skip
 
@@ -78,18 +79,18 @@ class Call:
         leaves: Sequence[Any],
         number: int,
         wires: tuple[tuple[int, int, int], ...],
-        arrays: list[np.ndarray],
+        places: tuple[int, ...],
         source: Source | None = None,
     ) -> None:
         self.replay, self.leaves, self.number, self.wires = replay, leaves, number, wires
         self.source = source
         self.starts = [generator.offset for generator, _ in replay.draws]
         self.extras = replay.extras(leaves)
-        self.arrays = arrays
+        self.places = places
         self.cells: list[Deferred] = []
         self.handles: list[weakref.ref[Tensor]] = []
         self.used = False
-        self.key: tuple = (replay, wires)
+        self.key: tuple = (replay, wires, places)
 
     def build(self) -> None:
         """Make the lazy nodes; the results' cells become what an ordinary call returns."""
@@ -184,7 +185,9 @@ class Promised(Promise):
 class Events:
     """What is noted and not built, of one thread."""
 
-    __slots__ = ("calls", "done", "fresh", "items", "leaves", "promise", "results", "saved")
+    __slots__ = (
+        "arrays", "calls", "done", "fresh", "items", "leaves", "place", "promise", "results", "saved",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.items: list[Call | Backward] = []
@@ -195,11 +198,20 @@ class Events:
         self.promise = Promised(self)
         self.done = False
         self.fresh = 0  # calls on data
+        self.arrays: list[np.ndarray] = []  # the data: each array once, so that calls on one share its nodes
+        self.place: dict[int, int] = {}  # id of an array -> position
 
     @property
     def key(self) -> tuple:
         """Equal for sequences that one program can run (apart from what `Variant.holds` checks)."""
         return tuple([item.key for item in self.items])
+
+    def put(self, array: np.ndarray) -> int:
+        """The position of an array among the data."""
+        at = self.place.setdefault(id(array), len(self.arrays))
+        if at == len(self.arrays):
+            self.arrays.append(array)
+        return at
 
     def kind(self, cell: Cell) -> tuple[TensorType, bool] | None:
         """Type of a noted call's result, and whether gradients flow through it; None for other cells."""
@@ -293,7 +305,7 @@ def _note_call(
     events: Events, replay: Replay, leaves: Sequence[Any], source: Source | None = None
 ) -> Call | None:
     wires: tuple[tuple[int, int, int], ...] = ()
-    arrays: list[np.ndarray] = []
+    data: list[np.ndarray] = []
     for i in replay.inputs.arguments:
         leaf = leaves[i]
         cell = leaf._cell
@@ -310,14 +322,15 @@ def _note_call(
             bound = _value(leaf)
             if bound is None or events.done:
                 return None
-        arrays.append(bound)
+        data.append(bound)
     if not wires:
         events.fresh += 1
         if events.fresh > LONGEST:
             return None
     if len(events.calls) >= MANY:
         return None
-    found = Call(replay, leaves, len(events.calls), wires, arrays, source)
+    places = tuple([events.put(array) for array in data])
+    found = Call(replay, leaves, len(events.calls), wires, places, source)
     for tensor in replay.writes:
         cell = tensor._cell
         if type(cell) is not Deferred:

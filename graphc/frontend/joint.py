@@ -35,7 +35,8 @@ class Joint:
         arguments = [from_array(array) for array in _arrays(events)]
 
         def step(*tensors: Tensor) -> list[Tensor]:
-            return _replay(events, iter(tensors), optimizer)
+            count = len(events.arrays)
+            return _replay(events, tensors[:count], iter(tensors[count:]), optimizer)
 
         record = record_call(step, f"{type(optimizer).__name__}.step", arguments, {})
         self.variant = variant = Variant(record, lazy.SETTINGS.backend)
@@ -100,16 +101,16 @@ class Joint:
 
 def _arrays(events: Events) -> list[np.ndarray]:
     """What the program takes for arguments, keys and numbers of the calls."""
-    return [array for call in events.calls for part in (call.arrays, call.extras) for array in part]
+    return [*events.arrays, *[array for call in events.calls for array in call.extras]]
 
 
-def _replay(events: Events, tensors: Iterator[Tensor], optimizer: Any) -> list[Tensor]:
+def _replay(events: Events, data: Sequence[Tensor], extras: Iterator[Tensor], optimizer: Any) -> list[Tensor]:
     """The events and the step, on stand-ins for `_arrays`; the results of all calls."""
     made: list[list[Tensor]] = []
     with enable_grad():
         for item in events.items:
             if isinstance(item, Call):
-                made.append(_call(item, tensors, made))
+                made.append(_call(item, data, extras, made))
             else:
                 number, result = item.key
                 item.run(made[number][result])
@@ -119,13 +120,16 @@ def _replay(events: Events, tensors: Iterator[Tensor], optimizer: Any) -> list[T
     return [tensor for results in made for tensor in results]
 
 
-def _call(call: Call, tensors: Iterator[Tensor], made: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+def _call(
+    call: Call, data: Sequence[Tensor], extras: Iterator[Tensor], made: Sequence[Sequence[Tensor]]
+) -> list[Tensor]:
     replay = call.replay
     leaves = list(call.leaves)
     wired = {i: made[number][result] for i, number, result in call.wires}
+    places = iter(call.places)
     for i in replay.inputs.arguments:
-        leaves[i] = wired[i] if i in wired else next(tensors)
-    nodes, fn = replay.build(leaves, [operand(next(tensors), False) for _ in call.extras])
+        leaves[i] = wired[i] if i in wired else data[next(places)]
+    nodes, fn = replay.build(leaves, [operand(next(extras), False) for _ in call.extras])
     return [
         wrap_cell(Cell(node, fn if follow else None, not follow))
         for node, follow in zip(nodes, replay.differentiable, strict=True)

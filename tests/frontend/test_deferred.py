@@ -13,6 +13,7 @@ import graphc as gc
 from graphc.frontend import deferred, lazy
 from graphc.frontend.cell import Deferred
 from graphc.frontend.modes import MODE
+from graphc.nn import recorded
 
 from .training_loops import LOOPS, World, X, Y, plain
 
@@ -36,6 +37,7 @@ def train(name: str, wrap: Callable[[Any], Any], optimizer: str) -> tuple[list[A
 def nothing_put_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(deferred, "LONGEST", 0)
+        patch.setattr(recorded.Recording, "is_worthwhile", lambda self: False)
         yield
 
 
