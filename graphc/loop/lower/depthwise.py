@@ -10,12 +10,13 @@ a whole plane at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
-from graphc.ir.types import int64
+from graphc.ir.types import Shape, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import Accumulate, Buffer, Expr, Var, binary, identity_of, load
 from graphc.loop.lower.fused import Fused
@@ -64,6 +65,19 @@ def _is_depthwise(node: Node) -> bool:
     if not 1 < math.prod(at.kernel) <= MOST_TAPS:
         return False
     return node.op.name != "conv_weight_grad" or channels >= FEWEST
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """How a weight gradient goes over its planes: by rows of these extents.
+
+    layout         planes of dy
+    planes, grads  extents of planes of x and dy, of several images, the last of them along rows
+    """
+
+    layout: Layout
+    planes: Shape
+    grads: Shape
 
 
 class _Depthwise:
@@ -248,43 +262,79 @@ class _Depthwise:
         taps = len(part.taps)
         work = dy.type.size * (taps + MOVED)
         task, first, chunk, count = self._tasks(self.channels, work, SHARES)
-        chunks = -(-self.layout.wide(part, self.images) // lanes)
+        walk = self._walk(part)
         planes = self._planes(lanes + self.layout.reach)
-        other = Layout(_rows_of(self.layout, part), ())
-        grads = self._zeros("grads", max(chunks * lanes, self.images * self.layout.image))
+        grads = self._zeros("grads", max(math.prod(walk.grads), self.images * walk.layout.image))
         sums = self._zeros("sums", chunk * taps * lanes)
         totals = w.alloc("totals", self.dtype, (taps,))
         with w.loop("b", self.count // self.images) as batch, w.loop("c", count, chunk) as c:
             channel, image = ix.add(first, c), ix.mul(batch, self.images)
             self._fill(planes, self.layout, x, channel, image)
-            self._fill(grads, other, dy, channel, image)
+            self._fill(grads, walk.layout, dy, channel, image)
             for start in range(0, taps, SUMS):
                 some = range(start, min(start + SUMS, taps))
-                self._gather(part, some, planes, grads, sums, ix.mul(c, taps), chunks)
+                self._gather(part, some, planes, grads, sums, ix.mul(c, taps), walk)
         with w.loop("c", count, chunk) as c:
             self._fold(sums, ix.mul(c, taps), totals, ix.add(first, c))
         return self.fused.call(self.anchor.op.name, task, task.extent, 2.0 * dy.type.size * taps)
 
+    def _walk(self, part: Part) -> _Walk:
+        """Long rows are walked several at a time; short ones as one, with the gaps between them."""
+        if self._is_direct(part):
+            wide = -(-part.count[-1] // self.width) * self.width
+            grads = (*part.count[:-1], wide)
+            layout = Layout(_rows(part, grads), ())
+            return _Walk(layout, (self.images, *self.layout.plane), (self.images, *grads))
+        chunks = -(-self.layout.wide(part, self.images) // self.width)
+        layout = Layout(_rows(part, self.layout.plane), ())
+        return _Walk(layout, (1, self.images * self.layout.image), (1, chunks * self.width))
+
     def _gather(
-        self, part: Part, taps: range, planes: Buffer, grads: Buffer, sums: Buffer, row: Expr, chunks: int
+        self, part: Part, taps: range, planes: Buffer, grads: Buffer, sums: Buffer, row: Expr, walk: _Walk
     ) -> None:
         """sums[row + tap, lane] += the products of a batch of images, for some of the taps."""
-        w, lanes = self.w, self.width
-        pitch = planes.shape[0] // len(self.layout.phases)
+        w, lanes, height = self.w, self.width, walk.grads[-2]
+        whole = height // ROWS * ROWS
         with w.loop("l", lanes, None, "vector", lanes) as lane:
-            kept = [w.alloc("sum", self.dtype, (), "local") for _ in taps]
-            for buffer in kept:
+            kept = {t: w.alloc("sum", self.dtype, (), "local") for t in taps}
+            for buffer in kept.values():
                 w.store(buffer, (), identity_of("add", self.dtype))
-            with w.loop("j", chunks) as j:
-                at = ix.add(ix.mul(j, lanes), lane)
-                grad = w.let(load(grads, (at,)), "g")
-                for buffer, t in zip(kept, taps, strict=True):
-                    tap = part.taps[t]
-                    value = load(planes, (ix.add(at, tap.phase * pitch + tap.shift),))
-                    w.put(Accumulate(buffer, (), "add", binary("mul", grad, value)))
-            for buffer, t in zip(kept, taps, strict=True):
-                place = (ix.add(ix.mul(ix.add(row, t), lanes), lane),)
-                w.store(sums, place, binary("add", load(sums, place), load(buffer, ())))
+            blocks = [(0, whole // ROWS, ROWS), (whole, int(whole < height), height - whole)]
+            for start, count, rows in blocks:
+                if not count:
+                    continue
+                with (
+                    w.nest("z", walk.grads[:-2]) as outer,
+                    w.loop("y", count) as block,
+                    w.loop("j", walk.grads[-1] // lanes) as j,
+                ):
+                    y, x = ix.add(ix.mul(block, rows), start), ix.add(ix.mul(j, lanes), lane)
+                    at, place = (ix.flatten((*outer, y, x), shape) for shape in (walk.grads, walk.planes))
+                    self._products(part, kept, (planes, place), (grads, at), walk, rows)
+            for t, buffer in kept.items():
+                to = (ix.add(ix.mul(ix.add(row, t), lanes), lane),)
+                w.store(sums, to, binary("add", load(sums, to), load(buffer, ())))
+
+    def _products(
+        self,
+        part: Part,
+        sums: Mapping[int, Buffer],
+        planes: tuple[Buffer, Expr],
+        grads: tuple[Buffer, Expr],
+        walk: _Walk,
+        rows: int,
+    ) -> None:
+        """Add a vector of products, in each of so many rows from given places on, to the sums of taps."""
+        pitch = planes[0].shape[0] // len(self.layout.phases)
+        known: dict[int, Expr] = {}
+        for row in range(rows):
+            grad = self.w.let(load(grads[0], (ix.add(grads[1], row * walk.grads[-1]),)), "g")
+            for t, buffer in sums.items():
+                tap = part.taps[t]
+                at = tap.phase * pitch + tap.shift + row * walk.planes[-1]
+                if at not in known:
+                    known[at] = self.w.let(load(planes[0], (ix.add(planes[1], at),)), "x")
+                self.w.put(Accumulate(buffer, (), "add", binary("mul", grad, known[at])))
 
     def _fold(self, sums: Buffer, row: Expr, totals: Buffer, channel: Expr) -> None:
         """Add up the lanes, and finish the channel's weights."""
@@ -307,6 +357,6 @@ def _at(part: Part, place: tuple[Expr, ...]) -> list[Expr]:
     return [ix.add(ix.mul(i, s), f) for i, s, f in zip(place, part.step, part.first, strict=True)]
 
 
-def _rows_of(layout: Layout, part: Part) -> tuple[Axis, ...]:
-    """Planes in which the outputs' places are those of a layout's planes."""
-    return tuple([Axis(1, 0, q, (0,), axis.size) for q, axis in zip(part.count, layout.axes, strict=True)])
+def _rows(part: Part, sizes: Shape) -> tuple[Axis, ...]:
+    """Axes of planes of these extents that have the results of a part at the start of each row."""
+    return tuple([Axis(1, 0, q, (0,), size) for q, size in zip(part.count, sizes, strict=True)])
