@@ -82,4 +82,37 @@ globals().update(_methods.FUNCTIONS)
 trace = _trace
 
 from graphc import nn, optim, utils  # noqa: E402  (they use the methods installed above)
+from graphc.nn.functional import (  # noqa: E402  (those that PyTorch has on its top level with the same arguments)
+    adaptive_avg_pool1d,
+    adaptive_max_pool1d,
+    avg_pool1d,
+    bilinear,
+    celu,
+    celu_,
+    channel_shuffle,
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    cosine_similarity,
+    group_norm,
+    hardshrink,
+    layer_norm,
+    max_pool1d,
+    max_pool1d_with_indices,
+    max_pool2d,
+    max_pool3d,
+    pairwise_distance,
+    pixel_shuffle,
+    pixel_unshuffle,
+    prelu,
+    relu_,
+    rms_norm,
+    selu,
+    selu_,
+    threshold,
+    threshold_,
+)
 from graphc.serialization import load, save  # noqa: E402

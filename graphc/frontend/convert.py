@@ -264,6 +264,32 @@ def is_floating_point(input: Tensor) -> bool:
 
 
 @method()
+def is_signed(input: Tensor) -> bool:
+    """Whether the dtype has negative numbers."""
+    return input.dtype not in (uint8, bool_)
+
+
+@method()
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the one element is not zero; RuntimeError unless there is exactly one."""
+    if input._cell.node.type.size != 1:
+        raise fail(RuntimeError, "Boolean value of Tensor with more than one value is ambiguous")
+    return bool(_scalar(input, "bool"))
+
+
+@method(function=False)
+def get_device(self: Tensor) -> int:
+    """-1: the CPU."""
+    return -1
+
+
+@method(function=False)
+def pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    """This tensor: memory is pinned for copies to other devices, and there are none."""
+    return self
+
+
+@method()
 def is_complex(input: Tensor) -> bool:
     """False: there are no complex tensors."""
     return False
@@ -272,6 +298,7 @@ def is_complex(input: Tensor) -> bool:
 attach(
     device=property(lambda self: CPU),
     is_cuda=False,
+    is_cpu=True,
     is_sparse=False,
     is_quantized=False,
     layout=strided,

@@ -25,7 +25,7 @@ def size(self: Tensor, dim: int | None = None) -> Any:
     return self.shape if dim is None else self.shape[normal_axis(dim, self.ndim)]
 
 
-@method(function=False)
+@method("dim", "ndimension", function=False)
 def dim(self: Tensor) -> int:
     """The number of dims."""
     return self.ndim
@@ -107,6 +107,18 @@ def view(self: Tensor, *shape: Any) -> Tensor:
 def reshape_as(self: Tensor, other: Tensor) -> Tensor:
     """Reshape to the shape of `other`."""
     return reshape(self, other.shape)
+
+
+@method()
+def adjoint(input: Tensor) -> Tensor:
+    """The last two dims exchanged (there are no complex numbers to conjugate)."""
+    return transpose(input, -2, -1)
+
+
+@method()
+def is_same_size(input: Tensor, other: Tensor) -> bool:
+    """Whether two shapes are equal."""
+    return input.shape == other.shape
 
 
 @method(function=False)
@@ -208,7 +220,7 @@ def t(input: Tensor) -> Tensor:
     return _permute(input, tuple(reversed(range(input.ndim))), "TBackward0")
 
 
-@method()
+@method("movedim", "moveaxis")
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Dims moved to other places; the rest keep their order."""
     rank = input.ndim

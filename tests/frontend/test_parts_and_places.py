@@ -195,3 +195,23 @@ def test_layouts_and_formats_are_named() -> None:
         assert isinstance(value, graphc.memory_format)
         assert repr(value) == f"graphc.{name}"
         assert x.contiguous(memory_format=value).shape == (2, 3)
+
+
+def test_small_queries() -> None:
+    x = graphc.zeros(2, 3)
+    assert x.ndimension() == 2
+    assert x.get_device() == -1
+    assert x.is_cpu
+    assert x.pin_memory() is x
+    assert graphc.is_signed(x)
+    assert not graphc.is_signed(x.byte())
+    assert graphc.is_same_size(x, graphc.ones(2, 3))
+    assert graphc.is_nonzero(graphc.tensor([2.0]))
+    assert graphc.adjoint(x).shape == graphc.moveaxis(x, 0, 1).shape == (3, 2)
+    with pytest.raises(RuntimeError, match="ambiguous"):
+        graphc.is_nonzero(x)
+
+
+def test_functions_that_pytorch_has_on_its_top_level_too() -> None:
+    for name in ("conv2d", "max_pool2d", "layer_norm", "selu", "prelu", "threshold", "pixel_shuffle"):
+        assert getattr(graphc, name) is getattr(graphc.nn.functional, name)
