@@ -52,9 +52,7 @@ def test_cells(target: str, model: str, batch: int, hidden: int) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("right", [0, 1])
-@pytest.mark.parametrize(
-    "m,n,k", [(1, 300, 500), (2, 65, 999), (7, 130, 257), (16, 200, 300), (45, 90, 60)]
-)
+@pytest.mark.parametrize("m,n,k", [(1, 300, 500), (2, 65, 999), (7, 130, 257), (16, 200, 300), (45, 90, 60)])
 def test_shapes(target: str, right: int, m: int, n: int, k: int) -> None:
     x, bias = leaf("x", m, k), leaf("b", m, n)
     w = leaf("w", *((n, k) if right else (k, n)))

@@ -246,7 +246,7 @@ def _tasks(b: Blocking, sizes: Sizes) -> int:
 
 def _fits(b: Blocking, sizes: Sizes, machine: Machine) -> bool:
     """Whether the scratch of a task stays within the second-level cache."""
-    packed = b.row_tiles * b.rows * b.depth if b.source is Source.TASK else 0
+    packed = b.row_tiles * b.rows * b.depth if b.source is Source.TASK and b.col_panels > 1 else 0
     sums = b.row_tiles * b.rows * b.col_panels * b.lanes if b.blocks > 1 else 0
     return max(packed, sums) * sizes.itemsize <= machine.l2_bytes // 2
 

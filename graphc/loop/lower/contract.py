@@ -44,7 +44,7 @@ from graphc.program import Machine
 SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
 FAR = 0.25  # cycles more to pack an element from beyond the second-level cache
 LINE = 64  # bytes of a cache line
-WORTH = 0.97  # part of the cost at which a kernel more is worth it
+WORTH = 0.93  # part of the cost at which a kernel more is worth it
 LANES = 4  # vectors of a usual tile
 THIN = 2  # with fewer rows or columns there is nothing to tile
 
