@@ -37,7 +37,7 @@ from graphc import ops
 from graphc.frontend.cell import Build, Cell, Steps, View, alias, fresh_input, leaf_node
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, GradFn
-from graphc.frontend.modes import MODE, settle
+from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.promotion import can_cast
 from graphc.frontend.size import Size
 from graphc.ir.node import Kind, Node
@@ -418,7 +418,11 @@ def refresh(cell: Cell) -> None:
         handle = view.handle()
         base = wrap_cell(view.cell) if handle is None else handle
         tracked = MODE.grad and (base._requires or base._cell.fn is not None) and cell_follows(cell)
-        cell.node = view.forward(operand(base, tracked))
+        if cell_follows(cell):
+            cell.node = view.forward(operand(base, tracked))
+        else:
+            with no_grad():  # a trace refuses outside values that it would have to follow
+                cell.node = view.forward(operand(base, False))
         fn = gradient_fn(base) if tracked else None
         cell.fn = None if fn is None else GradFn(view.label, (fn,))
         cell.tracks = fn is None and (base._cell.tracks or base._cell.fn is not None)

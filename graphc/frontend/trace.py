@@ -128,16 +128,19 @@ class Trace:
     def touch(self, tensor: Tensor) -> None:
         """Stand in for the value of an outside tensor by an input."""
         cell = tensor._cell
-        if cell in self.cells:
-            return
-        if cell.fn is not None and not cell.fn.freed and MODE.grad:
+        known = self.captured.get(cell)
+        unchanged = known is not None and cell.node is known.node
+        fn = self.cells[cell][1] if unchanged else cell.fn
+        if MODE.grad and fn is not None and not fn.freed and (unchanged or cell not in self.cells):
             raise fail(
                 RuntimeError,
                 f"compile/trace: {self.name!r} uses a tensor from outside that has history "
                 f"({describe(tensor)}, "
-                f"grad_fn={cell.fn!r}); compute it inside the function, pass it as an argument, or "
+                f"grad_fn={fn!r}); compute it inside the function, pass it as an argument, or "
                 f"detach() it",
             )
+        if cell in self.cells:
+            return
         with paused():
             lazy.realise([tensor])
         self.save(cell)

@@ -650,3 +650,21 @@ def test_settings_of_users_modules_are_checked() -> None:
     inner.factor, inner.on = 2.0, True
     assert compiled(x).tolist() == [2.0, 2.0]
     assert compiled.compilations == 3
+
+
+def test_detached_values_with_history_may_be_captured() -> None:
+    """Targets computed outside: their base has history, which the detached tensor does not follow."""
+    w = gc.tensor([1.0, 2.0]).requires_grad_(True)
+    base = w * 3
+    target = base.detach()
+    compiled = gc.compile(lambda x: (w * x - target[:1]).square().sum())
+    compiled(gc.ones(2)).backward()
+    assert w.grad.tolist() == [-4.0, -2.0]
+
+    def reads_both(x: gc.Tensor) -> gc.Tensor:
+        with gc.no_grad():
+            scale = base.sum()
+        return (base * x).sum() * scale
+
+    with pytest.raises(RuntimeError, match="uses a tensor from outside that has history"):
+        gc.compile(reads_both)(gc.ones(2))
