@@ -29,7 +29,7 @@ MOST_TAPS = 64  # taps that are written out
 FEWEST = 8  # channels from which on tasks that are whole channels suffice
 SUMS = 16  # vectors of sums of a weight gradient kept in registers
 ROWS = 4  # rows computed at once
-FULL = 0.75  # part of the lanes that a row must fill to be finished directly
+FULL = 0.6  # part of the lanes that a row must fill to be finished directly
 MOST_TASKS = 64
 SHARES = 16  # tasks of a weight gradient: each should read long runs of every image
 TASK_WORK = 1 << 16  # multiply-adds of a task, at least
@@ -71,10 +71,12 @@ def _is_depthwise(node: Node) -> bool:
 class _Walk:
     """How a weight gradient goes over its planes: by rows of these extents.
 
+    lanes          of a vector
     layout         planes of dy
     planes, grads  extents of planes of x and dy, of several images, the last of them along rows
     """
 
+    lanes: int
     layout: Layout
     planes: Shape
     grads: Shape
@@ -155,19 +157,21 @@ class _Depthwise:
                 w.store(planes, (to,), value)
 
     def _row(self, extent: int) -> AbstractContextManager[Expr]:
-        """A loop over neighbouring elements: a short row that is a vector of its own needs no mask."""
+        """A loop over neighbouring elements."""
         if extent == 1:
             return self.w.loop("x", 1)
-        if extent in (2, 4, 8) and extent < self.width:
-            lanes = extent
-        else:
-            lanes = 2 * self.width if extent % (2 * self.width) == 0 else self.width
+        lanes = 2 * self.width if extent % (2 * self.width) == 0 else self._lanes(extent)
         return self.w.loop("x", extent, None, "vector", lanes)
+
+    def _lanes(self, extent: int) -> int:
+        """Lanes of a vector for rows of so many elements: short ones get one that just holds them."""
+        return min(self.width, max(2, 1 << (extent - 1).bit_length()))
 
     def _is_direct(self, part: Part) -> bool:
         """Whether rows are finished as they are computed."""
         row = part.count[-1]
-        return part.step[-1] == 1 and row >= FULL * self.width * -(-row // self.width)
+        lanes = self._lanes(row)
+        return part.step[-1] == 1 and row >= FULL * lanes * -(-row // lanes)
 
     def _sums(self, part: Part, planes: Buffer, channel: Expr, place: Expr, rows: int) -> list[Expr]:
         """The results at a place of the planes and below it, in so many rows. They share what they read."""
@@ -256,13 +260,14 @@ class _Depthwise:
 
     def weight_grad(self) -> KernelCall:
         """The kernel of a weight gradient: a task adds up all images of its channels."""
-        w, lanes = self.w, self.width
+        w = self.w
         x, dy = self.anchor.inputs
         (part,) = self.layout.parts
         taps = len(part.taps)
         work = dy.type.size * (taps + MOVED)
         task, first, chunk, count = self._tasks(self.channels, work, SHARES)
         walk = self._walk(part)
+        lanes = walk.lanes
         planes = self._planes(lanes + self.layout.reach)
         grads = self._zeros("grads", max(math.prod(walk.grads), self.images * walk.layout.image))
         sums = self._zeros("sums", chunk * taps * lanes)
@@ -275,25 +280,26 @@ class _Depthwise:
                 some = range(start, min(start + SUMS, taps))
                 self._gather(part, some, planes, grads, sums, ix.mul(c, taps), walk)
         with w.loop("c", count, chunk) as c:
-            self._fold(sums, ix.mul(c, taps), totals, ix.add(first, c))
+            self._fold(sums, ix.mul(c, taps), totals, ix.add(first, c), lanes)
         return self.fused.call(self.anchor.op.name, task, task.extent, 2.0 * dy.type.size * taps)
 
     def _walk(self, part: Part) -> _Walk:
         """Long rows are walked several at a time; short ones as one, with the gaps between them."""
         if self._is_direct(part):
-            wide = -(-part.count[-1] // self.width) * self.width
+            lanes = self._lanes(part.count[-1])
+            wide = -(-part.count[-1] // lanes) * lanes
             grads = (*part.count[:-1], wide)
             layout = Layout(_rows(part, grads), ())
-            return _Walk(layout, (self.images, *self.layout.plane), (self.images, *grads))
+            return _Walk(lanes, layout, (self.images, *self.layout.plane), (self.images, *grads))
         chunks = -(-self.layout.wide(part, self.images) // self.width)
         layout = Layout(_rows(part, self.layout.plane), ())
-        return _Walk(layout, (1, self.images * self.layout.image), (1, chunks * self.width))
+        return _Walk(self.width, layout, (1, self.images * self.layout.image), (1, chunks * self.width))
 
     def _gather(
         self, part: Part, taps: range, planes: Buffer, grads: Buffer, sums: Buffer, row: Expr, walk: _Walk
     ) -> None:
         """sums[row + tap, lane] += the products of a batch of images, for some of the taps."""
-        w, lanes, height = self.w, self.width, walk.grads[-2]
+        w, lanes, height = self.w, walk.lanes, walk.grads[-2]
         whole = height // ROWS * ROWS
         with w.loop("l", lanes, None, "vector", lanes) as lane:
             kept = {t: w.alloc("sum", self.dtype, (), "local") for t in taps}
@@ -336,9 +342,9 @@ class _Depthwise:
                     known[at] = self.w.let(load(planes[0], (ix.add(planes[1], at),)), "x")
                 self.w.put(Accumulate(buffer, (), "add", binary("mul", grad, known[at])))
 
-    def _fold(self, sums: Buffer, row: Expr, totals: Buffer, channel: Expr) -> None:
+    def _fold(self, sums: Buffer, row: Expr, totals: Buffer, channel: Expr, lanes: int) -> None:
         """Add up the lanes, and finish the channel's weights."""
-        w, lanes, (taps,) = self.w, self.width, totals.shape
+        w, (taps,) = self.w, totals.shape
         with w.loop("t", taps) as t:
             total = w.alloc("total", self.dtype, (), "local")
             w.store(total, (), identity_of("add", self.dtype))
