@@ -401,7 +401,11 @@ def norm(
     keepdim: bool = False,
     dtype: DType | None = None,
 ) -> Tensor:
-    """The vector p-norm over `dim` ("fro" is 2)."""
+    """The vector p-norm over `dim` ("fro" is 2). RuntimeError for "nuc", which needs singular values."""
+    if isinstance(p, str) and p != "fro":
+        raise fail(
+            RuntimeError, f"norm(): p={p!r} is not supported (no singular values); use 'fro' or a number"
+        )
     order = 2.0 if p in ("fro", None) else float(p)  # type: ignore[arg-type]
     out = _floating(input, dtype, "norm")
     axes = normal_axes(dim, input.ndim)

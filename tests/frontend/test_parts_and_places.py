@@ -180,6 +180,11 @@ def test_filled_tensors_keep_their_history() -> None:
         (lambda: graphc.quantile(t(A), 2.0), RuntimeError, r"range \[0, 1\]"),
         (lambda: graphc.zeros(2, layout=graphc.layout("sparse_coo")), RuntimeError, "strided"),
         (lambda: t(V).unfold(0, 9, 1), RuntimeError, "maximum size"),
+        (lambda: graphc.norm(t(A), "nuc"), RuntimeError, "singular values"),
+        (lambda: graphc.eq(1, t(V)), TypeError, "must be Tensor"),
+        (lambda: graphc.pow(2, 3), TypeError, "must be a Tensor"),
+        (lambda: graphc.amax(t(np.zeros((2, 0))), 1), IndexError, "non-zero size"),
+        (lambda: graphc.movedim(t(A), (0, -2), (0, 1)), RuntimeError, "repeated dim"),
     ],
 )
 def test_errors(call: Callable[[], Any], error: type[Exception], match: str) -> None:
