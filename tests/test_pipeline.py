@@ -194,8 +194,11 @@ def test_checks_keep_their_messages_in_cached_programs() -> None:
 
 
 def test_state_is_let_go_with_the_program() -> None:
-    program = pipeline.compile(Graph((X, W), (ops.sub(W, X),)), {0: 1})
-    weight, batch = x(1), x(2)
+    """Large batches at once; state (and small batches, which cost more to bind than they hold) at the end."""
+    kind = TensorType((256, 128), float32)
+    big, state = ops.input_("big", kind), ops.input_("state", kind)
+    program = pipeline.compile(Graph((big, state), (ops.sub(state, big),)), {0: 1})
+    weight, batch = np.ones((256, 128), np.float32), np.ones((256, 128), np.float32)
     program([batch, weight])
     assert sys.getrefcount(batch) == 2
     assert sys.getrefcount(weight) > 2
