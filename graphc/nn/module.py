@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from graphc.frontend import lazy, sites
-from graphc.frontend.modes import MODE, settle
+from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.tensor import Tensor, zero_grads
 from graphc.frontend.trace import PLAIN, members_changed
 from graphc.nn import hooks, recorded, tree
@@ -21,6 +21,21 @@ from graphc.nn.tree import CALLING
 M = TypeVar("M", bound="Module")
 _LIBRARY, _UTILITIES = f"{__package__}.", f"{__package__}.utils"
 _TABLES = ("_parameters", "_buffers", "_modules")
+
+
+def _taken_over(buffer: Any, value: Any) -> bool:
+    """Write what a trace has computed into the buffer that it is to replace, if it can take it.
+
+    Compiled code changes tensors, not modules: so the buffer has its new value after every call.
+    """
+    trace = MODE.trace
+    if trace is None or not isinstance(buffer, Tensor) or not isinstance(value, Tensor):
+        return False
+    if value._cell.trace is not trace or value.requires_grad or value._cell.type != buffer._cell.type:
+        return False
+    with no_grad():
+        buffer.copy_(value)
+    return True
 
 
 class Module(tree.Traversal, StateDict, Conversion, Hooked):
@@ -256,6 +271,8 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
             fields["_modules"][name] = None
             tree.edited()
         elif name in fields.get("_buffers", ()):
+            if _taken_over(fields["_buffers"][name], value):
+                return
             self.register_buffer(name, value, name not in self._non_persistent_buffers_set)
         else:
             settle()

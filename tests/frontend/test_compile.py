@@ -668,3 +668,38 @@ def test_detached_values_with_history_may_be_captured() -> None:
 
     with pytest.raises(RuntimeError, match="uses a tensor from outside that has history"):
         gc.compile(reads_both)(gc.ones(2))
+
+
+class Averaging(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", gc.zeros(2))
+        self.w = nn.Parameter(gc.ones(2))
+
+    def forward(self, x: gc.Tensor) -> gc.Tensor:
+        self.mean = 0.5 * self.mean + 0.5 * x.mean(0).detach()
+        return (x - self.mean) * self.w
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_buffers_that_are_assigned_are_updated(whole: bool) -> None:
+    """`self.buffer = value` in a compiled forward changes the buffer at every call, as in a lazy run."""
+    results = []
+    for wrap in (lambda f: f, gc.compile):
+        model = Averaging()
+        forward = model if whole else wrap(model)
+        opt = gc.optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x: gc.Tensor, forward: Any = forward, opt: Any = opt) -> gc.Tensor:
+            opt.zero_grad()
+            loss = forward(x).square().sum()
+            loss.backward()
+            opt.step()
+            return loss
+
+        run = wrap(step) if whole else step
+        losses = [run(gc.tensor(X[i : i + 3, :2])).item() for i in range(4)]
+        results.append((losses, model.mean.tolist(), model.w.tolist()))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
+    np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-6)
+    np.testing.assert_allclose(results[0][2], results[1][2], rtol=1e-5)
