@@ -6,12 +6,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 GROUPS = {
-    "IR and ops": ("graphc/ir", "graphc/ops", "graphc/autodiff.py"),
+    "IR and ops": ("graphc/ir", "graphc/ops", "graphc/autodiff"),
     "passes, plan, pipeline": ("graphc/passes", "graphc/analysis", "graphc/*.py"),
     "loop IR and lowering": ("graphc/loop",),
     "backends": ("backends",),
     "front end": ("graphc/frontend",),
-    "nn, optim, utils": ("graphc/nn", "graphc/optim", "graphc/utils"),
+    "nn, optim, utils": ("graphc/nn", "graphc/optim", "graphc/utils", "graphc/vision", "graphc/train"),
     "examples": ("examples",),
     "tests": ("tests",),
 }
