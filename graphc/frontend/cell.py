@@ -87,6 +87,10 @@ class Deferred(Cell):
         if name not in _DEFERRED:
             raise AttributeError(f"a cell has no {name!r}")
         self.events.build()
+        if type(self) is Deferred:
+            raise RuntimeError(
+                "this result was never computed: an error interrupted the step that it is part of"
+            )
         return getattr(self, name)
 
     # What can be said of a result before it is built.

@@ -44,9 +44,8 @@ def _site(key: tuple[str, int, str]) -> Site:
 Place = tuple[tuple[str, ...], str, tuple[str, int] | None]
 
 
-def current_place() -> Place:
-    """The user's line and the modules entered, to come back to later with `move_to`."""
-    site = current_site()
+def place_of(site: Site | None) -> Place:
+    """The user's line (of `current_site`) and the modules entered, to come back to with `move_to`."""
     return _path.names, _path.text, None if site is None else (site.file, site.line)
 
 

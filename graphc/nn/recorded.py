@@ -20,6 +20,7 @@ from graphc.frontend.record import NeedStatic, record_call
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace import Members
 from graphc.frontend.variant import Variant
+from graphc.ir.node import Site
 from graphc.nn.tree import CALLING, walk
 
 if TYPE_CHECKING:
@@ -80,10 +81,12 @@ class Noted:
 
     __slots__ = ("args", "caller", "module", "place", "recording", "variant")
 
-    def __init__(self, module: Module, args: tuple, variant: Variant, recording: Recording) -> None:
+    def __init__(
+        self, module: Module, args: tuple, variant: Variant, recording: Recording, site: Site | None
+    ) -> None:
         self.module, self.args, self.variant, self.recording = module, args, variant, recording
         self.caller = CALLING.module
-        self.place = sites.current_place()
+        self.place = sites.place_of(site)
 
     def can_rerun(self) -> bool:
         """Whether the module is as it was."""
@@ -116,7 +119,8 @@ def call(module: Module, args: tuple) -> Any:
         recording = module.__dict__["_recording"] = Recording(module)
     if not recording.is_worthwhile() or not recording.is_pure(module):
         return ORDINARY
-    key: tuple = (sites.current_site(),)
+    site = sites.current_site()
+    key: tuple = (site,)
     for arg in args:
         if isinstance(arg, Tensor):
             kind = arg._cell.type
@@ -140,7 +144,7 @@ def call(module: Module, args: tuple) -> Any:
         del variants[:-VARIANTS]
     replay = variant.replay
     assert replay is not None
-    return deferred.note(replay, args, variant.result, Noted(module, args, variant, recording))
+    return deferred.note(replay, args, variant.result, Noted(module, args, variant, recording, site))
 
 
 def _record(module: Module, args: tuple) -> Variant | None:

@@ -192,6 +192,25 @@ def test_an_exception_between_leaves_a_usable_state() -> None:
     assert np.isfinite(w.seen[-1])
 
 
+def test_results_of_an_interrupted_step_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    w = World(gc.compile, "SGD")
+    x, y = gc.from_numpy(X[0]), gc.from_numpy(Y[0])
+    plain(w, x, y, 0)
+    loss = w.loss_of(x, y)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deferred.Call, "build", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loss.item()
+    with pytest.raises(RuntimeError, match="an error interrupted the step"):
+        loss.item()
+    plain(w, x, y, 1)
+    assert np.isfinite(w.seen[-1])
+
+
 @pytest.mark.native
 @pytest.mark.parametrize("name", ["plain", "several_results", "two_losses", "gradients_read_after_the_step"])
 def test_native_loops_equal_lazy_ones(name: str) -> None:
