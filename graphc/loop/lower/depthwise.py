@@ -284,7 +284,10 @@ class _Depthwise:
         return self.fused.call(self.anchor.op.name, task, task.extent, 2.0 * dy.type.size * taps)
 
     def _walk(self, part: Part) -> _Walk:
-        """Long rows are walked several at a time; short ones as one, with the gaps between them."""
+        """Long rows are walked several at a time; short ones as one, with the gaps between them.
+
+        Behind a row of dy are zeros, which meet whatever x has there: a tap that should be infinite is NaN.
+        """
         if self._is_direct(part):
             lanes = self._lanes(part.count[-1])
             wide = -(-part.count[-1] // lanes) * lanes
