@@ -139,7 +139,7 @@ def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """input + alpha * other."""
     input, other = need(input, "add"), need(other, "add")
     if alpha != 1:
-        other = mul(other, alpha)
+        other = mul(other, alpha) if isinstance(other, Tensor) else other * alpha
     return binary("AddBackward0", _add_build(result_dtype(input, other)), input, other)
 
 
@@ -149,7 +149,7 @@ def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     input, other = need(input, "sub"), need(other, "sub")
     _no_bool(input, other, "-")
     if alpha != 1:
-        other = mul(other, alpha)
+        other = mul(other, alpha) if isinstance(other, Tensor) else other * alpha
     return binary("SubBackward0", ops.sub, input, other)
 
 
