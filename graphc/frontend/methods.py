@@ -6,6 +6,7 @@ them here with `@method`; `install` puts them on Tensor, with in-place twins (`a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,16 +29,39 @@ def method(
     """
 
     def enter(f: F) -> F:
+        entered = _with_numpy_names(f)
         for name in names or (f.__name__.removesuffix("_"),):
             if not only_function:
-                METHODS[name] = f
+                METHODS[name] = entered
             if function or only_function:
-                FUNCTIONS[name] = f
+                FUNCTIONS[name] = entered
             if inplace:
-                METHODS[name + "_"] = make_inplace(f, name + "_")
+                METHODS[name + "_"] = make_inplace(entered, name + "_")
         return f
 
     return enter
+
+
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def _with_numpy_names(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f`, which takes NumPy's names for `dim` and `keepdim` as well, as PyTorch's operations do."""
+    code = f.__code__
+    taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    known = {theirs: ours for theirs, ours in _NUMPY_NAMES.items() if ours in taken and theirs not in taken}
+    if not known:
+        return f
+
+    @functools.wraps(f)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        if kwargs and not known.keys().isdisjoint(kwargs):
+            given = {known.get(name, name): value for name, value in kwargs.items()}
+            if len(given) == len(kwargs):  # (else both are given, which `f` refuses)
+                kwargs = given
+        return f(*args, **kwargs)
+
+    return named
 
 
 def make_inplace(f: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:

@@ -338,3 +338,24 @@ def test_constructors_copies_and_constants() -> None:
     assert not gc.cuda.is_available()
     assert gc.is_tensor(x)
     assert x[gc.newaxis].ndim == 2
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "argmax", "softmax", "cumsum", "sort", "unsqueeze"])
+def test_numpys_names_of_arguments(name: str) -> None:
+    """`axis` and `keepdims` are `dim` and `keepdim`, for methods and functions."""
+    x = gc.tensor([[1.0, 3.0, 2.0], [6.0, 4.0, 5.0]])
+    found = [getattr(x, name)(axis=1), getattr(gc, name)(x, axis=1)]
+    if name in ("sum", "mean", "max", "argmax"):
+        found = [getattr(x, name)(axis=1, keepdims=True)]
+        wanted = getattr(x, name)(dim=1, keepdim=True)
+    else:
+        wanted = getattr(x, name)(dim=1)
+    for one in found:
+        pairs = zip(one, wanted, strict=True) if isinstance(one, tuple) else [(one, wanted)]
+        assert all(a.shape == b.shape and a.tolist() == b.tolist() for a, b in pairs)
+
+
+def test_numpys_names_beside_the_others() -> None:
+    assert gc.cat([gc.ones(2, 2)] * 2, axis=1).shape == (2, 4)
+    with pytest.raises(TypeError):
+        gc.ones(2, 2).sum(dim=0, axis=0)
