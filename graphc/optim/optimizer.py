@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import operator
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -207,9 +208,9 @@ class Optimizer:
     def _structure(self, index: int) -> tuple:
         """What the program of a step depends on besides numbers: a change means another program."""
         group = self.param_groups[index]
-        options = tuple([bool(v) for k, v in group.items() if k not in ("params", "param_names", "lr")])
-        states = [self.state.get(p, {}) for p in group["params"]]
-        held = [id(item) for state in states for item in state.values()]
+        options = [bool(value) for name, value in group.items() if name not in _NO_STRUCTURE]
+        states = filter(None, map(self.state.get, group["params"]))
+        held = list(map(id, itertools.chain.from_iterable(map(_VALUES, states))))
         return (len(self.param_groups), len(group["params"]), len(self.state), options, held)
 
     def _begin(self, group: Group, live: list[Tensor]) -> None:
@@ -450,6 +451,8 @@ class Optimizer:
         return hooks.add(self._optimizer_load_state_dict_post_hooks, hook, prepend)
 
 
+_NO_STRUCTURE = frozenset(("params", "param_names", "lr"))
+_VALUES = operator.methodcaller("values")
 _HOOK_TABLES = (
     "_optimizer_step_pre_hooks",
     "_optimizer_step_post_hooks",
