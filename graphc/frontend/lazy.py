@@ -463,12 +463,21 @@ def sync() -> None:
 
 
 def _simplify_view(cell: Cell) -> None:
-    """Bring a view up to date, and let go of a base that nobody else can see."""
+    """Bring a view up to date, and let go of a base that nobody else can see.
+
+    The base of a chain of views first: one that is a view itself leads to what others may change.
+    """
     refresh(cell)
-    view = cell.view
-    assert view is not None
-    if view.handle() is None and sys.getrefcount(view.cell) <= 2:
-        cell.view = None
+    chain = [cell]
+    while (view := chain[-1].view) is not None:
+        chain.append(view.cell)
+    while len(chain) > 1:
+        base = chain.pop()
+        cell = chain[-1]
+        view = cell.view
+        unseen = view is not None and view.handle() is None and sys.getrefcount(base) <= 3
+        if unseen and base.view is None:
+            cell.view = None
 
 
 def value(tensor: Tensor) -> np.ndarray:

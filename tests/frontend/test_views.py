@@ -205,3 +205,14 @@ def test_scripts_native_after_sync() -> None:
         gc.sync()
         for a, b in zip(found, run(torch), strict=True):
             np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-6)
+
+
+def test_views_of_views_follow_their_root_after_a_step() -> None:
+    """What lies between a view and its root may be gone: the root can still change, and be changed."""
+    root = gc.ones(2, 3) * 2
+    view = root.view(-1)[:4].view(2, 2)
+    gc.sync()
+    root.mul_(3)
+    assert view.tolist() == [[6.0, 6.0], [6.0, 6.0]]
+    view.add_(1)
+    assert root.tolist() == [[7.0, 7.0, 7.0], [7.0, 6.0, 6.0]]
