@@ -42,7 +42,9 @@ LAYERS = [
 ]
 
 # Third-party packages that may be imported late (inside functions), because they are heavy.
-LATE = frozenset("llvmlite networkx safetensors platformdirs matplotlib sklearn tqdm torch PIL pandas".split())
+LATE = frozenset(
+    "llvmlite networkx safetensors platformdirs matplotlib sklearn tqdm torch PIL pandas".split()
+)
 
 
 def module_name(path: Path) -> str:
