@@ -16,6 +16,7 @@ from .databases import MODULES, torch
 from .ledger import Failure, settle, shorten
 from .module_running import attempt
 
+pytestmark = pytest.mark.slow  # minutes in all; CI runs it
 NAMES = Path(__file__).with_name("modules.txt")
 OUTSIDE = [line for line in NAMES.read_text().splitlines() if line.startswith("nn.")]
 # (dtype, training, compiled): float64 once, the lazy and the compiled form in both modes.

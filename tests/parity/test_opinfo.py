@@ -16,6 +16,7 @@ from .databases import OPS
 from .ledger import Failure, settle, shorten
 from .survey import LIMIT, NATIVE, natively, survey, thoroughly
 
+pytestmark = pytest.mark.slow  # minutes in all; CI runs it
 NAMES = sorted(adapters.CONTRACT)
 Record = Callable[[str, Any], None]
 
