@@ -238,6 +238,11 @@ class Events:
         self.close()
         self.redo()
 
+    def _forget(self) -> None:
+        """Let go of what has been built. Events and their promise know each other: arguments of the calls
+        would stay alive, and be results of programs, until the garbage collector comes."""
+        self.items, self.calls, self.results, self.arrays, self.place = [], [], {}, [], {}
+
     def redo(self) -> None:
         """The same, for events that are closed already."""
         for call in self.calls:
@@ -252,6 +257,7 @@ class Events:
                 item.build()
         finally:
             MODE.grad, MODE.trace = saved
+            self._forget()
         for leaf, gradient in present:
             if gradient is not self.promise:
                 leaf._grad = gradient  # dropped or replaced after the backward pass

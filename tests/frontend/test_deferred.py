@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc as garbage
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -218,3 +220,20 @@ def test_native_loops_equal_lazy_ones(name: str) -> None:
     expected, other = train(name, as_it_is, "Adam")
     for a, b in zip([*found, *state], [*expected, *other], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_built_lets_go_of_its_arguments() -> None:
+    """Without a reference cycle: else it would depend on the garbage collector what a program returns."""
+    conv, norm = gc.nn.Linear(3, 4), gc.nn.BatchNorm1d(4)
+    collecting = garbage.isenabled()
+    garbage.disable()
+    try:
+        inner = conv(gc.ones(2, 3))
+        held = weakref.ref(inner)
+        loss = norm(inner).relu().sum()
+        del inner
+        assert held() is None
+        loss.backward()
+    finally:
+        if collecting:
+            garbage.enable()
