@@ -141,7 +141,7 @@ def test_gradient_nodes_carry_the_site_of_their_forward_node() -> None:
         set_site_provider(before)
     assert g is not None
     fresh = [n for n in toposort([g]) if n not in toposort([loss]) and n.inputs]
-    fresh = [n for n in fresh if n is not ops.ones(loss.type)]
+    fresh = [n for n in fresh if x in toposort([n])]  # constants may be older than this test
     assert fresh
     assert {site_of(n) for n in fresh} == {place}
 
