@@ -72,7 +72,7 @@ class Embedding(Module):
         text = f"{self.num_embeddings}, {self.embedding_dim}"
         if self.padding_idx is not None:
             text += f", padding_idx={self.padding_idx}"
-        return text + _norm_repr(self)
+        return text + _norm_repr(self) + (", sparse=True" if self.sparse is not False else "")
 
     @classmethod
     def from_pretrained(
@@ -163,13 +163,7 @@ class EmbeddingBag(Module):
         )
 
     def extra_repr(self) -> str:
-        text = f"{self.num_embeddings}, {self.embedding_dim}"
-        if self.max_norm is not None:
-            text += f", max_norm={self.max_norm}"
-        if self.norm_type != 2:
-            text += f", norm_type={self.norm_type}"
-        if self.scale_grad_by_freq is not False:
-            text += f", scale_grad_by_freq={self.scale_grad_by_freq}"
+        text = f"{self.num_embeddings}, {self.embedding_dim}{_norm_repr(self)}"
         text += f", mode={self.mode!r}"
         return text if self.padding_idx is None else f"{text}, padding_idx={self.padding_idx}"
 
@@ -224,12 +218,10 @@ def _clear_row(weight: Tensor, row: int | None) -> None:
             weight[row].fill_(0)  # type: ignore[index]
 
 
-def _norm_repr(module: Any) -> str:
+def _norm_repr(module: Embedding | EmbeddingBag) -> str:
     text = "" if module.max_norm is None else f", max_norm={module.max_norm}"
     if module.norm_type != 2:
         text += f", norm_type={module.norm_type}"
     if module.scale_grad_by_freq is not False:
         text += f", scale_grad_by_freq={module.scale_grad_by_freq}"
-    if module.sparse is not False:
-        text += ", sparse=True"
     return text

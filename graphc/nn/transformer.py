@@ -61,7 +61,20 @@ def _copies(layer: Module, count: int) -> ModuleList:
     return ModuleList([copy.deepcopy(layer) for _ in range(count)])
 
 
-class TransformerEncoderLayer(Module):
+class _SelfAttention(Module):
+    """What the layers of encoder and decoder share."""
+
+    self_attn: MultiheadAttention
+    dropout1: Dropout
+
+    def _sa_block(
+        self, x: Tensor, attn_mask: Tensor | None, key_padding_mask: Tensor | None, is_causal: bool = False
+    ) -> Tensor:
+        out, _ = self.self_attn(x, x, x, key_padding_mask, False, attn_mask, is_causal=is_causal)
+        return self.dropout1(out)
+
+
+class TransformerEncoderLayer(_SelfAttention):
     """Self-attention, then two linear layers with an activation between, each added to its own input.
 
     src is [S, N, d_model], [N, S, d_model] with `batch_first`, or [S, d_model]; so is the result. LayerNorm
@@ -112,17 +125,11 @@ class TransformerEncoderLayer(Module):
         x = self.norm1(src + self._sa_block(src, *masks))
         return self.norm2(x + self._ff_block(x))
 
-    def _sa_block(
-        self, x: Tensor, attn_mask: Tensor | None, key_padding_mask: Tensor | None, is_causal: bool = False
-    ) -> Tensor:
-        out, _ = self.self_attn(x, x, x, key_padding_mask, False, attn_mask, is_causal=is_causal)
-        return self.dropout1(out)
-
     def _ff_block(self, x: Tensor) -> Tensor:
         return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
 
 
-class TransformerDecoderLayer(Module):
+class TransformerDecoderLayer(_SelfAttention):
     """Self-attention, attention to `memory`, then two linear layers, each added to its own input.
 
     tgt is [T, N, d_model] and memory [S, N, d_model] ([N, T, ...] with `batch_first`, or without N); the
@@ -180,12 +187,6 @@ class TransformerDecoderLayer(Module):
         x = self.norm1(tgt + self._sa_block(tgt, *own))
         x = self.norm2(x + self._mha_block(x, *other))
         return self.norm3(x + self._ff_block(x))
-
-    def _sa_block(
-        self, x: Tensor, attn_mask: Tensor | None, key_padding_mask: Tensor | None, is_causal: bool = False
-    ) -> Tensor:
-        out, _ = self.self_attn(x, x, x, key_padding_mask, False, attn_mask, is_causal=is_causal)
-        return self.dropout1(out)
 
     def _mha_block(
         self,

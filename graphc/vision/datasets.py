@@ -133,7 +133,38 @@ def _missing(what: str, folder: Path, files: Sequence[str], source: str) -> Runt
     )
 
 
-class MNIST(VisionDataset):
+class _Splits(VisionDataset):
+    """Datasets of a training part and a test part, both in the original files."""
+
+    classes: ClassVar[list[str]]
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        train: bool = True,
+        transform: Transform = None,
+        target_transform: Transform = None,
+        download: bool = False,
+    ) -> None:
+        super().__init__(root, transform=transform, target_transform=target_transform)
+        self.train = train
+        self._load()
+
+    def _load(self) -> None:
+        """Read this part: set `data` and `targets`."""
+        raise NotImplementedError
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """The number of each class."""
+        return {name: i for i, name in enumerate(self.classes)}
+
+    def extra_repr(self) -> str:
+        """Which part this is."""
+        return f"Split: {'Train' if self.train else 'Test'}"
+
+
+class MNIST(_Splits):
     """Handwritten digits (LeCun, Cortes and Burges): 28 x 28 grey pictures with their digit.
 
     Reads the original idx files, plain or gzipped, in root/MNIST/raw: ``train-images-idx3-ubyte`` and
@@ -146,17 +177,8 @@ class MNIST(VisionDataset):
     ]
     _source = "train-images-idx3-ubyte.gz etc. of the MNIST database"
 
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        train: bool = True,
-        transform: Transform = None,
-        target_transform: Transform = None,
-        download: bool = False,
-    ) -> None:
-        super().__init__(root, transform=transform, target_transform=target_transform)
-        self.train = train
-        part = "train" if train else "t10k"
+    def _load(self) -> None:
+        part = "train" if self.train else "t10k"
         self.data = from_array(self._read(f"{part}-images-idx3-ubyte", 3))
         self.targets = from_array(self._read(f"{part}-labels-idx1-ubyte", 1).astype(np.int64))
         if len(self.data) != len(self.targets):
@@ -169,11 +191,6 @@ class MNIST(VisionDataset):
     def raw_folder(self) -> str:
         """Where the original files lie."""
         return str(self.root / type(self).__name__ / "raw")
-
-    @property
-    def class_to_idx(self) -> dict[str, int]:
-        """The number of each class."""
-        return {name: i for i, name in enumerate(self.classes)}
 
     def _read(self, name: str, rank: int) -> np.ndarray:
         folder = Path(self.raw_folder)
@@ -188,10 +205,6 @@ class MNIST(VisionDataset):
 
     def __len__(self) -> int:
         return len(self._labels)
-
-    def extra_repr(self) -> str:
-        """Which part this is."""
-        return f"Split: {'Train' if self.train else 'Test'}"
 
 
 class FashionMNIST(MNIST):
@@ -215,7 +228,7 @@ def read_idx(data: bytes, rank: int, name: str) -> np.ndarray:
     return values.reshape(shape).copy()
 
 
-class CIFAR10(VisionDataset):
+class CIFAR10(_Splits):
     """Small pictures of ten classes (Krizhevsky, 2009): 32 x 32 in colour.
 
     Reads the *binary version* of the original files in root/cifar-10-batches-bin (the Python version is
@@ -225,19 +238,9 @@ class CIFAR10(VisionDataset):
 
     base_folder = "cifar-10-batches-bin"
     classes: ClassVar[list[str]] = "airplane automobile bird cat deer dog frog horse ship truck".split()
-    class_to_idx: ClassVar[dict[str, int]] = {name: i for i, name in enumerate(classes)}
 
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        train: bool = True,
-        transform: Transform = None,
-        target_transform: Transform = None,
-        download: bool = False,
-    ) -> None:
-        super().__init__(root, transform=transform, target_transform=target_transform)
-        self.train = train
-        files = [f"data_batch_{i}.bin" for i in range(1, 6)] if train else ["test_batch.bin"]
+    def _load(self) -> None:
+        files = [f"data_batch_{i}.bin" for i in range(1, 6)] if self.train else ["test_batch.bin"]
         folder = self.root / self.base_folder
         lost = [name for name in files if not (folder / name).exists()]
         if lost:
@@ -253,10 +256,6 @@ class CIFAR10(VisionDataset):
 
     def __len__(self) -> int:
         return len(self.data)
-
-    def extra_repr(self) -> str:
-        """Which part this is."""
-        return f"Split: {'Train' if self.train else 'Test'}"
 
 
 def _cifar_records(path: Path) -> np.ndarray:

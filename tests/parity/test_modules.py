@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import graphc
-from graphc.frontend.lazy import SETTINGS
-
 from .databases import MODULES, torch
 from .ledger import Failure, settle, shorten
 from .module_running import attempt
 
-pytestmark = pytest.mark.slow  # minutes in all; CI runs it
+# slow: minutes in all; CI runs it
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 NAMES = Path(__file__).with_name("modules.txt")
 OUTSIDE = [line for line in NAMES.read_text().splitlines() if line.startswith("nn.")]
 # (dtype, training, compiled): float64 once, the lazy and the compiled form in both modes.
@@ -28,21 +25,6 @@ RUNS = [
     (torch.float64, True, False),
 ]
 LIMIT = 12  # inputs of a module in one run, spread evenly: some have a hundred
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@pytest.fixture
-def _reference() -> Iterator[None]:
-    before = SETTINGS.backend
-    graphc.set_backend("reference")
-    yield
-    graphc.set_backend(before)
 
 
 def judge(record: Callable[[str, Any], None], name: str, kind: str, runs: list[Any], limit: int) -> None:
@@ -64,7 +46,7 @@ def judge(record: Callable[[str, Any], None], name: str, kind: str, runs: list[A
 
 
 @pytest.mark.parametrize("name", sorted(set(MODULES) - set(OUTSIDE)))
-@pytest.mark.usefixtures("_reference")
+@pytest.mark.usefixtures("reference_backend")
 def test_module(name: str, record_property: Callable[[str, Any], None]) -> None:
     judge(record_property, name, "ModuleInfo inputs", RUNS, LIMIT)
 

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-import graphc
-from graphc.frontend.lazy import SETTINGS
 
 from . import adapters
 from .databases import OPS
 from .ledger import Failure, settle, shorten
 from .survey import LIMIT, NATIVE, natively, survey, thoroughly
 
-pytestmark = pytest.mark.slow  # minutes in all; CI runs it
+# slow: minutes in all; CI runs it
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 NAMES = sorted(adapters.CONTRACT)
 Record = Callable[[str, Any], None]
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@pytest.fixture
-def _reference() -> Iterator[None]:
-    """Programs are run by NumPy: quick to make, and each still passes through all passes."""
-    before = SETTINGS.backend
-    graphc.set_backend("reference")
-    yield
-    graphc.set_backend(before)
 
 
 def judge(record: Record, name: str, kind: str, limit: int, ways: Any) -> None:
@@ -51,7 +32,7 @@ def judge(record: Record, name: str, kind: str, limit: int, ways: Any) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.usefixtures("_reference")
+@pytest.mark.usefixtures("reference_backend")
 def test_samples(name: str, record_property: Record) -> None:
     judge(record_property, name, "OpInfo samples", LIMIT, thoroughly)
 
