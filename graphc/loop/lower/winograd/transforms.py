@@ -4,12 +4,13 @@ F(m, r) computes m outputs of a filter with r taps from n = m + r - 1 inputs wit
 
     y = A^T [(G g) * (B^T d)]          y[i] = sum over t of g[t] d[i + t]
 
-It is the transposed Toom-Cook multiplication of polynomials of degrees m - 1 and r - 1: values at n - 1 points
-and at infinity (Winograd 1980; Lavin & Gray 2015, arXiv:1509.09308). Nested, F(m, r) x F(m, r) filters images.
-The transposed forms hold with the same matrices; the filter's gradient is dg = G^T [(A dy) * (B^T d)].
+It is the transposed Toom-Cook multiplication of polynomials of degrees m - 1 and r - 1: values at n - 1
+points and at infinity (Winograd 1980; Lavin & Gray 2015, arXiv:1509.09308). Nested, F(m, r) x F(m, r) filters
+images. The transposed forms hold with the same matrices; the filter's gradient is
+dg = G^T [(A dy) * (B^T d)].
 
-The points decide the rounding error (Barabasz et al. 2018, arXiv:1803.10986). They come in pairs +p, -p, whose
-rows share their even and odd parts, and have few bits, so that A and B are exact in float32.
+The points decide the rounding error (Barabasz et al. 2018, arXiv:1803.10986). They come in pairs +p, -p,
+whose rows share their even and odd parts, and have few bits, so that A and B are exact in float32.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from graphc.loop.lower.writer import Writer
 Row = tuple[Fraction, ...]
 Matrix = tuple[Row, ...]
 
-# Finite points for n inputs. Largest errors in float32, relative to the sum of |g| |d| (direct: 6e-8; 64 channels
-# of normal data): F(2x2, 3x3) 9e-8; F(4x4, 3x3) 5e-7, and 1.5e-6 on the usual points 0, +-1, +-2.
+# Finite points for n inputs. Largest errors in float32, relative to the sum of |g| |d| (direct: 6e-8), on 64
+# channels of normal data: F(2x2, 3x3) 9e-8; F(4x4, 3x3) 5e-7, and 1.5e-6 on the usual points 0, +-1, +-2.
 POINTS: dict[int, Row] = {
     4: (Fraction(0), Fraction(1), Fraction(-1)),
     6: (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)),
@@ -64,8 +65,8 @@ def filtering(outputs: int, taps: int) -> Filtering:
 def cook_toom(outputs: int, taps: int, points: Sequence[Fraction]) -> Filtering:
     """F(outputs, taps) on outputs + taps - 2 distinct points and infinity.
 
-    Row i of B^T has the coefficients of the product of (x - q) over all finite points q but the i-th, and G is
-    divided by that product's value at the i-th point: what is left of interpolation after transposition.
+    Row i of B^T has the coefficients of the product of (x - q) over all finite points q but the i-th, and G
+    is divided by that product's value at the i-th point: what is left of interpolation after transposition.
     """
     inputs = outputs + taps - 1
     if len(set(points)) != inputs - 1:
@@ -169,9 +170,8 @@ def _like(a: Row, b: Row) -> bool:
 
 def _halves(a: Terms, b: Terms) -> tuple[Terms, Terms] | None:
     """(even, odd) with a = even + odd and b = even - odd, if they share all terms but for signs."""
-    if [x for _, x in a] != [x for _, x in b] or any(
-        abs(c) != abs(d) for (c, _), (d, _) in zip(a, b, strict=True)
-    ):
+    sizes = [[(abs(c), x) for c, x in terms] for terms in (a, b)]
+    if sizes[0] != sizes[1]:
         return None
     even = [term for term, (d, _) in zip(a, b, strict=True) if term[0] == d]
     odd = [term for term, (d, _) in zip(a, b, strict=True) if term[0] != d]
