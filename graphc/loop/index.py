@@ -155,9 +155,12 @@ def _sum(ordered: tuple[tuple[Expr, int], ...], constant: int) -> Expr:
         expr = term if expr is None else Binary(int64, "add", expr, term)
     assert expr is not None
     if constant:
+        base = form(_build(dict(ordered), 0))  # whose range may be known better: see `below`
         expr = Binary(int64, "add", expr, const(constant))
-    low: float = constant
-    high: float = constant
+        expr.__dict__["_form"] = Form(ordered, constant, base.low + constant, base.high + constant)
+        return expr
+    low: float = 0
+    high: float = 0
     for atom, k in ordered:
         a, b = _atom_range(atom)
         low += k * (a if k > 0 else b)
@@ -341,6 +344,16 @@ def _unwrap(sums: Form, by: int) -> Form:
         else:
             terms[atom] = terms.get(atom, 0) + k
     return form(_build(terms, constant)) if changed else sums
+
+
+def below(expr: Expr, extent: int) -> Expr:
+    """`expr`, of which is known that it is less than `extent` wherever it is computed: the place in a range
+    whose last block is shorter than the others."""
+    expr = canonical(expr)
+    sums = form(expr)
+    if len(sums.terms) > 1 and sums.high >= extent:
+        expr.__dict__["_form"] = sums._replace(high=extent - 1)  # of this sum of these very variables
+    return expr
 
 
 def minimum(a: Expr | int, b: Expr | int) -> Expr:

@@ -127,3 +127,16 @@ def test_a_position_is_recognised_however_it_was_divided() -> None:
     for block, shape in [(54, (2, 9, 9)), (60, (4, 3, 10)), (12, (4, 3, 10)), (20, (4, 3, 10))]:
         position = ix.add(ix.mul(Var(int64, "t", 3), block), Var(int64, "i", block))
         assert ix.flatten(ix.unflatten(position, shape), shape) is position
+
+
+def test_a_place_in_a_range_with_a_short_last_block() -> None:
+    """Seven blocks of 5 cover range(32): positions divide as if there were no blocks."""
+    position = ix.below(ix.add(ix.mul(Var(int64, "t", 7), 5), Var(int64, "i", 5)), 32)
+    row = Var(int64, "r", 3)
+    place = ix.add(ix.mul(row, 32), position)
+    assert ix.floordiv(place, 32) is row
+    assert ix.mod(place, 32) is position
+    inner = Var(int64, "j", 4)
+    assert ix.floordiv(ix.add(ix.mul(place, 4), inner), 128) is row
+    assert ix.compare("lt", position, 32) is TRUE
+    assert ix.compare("lt", position, 31) is not TRUE

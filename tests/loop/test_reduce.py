@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -106,6 +107,27 @@ def test_values_of_a_row_are_computed_outside_its_loops() -> None:
     for stmt, loops in statements(kernel.body):
         if isinstance(stmt, Let) and isinstance(stmt.value, Unary) and stmt.value.op == "rsqrt":
             assert all(loop.mode != "vector" for loop in loops)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: m.graph([x := m.leaf("x", 2, 32, 1004)], [m.scale(ops.reduce_sum(x, (1,)), 2.0)]),
+        lambda: m.graph([x := m.leaf("x", 2, 31004)], [ops.reduce_max(x, (1,)), ops.exp(x)]),
+        lambda: m.graph(
+            [x := m.leaf("x", 2, 31004), r := m.leaf("r", 2)],
+            [ops.mul(x, ops.broadcast(r, (2, 31004), (0,)))],
+        ),
+    ],
+    ids=["columns", "parts of rows", "points"],
+)
+def test_short_last_blocks_leave_no_divisions_in_loops(build: Callable[[], Graph]) -> None:
+    graph = build()
+    parts = partition(graph, WIDE)
+    for call in calls_of(parts):
+        assert call.kernel.tasks == 1 or "min(" in print_kernel(call.kernel)  # the case in question
+        assert not re.search(r"(div|rem)\([^t]*i\d", print_kernel(call.kernel))
+    check(graph, parts)
 
 
 def test_overlapping_windows_have_no_divisions_left() -> None:

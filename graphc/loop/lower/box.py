@@ -80,7 +80,8 @@ def enter(scope: Scope, box: Box, task: Expr = ZERO, vector_first: bool = False)
             start = ix.mul(share, box.outer.block)
             var = stack.enter_context(scope.loop("i", box.outer.extent(share), box.outer.block))
             lead = serial[: box.lead]
-            flat = ix.unflatten(ix.add(start, var), [box.dims[d] for d in lead])
+            place = ix.below(ix.add(start, var), box.outer.size)
+            flat = ix.unflatten(place, [box.dims[d] for d in lead])
             for d, digit in zip(lead, flat, strict=True):
                 digits[d] = digit
         for d in serial[box.lead :]:
@@ -97,4 +98,4 @@ def _enter_vector(stack: ExitStack, scope: Scope, box: Box, task: Expr, digits: 
     var = stack.enter_context(
         scope.loop("v", box.inner.extent(part), box.inner.block, mode="vector", lanes=box.lanes)
     )
-    digits[box.vector] = ix.add(ix.mul(part, box.inner.block), var)
+    digits[box.vector] = ix.below(ix.add(ix.mul(part, box.inner.block), var), box.inner.size)

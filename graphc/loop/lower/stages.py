@@ -70,9 +70,9 @@ def in_stream(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[K
         for node, buffer in zip(sweep.reductions, sums, strict=True):
             scope.put(Store(buffer, (v,), identity_of(rows.rules[node].combine, node.dtype)))
     with enter(scope, elements, part) as place, columns() as v:
-        nest.body(sweep, ix.add(start, v), place, sums, (v,))
+        nest.body(sweep, ix.below(ix.add(start, v), rows.count), place, sums, (v,))
     with columns() as v:
-        row = ix.add(start, v)
+        row = ix.below(ix.add(start, v), rows.count)
         for node, buffer in zip(sweep.reductions, sums, strict=True):
             value = scope.let(load(buffer, (v,)), "sum")
             if parts:
