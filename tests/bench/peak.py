@@ -48,7 +48,7 @@ def bandwidth(kind: str = "copy", seconds: float = 0.5, size: int = STREAM_BYTES
     source, sink = _stream_arrays(size)
     best, spent = 0.0, 0.0
     moved = source.nbytes * (2 if kind == "copy" else 1)
-    while spent < seconds:
+    while not spent or spent < seconds:
         start = time.perf_counter()
         call(sink.ctypes.data, source.ctypes.data, source.size // (4 * lanes))
         took = time.perf_counter() - start
