@@ -7,6 +7,7 @@ trace they are nodes, constants of the program.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -215,6 +216,10 @@ def full(
     """Every element `fill_value`."""
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
+    if not isinstance(fill_value, (numbers.Number, np.generic)):
+        raise fail(
+            TypeError, f"full(): argument 'fill_value' must be Number, not {type(fill_value).__name__}"
+        )
     return _filled(shape_args((size,)), fill_value, dtype or number_dtype(fill_value), requires_grad)
 
 

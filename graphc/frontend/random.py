@@ -279,6 +279,16 @@ def _shaped(like: Sequence[Any], size: Any) -> Shape:
     return shape_args((size,))
 
 
+def _check_std(std: float) -> None:
+    if std < 0:
+        raise fail(RuntimeError, f"normal expects std >= 0.0, but found std {std}")
+
+
+def _check_chance(p: float) -> None:
+    if not 0 <= p <= 1:
+        raise fail(RuntimeError, f"bernoulli expects p to be in [0, 1], but got p={p}")
+
+
 @placed
 def normal(
     mean: Any = 0.0,
@@ -290,6 +300,8 @@ def normal(
     requires_grad: bool = False,
 ) -> Tensor:
     """Normal numbers with given means and standard deviations (numbers or tensors)."""
+    if not isinstance(std, Tensor):
+        _check_std(std)
     first = next((v for v in (mean, std) if isinstance(v, Tensor)), None)
     found = dtype or (first.dtype if first is not None else get_default_dtype())
     noise = from_node(normal_node(_shaped((mean, std), size), found, generator))
@@ -302,6 +314,8 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     """1 with probability `input` (or `p`), else 0, elementwise."""
     if not input.dtype.is_float:
         raise fail(RuntimeError, f"bernoulli() needs floating-point probabilities, got {input.dtype.name}")
+    if p is not None:
+        _check_chance(p)
     kind = input._cell.node.type
     draw = uniform_node(kind.shape, kind.dtype, generator)
     chance = (lambda n: n) if p is None else (lambda n: number(p, n.dtype, n.shape))
@@ -382,8 +396,7 @@ def normal_(
     self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
 ) -> Tensor:
     """Filled with normal numbers."""
-    if std < 0:
-        raise fail(RuntimeError, f"normal expects std >= 0.0, but found std {std}")
+    _check_std(std)
     return _fill(self, lambda s, d: _affine(normal_node(s, _float(d, "normal_"), generator), std, mean))
 
 
@@ -403,6 +416,7 @@ def bernoulli_(self: Tensor, p: float | Tensor = 0.5, *, generator: Generator | 
     """Filled with 1 with probability p, else 0."""
     if isinstance(p, Tensor):
         return inplace(self, bernoulli(p.expand(self.shape), generator=generator).to(self.dtype))
+    _check_chance(p)
     chance = p
     return _fill(self, lambda s, d: ops.lt(uniform_node(s, float32, generator), number(chance, float32, s)))
 

@@ -94,6 +94,13 @@ def unfold(
             RuntimeError, f"Expected 3D or 4D input tensor, but got input of size: {list(input.shape)}"
         )
     size, apart, pads, steps = _patches("unfold", kernel_size, dilation, padding, stride)
+    image = tuple(input.shape[-2:])
+    if any(e + 2 * p <= d * (k - 1) for e, p, d, k in zip(image, pads, apart, size, strict=True)):
+        raise fail(
+            RuntimeError,
+            f"unfold: kernel_size={size} with dilation={apart} does not fit an image of {image} with "
+            f"padding={pads}",
+        )
 
     def build(n: Node) -> Node:
         w = ops.window(
