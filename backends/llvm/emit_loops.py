@@ -32,6 +32,7 @@ class Statements:
         self._emitters = {
             ir.For: self._for, ir.Alloc: self._alloc, ir.Let: self._let, ir.Store: self._store,
             ir.Accumulate: self._accumulate, ir.Tile: self._tile, ir.Check: self._check, ir.If: self._if,
+            ir.Prefetch: self._prefetch,
         }  # fmt: skip
 
     def block(self, body: ir.Block) -> None:
@@ -192,6 +193,12 @@ class Statements:
         outer.block.lines.append(f"br i1 {condition.text}, label %{then.label}, label %{done.label}")
         scope.flow.block.lines.append(f"br label %{done.label}")
         outer.block = done
+
+    def _prefetch(self, stmt: ir.Prefetch) -> None:
+        """A hint to fetch a line for reading, into every cache."""
+        at = emit_memory.locate(self.values, stmt.buffer, stmt.index)
+        pointer = emit_memory.pointer(self.values, at)
+        self.state.builder.call_void("llvm.prefetch.p0", [pointer, "i32 0", "i32 3", "i32 1"])
 
     def _tile(self, stmt: ir.Tile) -> None:
         """A call of the target's register-tile function."""

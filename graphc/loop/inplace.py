@@ -29,6 +29,7 @@ from graphc.loop.ir import (
     Let,
     Load,
     Local,
+    Prefetch,
     Select,
     Stmt,
     Store,
@@ -205,6 +206,8 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
             return (value,)
         case Store(_, index, value) | Accumulate(_, index, _, value):
             return (*index, value)
+        case Prefetch(_, index):
+            return index
         case Check(condition, _) | If(condition, _):
             return (condition,)
         case Tile():

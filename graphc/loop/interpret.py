@@ -29,6 +29,7 @@ from graphc.loop.ir import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Select,
     Stmt,
     Store,
@@ -182,6 +183,8 @@ class _Interpreter:
                 self.memory[buffer][at] = BINARY[combine](self.memory[buffer][at], result)
             case Tile():
                 self.tile(stmt)
+            case Prefetch():
+                pass
             case Check(condition, code):
                 if not self.expr(condition) and not self.status:
                     self.status = code

@@ -9,6 +9,7 @@ The whole grammar::
            | Store(buffer, index, value)
            | Accumulate(buffer, index, combine, value)      # buffer[index] = combine(buffer[index], value)
            | Tile(rows, lanes, depth, a, b, c, accumulate)  # register-tile multiply-accumulate
+           | Prefetch(buffer, index)                        # a hint: buffer[index] is wanted soon
            | Check(condition, code)                         # records `code` where condition is false
            | If(condition, body)
     expr   = Const | Var | Local | Load(buffer, index, mask, other)
@@ -220,6 +221,15 @@ class Tile(Stmt):
     c: Address
     c_row: Expr
     accumulate: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Prefetch(Stmt):
+    """The cache line of buffer[index] will be read or written soon. Changes nothing but time; the index may
+    lie outside the buffer."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
 
 
 @dataclass(frozen=True, eq=False)

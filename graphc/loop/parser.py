@@ -27,6 +27,7 @@ from graphc.loop.ir import (
     Let,
     Load,
     Local,
+    Prefetch,
     Select,
     Stmt,
     Store,
@@ -221,6 +222,8 @@ class _Parser:
             return Check(condition, self.number())
         if word == "tile":
             return self.tile()
+        if word == "prefetch":
+            return Prefetch(self.buffer(), self.index())
         known = self.names.get(word)
         if isinstance(known, Buffer):
             index = self.index()
@@ -273,10 +276,14 @@ class _Parser:
 
     def address(self) -> Address:
         self.expect("&")
+        buffer = self.buffer()
+        return Address(buffer.dtype, buffer, self.index())
+
+    def buffer(self) -> Buffer:
         buffer = self.names.get(self.take())
         if not isinstance(buffer, Buffer):
             raise self.fail("a buffer")
-        return Address(buffer.dtype, buffer, self.index())
+        return buffer
 
     def expr(self) -> Expr:
         token = self.take()

@@ -33,6 +33,7 @@ from graphc.loop.ir import (
     Let,
     Load,
     Local,
+    Prefetch,
     Select,
     Stmt,
     Store,
@@ -124,6 +125,8 @@ class _Printer:
                 return f"{self.place(buffer, index)} {combine}= {self.expr(value)}"
             case Tile():
                 return self.tile(stmt)
+            case Prefetch(buffer, index):
+                return f"prefetch {self.place(buffer, index)}"
             case Check(condition, code):
                 return f"check {self.expr(condition)} else {code}"
             case If(condition, _):

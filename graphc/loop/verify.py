@@ -29,6 +29,7 @@ from graphc.loop.ir import (
     Let,
     Load,
     Local,
+    Prefetch,
     Select,
     Stmt,
     Store,
@@ -100,6 +101,10 @@ class _Verifier:
                 _rule(combine in ("add", "mul", "max", "min", "and", "or"), f"no combine {combine!r}")
                 self.expect(value, buffer.dtype, f"accumulate into {buffer.name}", exact)
                 self.place(buffer, index, exact)
+            case Prefetch(buffer, index):
+                _rule(buffer in self.buffers, f"buffer {buffer.name} is not allocated here")
+                for i in index:
+                    self.expect(i, int64, f"an index of {buffer.name}", False)
             case Check(condition, code):
                 _rule(code > 0, "the code of a check must be positive")
                 self.expect(condition, bool_, "a check", exact)

@@ -23,6 +23,7 @@ from graphc.loop.ir import (
     If,
     Let,
     Local,
+    Prefetch,
     Store,
     Tile,
     address,
@@ -31,6 +32,8 @@ from graphc.loop.ir import (
     load,
     unary,
 )
+from graphc.loop.parser import parse_kernel
+from graphc.loop.printer import print_kernel
 
 
 @pytest.mark.parametrize("lanes", [1, 4, 16, 48])
@@ -255,6 +258,19 @@ def test_tile() -> None:
     )  # fmt: skip
     arrays = [array(float32, depth, rows), array(float32, depth, lanes), array(float32, 2, rows, lanes)]
     check(kernel([a, b, c], t, tile), arrays, rtol=1e-5, atol=1e-5, targets=[NATIVE])
+
+
+def test_prefetch_changes_nothing() -> None:
+    """Lines outside of the array may be asked for."""
+    x, y = Buffer("x", float32, (3, 20)), Buffer("y", float32, (3, 20))
+    t, r, s, j = var("t", 1), var("r", 3), var("s", 3), var("j", 20)
+    ahead = serial(r, Prefetch(x, (r, idx(16))), Prefetch(x, (add(r, ONE), idx(-64))))
+    k = kernel([x, y], t, ahead, serial(s, vector(j, 8, Store(y, (s, j), load(x, (s, j))))))
+    check(k, [array(float32, 3, 20), array(float32, 3, 20)])
+    text = print_kernel(k)
+    assert text.count("prefetch p0[") == 2
+    assert print_kernel(parse_kernel(text)) == text
+    assert emit_kernel(k, NATIVE).count("call void @llvm.prefetch") == 2
 
 
 def test_deep_expressions() -> None:
