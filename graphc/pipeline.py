@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from graphc import backend as backends
-from graphc import plan, program_cache, repeat, report
+from graphc import lookup, plan, program_cache, repeat, report
 from graphc.compiled import Code, Program
 from graphc.debug import Observer, Record, Stage, Validate, observers_from_environment
 from graphc.ir.graph import Graph
@@ -26,7 +26,7 @@ from graphc.loop.lowered import KernelCall, Part, S, Step, Temp, Value, with_arg
 from graphc.ops.constant import input_
 from graphc.passes import checks, fold, fuse, loops, prepare, remat, rowdot, simplify
 from graphc.prepared import Prepared
-from graphc.program import Machine
+from graphc.program import Machine, check_donations
 from graphc.storage import is_alias
 
 
@@ -64,69 +64,40 @@ def compile(
 
     Raises ValueError for an unknown backend or an impossible donation.
     """
-    donated = dict(donate or {})
-    plan.check_donations(graph, donated)
-    target: Any = backends.load(backend)
-    explain = _explain(graph)
+    wanted = lookup.request(graph, donate, backend, fixed)
+    found = None if observers else lookup.find(wanted)
+    return build(wanted, observers) if found is None else found
+
+
+def build(wanted: lookup.Request, observers: Sequence[Observer] = ()) -> Program | Prepared:
+    """Compile, and keep the code for the next time."""
+    graph, target, explain = wanted.graph, wanted.target, wanted.explain
     if target.wants_graph:
-        return Program(Code(target.compile(graph, None), graph, donated), graph, explain)
+        return Program(Code(target.compile(graph, None), graph, wanted.donated), graph, explain)
     watchers = (*observers, *observers_from_environment())
-    key = program_cache.program_key(graph, donated, target, fixed)
-    found = None if watchers else _find(key, graph, donated, target)
-    if found is not None:
-        return found
     stages = Stages(watchers)
-    planned = lower(graph, donated, target.machine, stages, fixed)
+    planned = lower(graph, wanted.donated, target.machine, stages, wanted.fixed)
     program: Program | Prepared
     if planned.setup is None:
-        program = _make(key, graph, planned, target, stages, explain)
+        program = _make(wanted.key, graph, planned, wanted, stages)
     else:
-        first = program_cache.setup_key(key)
-        setup = _make(first, planned.setup.graph, planned.setup, target, stages, explain)
-        program = Prepared(graph, setup, _make(key, planned.graph, planned, target, stages, explain))
+        first = program_cache.setup_key(wanted.key)
+        setup = _make(first, planned.setup.graph, planned.setup, wanted, stages)
+        program = Prepared(graph, setup, _make(wanted.key, planned.graph, planned, wanted, stages))
     for watcher in watchers:
         if isinstance(watcher, Validate):
             watcher.check("backend", program)
     return program
 
 
-Explain = Callable[[Sequence[Any], int], Exception]
-
-
-def _explain(graph: Graph) -> Explain:
-    """What a failed run of a program of `graph` raises; what is kept follows the graph's own inputs."""
-    return lambda inputs, status: checks.failure(graph, inputs[: len(graph.inputs)], status)
-
-
-def _make(
-    key: str, graph: Graph, planned: plan.Planned, target: Any, stages: Stages, explain: Explain
-) -> Program:
+def _make(key: str, graph: Graph, planned: plan.Planned, wanted: lookup.Request, stages: Stages) -> Program:
     """The program of a plan; its code is kept for others."""
-    plan_ = planned.plan
+    plan_, target = planned.plan, wanted.target
     made = stages.run("backend", lambda: target.compile(graph, plan_) if plan_.calls else None)
     code = Code(made, graph, plan_.donated)
     program_cache.remember(key, code)
     program_cache.save(key, code, target)
-    return Program(code, graph, explain, plan_)
-
-
-def _find(key: str, graph: Graph, donated: Mapping[int, int], target: Any) -> Program | Prepared | None:
-    """The program whose code is in a cache."""
-    found = program_cache.find(key, donated, target)
-    if found is None:
-        return None
-    code, origin = found
-    explain = _explain(graph)
-    if code.n_inputs == len(graph.inputs):
-        return Program(code, graph, explain, origin=origin)
-    prepared = program_cache.find(program_cache.setup_key(key), {}, target)
-    if prepared is None:
-        return None
-    setup, main = (
-        Program(part, program_cache.signature(*part.types), explain, origin=origin)
-        for part in (prepared[0], code)
-    )
-    return Prepared(graph, setup, main)
+    return Program(code, graph, wanted.explain, plan_)
 
 
 def inspect(
@@ -142,7 +113,7 @@ def inspect(
     record = Record()
     target: Any = backends.load(backend, machine)
     donated = dict(donate or {})
-    plan.check_donations(graph, donated)
+    check_donations(graph, donated)
     stages = Stages((record,))
     if target.wants_graph:
         stages.note("trace", 0.0, partial(print_graph, graph), graph=graph)

@@ -19,7 +19,7 @@ from graphc.lifetimes import ArenaBuffer, Listing, arena
 from graphc.loop.ir import Kernel
 from graphc.loop.lowered import Arg, KernelCall, Part, Step, Turns, Value, calls_in
 from graphc.loop.scratch import scratch_bytes
-from graphc.program import Call, Place, Plan, Slot, Turn
+from graphc.program import Call, Place, Plan, Slot, Turn, check_donations
 from graphc.schedule import order
 from graphc.storage import lay_out
 
@@ -94,16 +94,6 @@ def make(
         loops=tuple(listing.loops),
     )
     return Planned(graph, plan, tuple(listing.calls), buffers, setup)
-
-
-def check_donations(graph: Graph, donated: Mapping[int, int]) -> None:
-    """Raise ValueError unless each donated input has its output's type and is donated once."""
-    for output, input_ in donated.items():
-        old, new = graph.inputs[input_].type, graph.outputs[output].type
-        if old != new:
-            raise ValueError(f"output {output} is {new}: it cannot take the memory of input {input_}, {old}")
-    if len(set(donated.values())) != len(donated):
-        raise ValueError(f"an input can be donated to one output only (given {dict(donated)})")
 
 
 def _constant_array(node: Node) -> np.ndarray:

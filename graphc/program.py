@@ -5,7 +5,7 @@ This module only declares the types that the planner writes and a backend reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -137,3 +137,13 @@ class Machine:
     def lanes(self, itemsize: int) -> int:
         """Elements of this size in one vector."""
         return self.vector_bytes // itemsize
+
+
+def check_donations(graph: Graph, donated: Mapping[int, int]) -> None:
+    """Raise ValueError unless each donated input has its output's type and is donated once."""
+    for output, input_ in donated.items():
+        old, new = graph.inputs[input_].type, graph.outputs[output].type
+        if old != new:
+            raise ValueError(f"output {output} is {new}: it cannot take the memory of input {input_}, {old}")
+    if len(set(donated.values())) != len(donated):
+        raise ValueError(f"an input can be donated to one output only (given {dict(donated)})")

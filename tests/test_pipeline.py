@@ -281,3 +281,21 @@ def test_import_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_warm_start_loads_no_compiler(tmp_path) -> None:
+    code = (
+        "import sys, graphc;"
+        "print((graphc.arange(6.0) * 0.8125).exp().sum().item());"
+        "print([m for m in ('graphc.pipeline', 'graphc.loop.lower', 'graphc.backends.llvm.emit',"
+        " 'importlib.metadata', 'networkx') if m in sys.modules])"
+    )
+    environment = dict(os.environ, GRAPHC_CACHE=str(tmp_path))
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        for _ in range(2)
+    ]
+    (cold, loaded), (warm, nothing) = [run.stdout.splitlines() for run in runs]
+    assert cold == warm
+    assert "graphc.pipeline" in loaded
+    assert nothing == "[]"

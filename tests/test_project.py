@@ -29,6 +29,7 @@ LAYERS = [
         "graphc.compiled",
         "graphc.prepared",
         "graphc.program_cache",
+        "graphc.lookup",
         "graphc.report",
         "graphc.backend",
         "graphc.debug",

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from graphc.backends.llvm.emit import emit_kernel
+import importlib
+from typing import Any
+
 from graphc.backends.llvm.executable import Executable
 from graphc.backends.llvm.image import dump_image, make_image, parse_image
-from graphc.backends.llvm.objects import assembly_text, compile_kernels, emitter_digest, llvm_text
+from graphc.backends.llvm.objects import assembly_text, emitter_digest, llvm_text
 from graphc.backends.llvm.runtime import get_runtime
 from graphc.backends.llvm.target import Target, get_target
 from graphc.ir.graph import Graph
@@ -16,6 +18,11 @@ from graphc.loop.ir import Kernel
 from graphc.program import Machine, Plan
 
 __all__ = ["Backend", "Executable"]
+
+
+def _kernels() -> Any:
+    """What writes LLVM IR, loaded when the first kernel is compiled: a start with warm caches needs none."""
+    return importlib.import_module("graphc.backends.llvm.kernels")
 
 
 class Backend:
@@ -46,7 +53,7 @@ class Backend:
         if plan is None:
             raise TypeError("the llvm backend compiles plans, and got none")
         runtime = get_runtime(self.target)
-        symbols, objects = compile_kernels(plan.kernels, self.target)
+        symbols, objects = _kernels().compile_kernels(plan.kernels, self.target)
         return Executable(make_image(plan, self.target.key, symbols, objects), runtime)
 
     def serialize(self, executable: Executable) -> bytes:
@@ -62,9 +69,9 @@ class Backend:
 
     def llvm_ir(self, kernel: Kernel, optimised: bool = False) -> str:
         """LLVM IR of a kernel, as emitted or after the passes. Works for any target."""
-        text = emit_kernel(kernel, self.target)
+        text = _kernels().emit_kernel(kernel, self.target)
         return llvm_text(text, self.target) if optimised else text
 
     def assembly(self, kernel: Kernel) -> str:
         """Assembly of a kernel. Works for any target."""
-        return assembly_text(emit_kernel(kernel, self.target), self.target)
+        return assembly_text(_kernels().emit_kernel(kernel, self.target), self.target)

@@ -1,29 +1,24 @@
-"""From kernels to object code, each distinct kernel once: in memory, then on disk, then by LLVM.
+"""Object code, each distinct module once: in memory, then on disk, then by LLVM.
 
-A kernel's key is the hash of its canonical loop-IR text, the target, the versions, and the source of the
-emitter, so a warm start finds its objects without writing a line of LLVM IR. The symbol of a kernel is
-derived from its key.
+A module's key is the hash of a text that decides it, the target, and the source of the emitter, so a warm
+start finds its objects without writing a line of LLVM IR, and without loading what writes it (`kernels.py`).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import llvmlite.binding as llvm
 
-from graphc.backends.llvm import tile, walker
-from graphc.backends.llvm.emit import emit_kernel
+from graphc.backends.llvm import walker
 from graphc.backends.llvm.parallel import build_all
 from graphc.backends.llvm.passes import optimise
 from graphc.backends.llvm.target import Target, target_machine
 from graphc.cache import digest, get_store
-from graphc.loop.ir import For, If, Kernel, Stmt, Tile
-from graphc.loop.printer import kernel_key
 
 _KIND = "object"
 
@@ -44,43 +39,9 @@ def emitter_digest() -> str:
     return digest(*(part for file in files for part in (file.name, file.read_bytes())))
 
 
-@cache
-def _versions() -> str:
-    try:
-        return version("graphc")
-    except PackageNotFoundError:
-        return "source"
-
-
-def _key(text: str, target: Target) -> str:
-    return digest(text, target.key, _versions(), emitter_digest())
-
-
-def kernel_source(kernel: Kernel, target: Target) -> Source:
-    """What to compile for a kernel. Kernels that differ only in their name share one object."""
-    key = _key(kernel_key(kernel), target)
-    symbol = f"graphc_kernel_{key[:40]}"
-    return Source(symbol, key, lambda: emit_kernel(replace(kernel, name=symbol), target))
-
-
-@cache
-def tile_source(spec: tile.TileSpec, target: Target) -> Source:
-    """What to compile for a register tile."""
-    return Source(spec.symbol, _key(f"tile {spec}", target), lambda: tile.emit_tile(spec, target))
-
-
-def tiles_of(kernel: Kernel) -> list[tile.TileSpec]:
-    """The tile functions a kernel calls."""
-    found: dict[tile.TileSpec, None] = {}
-    stack: list[Stmt] = list(kernel.body)
-    while stack:
-        stmt = stack.pop()
-        if isinstance(stmt, For | If):
-            stack.extend(stmt.body)
-        elif isinstance(stmt, Tile):
-            dtype = stmt.c.dtype.short
-            found[tile.TileSpec(stmt.rows, stmt.lanes, dtype, stmt.accumulate)] = None
-    return list(found)
+def source_key(text: str, target: Target) -> str:
+    """The key of what `text` names, compiled for a target by this version of the emitter."""
+    return digest(text, target.key, emitter_digest())
 
 
 _memory: dict[str, bytes] = {}
@@ -133,16 +94,7 @@ def assembly_text(text: str, target: Target) -> str:
     return target_machine(target).emit_assembly(_optimised(text, target))
 
 
-def compile_kernels(kernels: Sequence[Kernel], target: Target) -> tuple[list[str], dict[str, bytes]]:
-    """The kernels' symbols, and the objects of the kernels and of the tiles they call, by symbol."""
-    sources = [kernel_source(kernel, target) for kernel in kernels]
-    tiles = {spec: None for kernel in kernels for spec in tiles_of(kernel)}
-    needed = [tile_source(spec, target) for spec in tiles]
-    objects = compile_sources([*needed, *sources], target)
-    return [source.symbol for source in sources], objects
-
-
 def compile_runtime(target: Target) -> dict[str, bytes]:
     """The walker's object, under each of the symbols it defines."""
-    source = Source(walker.RUN, _key("walker", target), lambda: walker.emit_walker(target))
+    source = Source(walker.RUN, source_key("walker", target), lambda: walker.emit_walker(target))
     return compile_sources([source], target)

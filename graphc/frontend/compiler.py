@@ -1,8 +1,8 @@
 """The compiler, loaded when the first program is needed.
 
-`import graphc` must be quick, and the passes, the lowering and the planner are a third of the code
-(and finding backends loads a good part of the standard library): this is the one place that puts off
-importing them.
+`import graphc` must be quick, and the passes, the lowering and the planner are a third of the code: this is
+the one place that puts off importing them. What finds programs in caches is loaded first, and alone if it
+finds them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ def compile_graph(
     graph: Graph, donate: Mapping[int, int], backend: str, fixed: AbstractSet[int] = frozenset()
 ) -> Any:
     """`graphc.pipeline.compile(graph, donate, backend, fixed=fixed)`."""
-    return importlib.import_module("graphc.pipeline").compile(graph, donate, backend, fixed=fixed)
+    lookup = importlib.import_module("graphc.lookup")
+    wanted = lookup.request(graph, donate, backend, fixed)
+    found = lookup.find(wanted)
+    return importlib.import_module("graphc.pipeline").build(wanted) if found is None else found
 
 
 def check_backend(name: str) -> None:

@@ -36,17 +36,17 @@ def main() -> None:
     os.environ["GRAPHC_THREADS"] = str(args.threads)
     import graphc
     from graphc import backend as backends
-    from graphc import pipeline
+    from graphc import lookup, pipeline
     from tests.bench.workloads import WORKLOADS
 
     programs = []
-    compile = pipeline.compile
+    request = lookup.request
 
     def spy(graph, donate=None, *args, **options):
         programs.append((graph, donate))
-        return compile(graph, donate, *args, **options)
+        return request(graph, donate, *args, **options)
 
-    pipeline.compile = spy
+    lookup.request = spy
     step = WORKLOADS[args.workload].build(graphc, True)
     step()
     times = []

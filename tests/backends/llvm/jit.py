@@ -10,7 +10,8 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from graphc.backends.llvm.emit import emit_kernel
-from graphc.backends.llvm.objects import assembly_text, tile_source, tiles_of
+from graphc.backends.llvm.kernels import tile_source, tiles_of
+from graphc.backends.llvm.objects import assembly_text
 from graphc.backends.llvm.passes import optimise
 from graphc.backends.llvm.target import Target, check_runnable, get_target, new_target_machine
 from graphc.loop import interpret, ir

@@ -13,9 +13,9 @@ import pytest
 from plans import SHAPE, affine_kernel, chain_numpy, chain_plan, matmul_plan
 
 from graphc import cache
-from graphc.backends.llvm import Backend, objects, parallel
+from graphc.backends.llvm import Backend, kernels, objects, parallel
 from graphc.backends.llvm.image import dump_image, parse_image
-from graphc.backends.llvm.objects import kernel_source, tiles_of
+from graphc.backends.llvm.kernels import compile_kernels, kernel_source, tiles_of
 from graphc.backends.llvm.target import get_target
 from graphc.cache import CacheWarning
 
@@ -32,13 +32,13 @@ def cold(monkeypatch, tmp_path):
 def emissions(monkeypatch):
     """Names of the kernels that were really emitted."""
     emitted = []
-    real = objects.emit_kernel
+    real = kernels.emit_kernel
 
     def counting(kernel, target):
         emitted.append(kernel.name)
         return real(kernel, target)
 
-    monkeypatch.setattr(objects, "emit_kernel", counting)
+    monkeypatch.setattr(kernels, "emit_kernel", counting)
     return emitted
 
 
@@ -49,7 +49,7 @@ def forget(monkeypatch):
 def test_equal_kernels_share_one_object(cold, emissions):
     target = get_target()
     kernels = [affine_kernel(2.0, 1.0), affine_kernel(2.0, 1.0, name="other"), affine_kernel(2.0, 3.0)]
-    symbols, code = objects.compile_kernels(kernels, target)
+    symbols, code = compile_kernels(kernels, target)
     assert symbols[0] == symbols[1] != symbols[2]
     assert len(emissions) == len(code) == 2
 
@@ -73,27 +73,27 @@ def test_key_depends_on_all_that_matters(monkeypatch):
 
 def test_disk_hit_emits_nothing(cold, emissions, monkeypatch):
     kernels = [affine_kernel(2.0, 1.0), affine_kernel(3.0, 1.0)]
-    first = objects.compile_kernels(kernels, get_target())
+    first = compile_kernels(kernels, get_target())
     assert len(emissions) == 2
     forget(monkeypatch)
-    assert objects.compile_kernels(kernels, get_target()) == first
+    assert compile_kernels(kernels, get_target()) == first
     assert len(emissions) == 2
 
 
 def test_damaged_object_is_compiled_again(cold, emissions, monkeypatch):
     kernel = affine_kernel(2.0, 1.0)
-    first = objects.compile_kernels([kernel], get_target())
+    first = compile_kernels([kernel], get_target())
     (path,) = cold.iterdir()
     path.write_bytes(path.read_bytes()[:-7])
     forget(monkeypatch)
     with pytest.warns(CacheWarning, match="damaged"):
-        assert objects.compile_kernels([kernel], get_target()) == first
+        assert compile_kernels([kernel], get_target()) == first
     assert len(emissions) == 2
 
 
 def test_cache_off_still_compiles(cold, monkeypatch):
     monkeypatch.setenv("GRAPHC_CACHE", "off")
-    assert objects.compile_kernels([affine_kernel(2.0, 5.0)], get_target())[1]
+    assert compile_kernels([affine_kernel(2.0, 5.0)], get_target())[1]
     assert not cold.exists()
 
 
@@ -185,7 +185,7 @@ def test_cross_target_is_not_run():
 
 
 def test_store_is_the_environments(cold):
-    objects.compile_kernels([affine_kernel(2.0, 1.0)], get_target())
+    compile_kernels([affine_kernel(2.0, 1.0)], get_target())
     assert cache.get_store().info().entries == 1
 
 
