@@ -125,6 +125,7 @@ class Machine:
     """Target facts that lowering and scheduling need; a backend's target table fills it.
 
     tiles: register tiles (rows, vectors) the target has, best first; e.g. (6, 4) is 6 rows of 4 vectors.
+    winograd: an option, not a fact: whether convolutions may run by Winograd's algorithm.
     """
 
     name: str
@@ -133,6 +134,8 @@ class Machine:
     masked: bool  # cheap masked loads and stores
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
+    l3_bytes: int = 32 << 20
+    winograd: bool = True
 
     def lanes(self, itemsize: int) -> int:
         """Elements of this size in one vector."""

@@ -38,6 +38,8 @@ from graphc.loop.lower.split import combine_call
 from graphc.loop.lower.stage import stage_call
 from graphc.loop.lower.tiled import Tiled
 from graphc.loop.lower.windows import plan_windows, windows_calls
+from graphc.loop.lower.winograd.choose import plan_winograd
+from graphc.loop.lower.winograd.kernels import winograd_calls
 from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
 
@@ -45,6 +47,7 @@ SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
 FAR = 0.25  # cycles more to pack an element from beyond the second-level cache
 LINE = 64  # bytes of a cache line
 WORTH = 0.93  # part of the cost at which a kernel more is worth it
+CLEARLY = 0.85  # part of the cost at which less exact results are worth it
 LANES = 4  # vectors of a usual tile
 THIN = 2  # with fewer rows or columns there is nothing to tile
 
@@ -122,7 +125,7 @@ class _Lowering:
         ways = [self._way(problem), self._way(problem.swapped())]
         if self.cells is not None:
             del ways[1]
-        options = [self._as_loops(ways), self._as_windows(whole)]
+        options = [self._as_loops(ways), self._as_windows(whole), self._as_winograd(whole)]
         for way in ways:
             options += [self._as_tiles(way), self._as_dots(way), self._as_scaled(way)]
         _, put = min((o for o in options if o is not None), key=lambda option: option[0])
@@ -212,6 +215,23 @@ class _Lowering:
             self.each.extend(windows_calls(problem, found[0], self.group, self.machine, self.name))
 
         return found[1], put
+
+    def _as_winograd(self, problem: Contraction) -> _Option | None:
+        """A convolution with fewer multiplications. Its rounding errors are larger: it must pay clearly."""
+        if problem.window is None:
+            return None
+        weights = problem.a(*(symbols("q", s) for s in (problem.batch, problem.rows, problem.depth))).node
+        fixed = self._is_fixed(weights)
+        found = plan_winograd(problem, self.machine, fixed)
+        if found is None:
+            return None
+
+        def put() -> None:
+            once, each = winograd_calls(problem, found[0], self.group, self.machine, self.name)
+            (self.once if fixed else self.each).extend(once)
+            self.each.extend(each)
+
+        return found[1] / CLEARLY, put
 
     def _fused(self) -> Fused:
         return Fused(self.group, self.anchor)

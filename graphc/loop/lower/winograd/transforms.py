@@ -15,7 +15,7 @@ whose rows share their even and odd parts, and have few bits, so that A and B ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -199,3 +199,13 @@ def _plus(total: Expr, scale: Fraction, x: Expr) -> Expr:
 
 def _constant(value: Fraction, dtype: DType) -> Const:
     return Const(dtype, float(value))
+
+
+def nested(
+    w: Writer, matrix: Matrix, element: Callable[[int, int], Expr | None]
+) -> Iterator[list[Expr | None]]:
+    """matrix @ x @ matrix^T, row by row: element(i, j) is x's, and is asked for column by column."""
+    size = len(matrix[0])
+    columns = [apply(w, matrix, [element(i, j) for i in range(size)]) for j in range(size)]
+    for i in range(len(matrix)):
+        yield apply(w, matrix, [column[i] for column in columns])
