@@ -34,8 +34,8 @@ class Executable:
     def __init__(self, image: Image, runtime: Runtime) -> None:
         self.image = image
         self._runtime = runtime
-        runtime.engine.load(image.objects)
-        addresses = [runtime.engine.address(symbol) for symbol in image.symbols]
+        self._code = runtime.engine.load(image.objects)
+        addresses = [self._code.address(symbol) for symbol in image.symbols]
         self.table = CallTable(image.calls, image.gate, addresses, image.loops)
         self._n_inputs = len(image.inputs)
         self._held: list[np.ndarray | None] = [None] * (self._n_inputs + len(image.outputs))

@@ -44,6 +44,7 @@ def source_key(text: str, target: Target) -> str:
     return digest(text, target.key, emitter_digest())
 
 
+REMEMBERED = 4096  # objects kept in memory
 _memory: dict[str, bytes] = {}
 _lock = threading.Lock()
 
@@ -57,7 +58,10 @@ def compile_sources(sources: Iterable[Source], target: Target) -> dict[str, byte
         for source, code in zip(missing, codes, strict=True):
             _memory[source.key] = code
             get_store().put(_KIND, source.key, code)
-        return {source.symbol: _memory[key] for key, source in by_key.items()}
+        found = {source.symbol: _memory[key] for key, source in by_key.items()}
+        for key in list(_memory)[: max(0, len(_memory) - REMEMBERED)]:
+            del _memory[key]  # the oldest
+        return found
 
 
 def _find(key: str) -> bool:

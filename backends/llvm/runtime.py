@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 
 from graphc.backends.llvm import walker
-from graphc.backends.llvm.engine import Engine, get_engine
+from graphc.backends.llvm.engine import Loaded, get_engine
 from graphc.backends.llvm.memory import Block, GrowingBlock
 from graphc.backends.llvm.objects import compile_runtime
 from graphc.backends.llvm.target import Target
@@ -34,7 +34,7 @@ class Team:
     run.
     """
 
-    def __init__(self, engine: Engine, workers: int) -> None:
+    def __init__(self, code: Loaded, workers: int) -> None:
         self.workers = workers
         self.rounds = workers + 1  # more than can have stragglers, so one is always free
         self.keep: list[object] = [None] * self.rounds
@@ -42,8 +42,8 @@ class Team:
         self.address = self._memory.address
         self._set("rounds", self.rounds)
         self._set("spins", _SPINS if workers <= available_cpus() else _SPINS_CROWDED)
-        self._stop = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.address(walker.STOP))
-        self._enter = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(engine.address(walker.WORKER))
+        self._stop = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code.address(walker.STOP))
+        self._enter = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(code.address(walker.WORKER))
         self.threads = [
             threading.Thread(target=self._work, args=(w,), name=f"graphc-worker-{w}", daemon=True)
             for w in range(1, workers)
@@ -71,10 +71,10 @@ class Runtime:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.engine = get_engine(target)
-        self.engine.load(compile_runtime(target))
+        self._code = self.engine.load(compile_runtime(target))
         self.lock = threading.Lock()
         self.native_run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(
-            self.engine.address(walker.RUN)
+            self._code.address(walker.RUN)
         )
         self._team: Team | None = None
         self._arena = GrowingBlock()
@@ -85,7 +85,7 @@ class Runtime:
         wanted = get_num_threads()
         if self._team is None or self._team.workers != wanted:
             self.stop_team()
-            self._team = Team(self.engine, wanted)
+            self._team = Team(self._code, wanted)
         return self._team
 
     def stop_team(self) -> None:

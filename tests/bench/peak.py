@@ -67,10 +67,11 @@ def _stream_arrays(size: int) -> tuple[np.ndarray, np.ndarray]:
 def _function(symbol: str, kind: str, dtype: str, width: int):
     target = get_target()
     text = {"fma": _fma_text, "read": _read_text, "copy": _copy_text}[kind](symbol, dtype, width)
-    engine = get_engine(target)
-    engine.load({symbol: build_object(text, target)})
+    code = get_engine(target).load({symbol: build_object(text, target)})
     kinds = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-    return ctypes.CFUNCTYPE(None, *kinds)(engine.address(symbol))
+    function = ctypes.CFUNCTYPE(None, *kinds)(code.address(symbol))
+    function.code = code
+    return function
 
 
 def _vector(dtype: str, width: int) -> tuple[str, str]:

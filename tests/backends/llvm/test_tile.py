@@ -34,11 +34,12 @@ def runnable() -> list[str]:
 
 
 def compiled(spec: TileSpec, target: Target):
-    engine = get_engine(target)
-    engine.load({spec.symbol: build_object(emit_tile(spec, target), target)})
+    code = get_engine(target).load({spec.symbol: build_object(emit_tile(spec, target), target)})
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     kinds = (pointer, integer, integer, pointer, integer, pointer, integer, integer)
-    return ctypes.CFUNCTYPE(None, *kinds)(engine.address(spec.symbol))
+    function = ctypes.CFUNCTYPE(None, *kinds)(code.address(spec.symbol))
+    function.code = code
+    return function
 
 
 def run_tile(spec, target, depth, packed, pad):
