@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.arrays import aligned_empty
 from graphc.ir.graph import Graph
 from graphc.program import Executable, Plan
 
@@ -32,45 +33,23 @@ class Code:
         self.donated = dict(donated)
         self.n_inputs, self.n_outputs = len(graph.inputs), len(graph.outputs)
         state = sorted((i, o) for o, i in self.donated.items())
-        self.state = tuple(state)  # (input, output) pairs in one memory
+        self.state = tuple(state)  # (input, output) pairs in one memory; other outputs are `made`
         self.loose = tuple(sorted(set(range(self.n_inputs)) - set(self.donated.values())))
         outputs = [
             (o, node.shape, node.dtype.numpy, node.type.nbytes >= REUSED)
             for o, node in enumerate(graph.outputs)
         ]
         self.fresh = tuple([output for output in outputs if output[0] not in self.donated])
-        self.fresh_positions = tuple([output[0] for output in self.fresh])
+        self.made = tuple([output[0] for output in self.fresh])
         large = {i for i, node in enumerate(graph.inputs) if node.type.nbytes > SMALL}
         self.transient = tuple([i for i in self.loose if i in large])
-        self.can_bind = hasattr(executable, "bind")
-
-    def run(
-        self,
-        inputs: Sequence[np.ndarray],
-        outputs: Sequence[np.ndarray],
-        drop_inputs: Sequence[int],
-        drop_outputs: Sequence[int],
-    ) -> int:
-        """Run on these arrays; the status word. Only one thread at a time is inside.
-
-        Arrays stay bound for the next call, which is cheaper if it brings the same, except those in the
-        positions to drop.
-        """
-        with self.lock:
-            executable = self.executable
-            if not self.can_bind:
-                return executable(inputs, outputs)
-            try:
-                executable.bind(inputs, outputs)
-                return executable.run()
-            finally:
-                executable.release(drop_inputs, drop_outputs)
+        self.can_bind = hasattr(executable, "call")
 
     def forget_arrays(self) -> None:
         """Let go of the arrays of the last call."""
         if self.can_bind:
             with self.lock:
-                self.executable.release(range(self.n_inputs), range(self.n_outputs))
+                self.executable.release()
 
 
 class Program:
@@ -94,6 +73,10 @@ class Program:
         self.origin = origin
         self._explain = explain
         self._transient: Sequence[int] = code.transient
+        self._loose: tuple[Sequence[int], Sequence[int]] = range(code.n_inputs), code.made
+        self._steady: object = None
+        self._keeps_state = not code.state  # whether `keep` was told of all inputs that are overwritten
+        self._given: list[Any] = []  # the outputs in their memory, if the next call's are the same
         self._called = False
         self._outputs: dict[int, np.ndarray] = {}
 
@@ -104,22 +87,36 @@ class Program:
 
     def keep(self, inputs: Sequence[int]) -> None:
         """Say that these inputs are state: mostly the same arrays from call to call, alive anyway."""
-        self._transient = [i for i in self._transient if i not in set(inputs)]
+        kept = set(inputs)
+        self._transient = [i for i in self._transient if i not in kept]
+        loose = [i for i in self._loose[0] if i not in kept]
+        self._loose = loose, self.code.made
+        self._keeps_state = not any(i in loose for i, _ in self.code.state)
 
     def __call__(
         self,
         inputs: Sequence[np.ndarray],
         ready: Mapping[int, np.ndarray] | None = None,
         changed: bool = True,
+        steady: object = None,
     ) -> list[np.ndarray]:
         """Run. `ready` has arrays for some of the outputs that are not donated, which stay bound. (Nothing
-        is kept from call to call, so it does not matter whether inputs have `changed`: see `Prepared`.)"""
+        is kept from call to call, so it does not matter whether inputs have `changed`: see `Prepared`.)
+
+        `steady`: an object that is the same (and not None) as long as the inputs that `keep` was told of are
+        the same arrays.
+        """
         code = self.code
         if len(inputs) != code.n_inputs:
             raise ValueError(f"program takes {code.n_inputs} inputs (given {len(inputs)})")
-        outputs: list[Any] = [None] * code.n_outputs
-        for i, o in code.state:
-            outputs[o] = inputs[i]
+        if steady is None or steady is not self._steady:
+            outputs: list[Any] = [None] * code.n_outputs
+            for i, o in code.state:
+                outputs[o] = inputs[i]
+            steady = self._steady = steady if self._keeps_state else None
+            self._given = [] if steady is None else outputs.copy()
+        else:
+            outputs = self._given.copy()
         for o, shape, dtype, large in code.fresh:
             if ready and o in ready:
                 outputs[o] = ready[o]
@@ -127,8 +124,13 @@ class Program:
                 outputs[o] = self._output(o, shape, dtype) if large else np.empty(shape, dtype)
         self._called = True
         if code.executable is not None:
-            drop = [o for o in code.fresh_positions if o not in ready] if ready else code.fresh_positions
-            status = code.run(inputs, outputs, self._transient, drop)
+            made = code.made
+            dropped = self._transient, made if not ready else [o for o in made if o not in ready]
+            with code.lock:  # only one thread at a time is inside
+                if code.can_bind:
+                    status = code.executable.call(inputs, outputs, self._loose, dropped, steady)
+                else:
+                    status = code.executable(inputs, outputs)
             if status:
                 raise self._explain(inputs, status)
         return outputs
@@ -137,10 +139,10 @@ class Program:
         """An array for a large output. Fresh memory costs page faults, several times the price of filling it:
         a program that is called again reuses an output that its caller has dropped."""
         if not self._called:
-            return np.empty(shape, dtype)
+            return aligned_empty(shape, dtype)
         array = self._outputs.get(position)
         if array is None or getrefcount(array) != UNHELD:
-            array = self._outputs[position] = np.empty(shape, dtype)
+            array = self._outputs[position] = aligned_empty(shape, dtype)
         return array
 
     def __del__(self) -> None:

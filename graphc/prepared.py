@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from graphc.arrays import aligned_empty
 from graphc.compiled import Code, Program
 from graphc.ir.graph import Graph
-from graphc.ir.types import TensorType
 from graphc.program import Plan
 
 
@@ -25,6 +25,7 @@ class Prepared:
         self.graph, self.setup, self.main = graph, setup, main
         self._lock = threading.Lock()
         self._kept: list[np.ndarray] | None = None
+        self._steady: tuple[object, object] = (None, None)  # the caller's, and what it was kept with
         first = len(graph.inputs)
         main.keep(range(first, first + len(setup.graph.outputs)))
 
@@ -57,25 +58,23 @@ class Prepared:
         inputs: Sequence[np.ndarray],
         ready: Mapping[int, np.ndarray] | None = None,
         changed: bool = True,
+        steady: object = None,
     ) -> list[np.ndarray]:
-        """Run. `changed` is False if the fixed inputs hold the same values as in the last call."""
+        """Run. `changed` is False if the fixed inputs hold the same values as in the last call; `steady` as
+        for `Program`."""
         if len(inputs) != len(self.graph.inputs):
             raise ValueError(f"program takes {len(self.graph.inputs)} inputs (given {len(inputs)})")
         with self._lock:
             if changed or self._kept is None:
                 self._kept = self._prepare(inputs)
-            return self.main([*inputs, *self._kept], ready)
+            both = self._steady
+            if both[0] is not steady or both[1] is not self._kept:
+                both = self._steady = (steady, self._kept)
+            return self.main([*inputs, *self._kept], ready, steady=both if steady is not None else None)
 
     def _prepare(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        kept = self._kept or [aligned_empty(node.type) for node in self.setup.graph.outputs]
+        kept = self._kept or [aligned_empty(n.shape, n.dtype.numpy) for n in self.setup.graph.outputs]
         self._kept = None  # what an interrupted run leaves is not to be trusted
         self.setup(inputs, dict(enumerate(kept)))
         self.setup.code.forget_arrays()
         return kept
-
-
-def aligned_empty(kind: TensorType, alignment: int = 64) -> np.ndarray:
-    """An array that begins at a multiple of `alignment` bytes: vectors do not straddle cache lines."""
-    memory = np.empty(kind.nbytes + alignment, np.uint8)
-    start = -memory.ctypes.data % alignment
-    return memory[start : start + kind.nbytes].view(kind.dtype.numpy).reshape(kind.shape)

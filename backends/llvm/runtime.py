@@ -77,6 +77,7 @@ class Runtime:
             self._code.address(walker.RUN)
         )
         self._team: Team | None = None
+        self.moves = 0  # how often the arena or the scratch has got another address
         self._arena = GrowingBlock()
         self._scratch = GrowingBlock()
 
@@ -101,7 +102,13 @@ class Runtime:
 
     def arena(self, size: int) -> int:
         """Address of the arena, grown to at least `size` bytes."""
-        return self._arena.at_least(size)
+        return self._at_least(self._arena, size)
+
+    def _at_least(self, block: GrowingBlock, size: int) -> int:
+        before = block.size
+        address = block.at_least(size)
+        self.moves += block.size != before
+        return address
 
     @property
     def arena_bytes(self) -> int:
@@ -111,7 +118,7 @@ class Runtime:
     def scratch(self, size: int, workers: int) -> tuple[int, int]:
         """Address of worker 0's scratch of `size` bytes, and the distance to the next worker's."""
         stride = -(-size // 4096) * 4096 + _SCRATCH_GAP
-        return self._scratch.at_least(stride * workers), stride
+        return self._at_least(self._scratch, stride * workers), stride
 
     def forget_threads(self) -> None:
         """In a forked child: the threads are gone, and the lock may have been held by one of them."""

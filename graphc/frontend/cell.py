@@ -44,11 +44,13 @@ class Cell:
     old     the input node of the last value computed, whose buffer the next value may take over
     past    what in-place changes have replaced since then, for the case that one fails: (step, node)
     vars    the nodes that stand for leaves on this cell, bound to `old` or to the present value
+    handles the tensors on this cell, once there are several: each outlives the others, and all hear of changes
     events  set in a `Deferred` cell only: what has to be built before there is a node
     """
 
     __slots__ = (
-        "__weakref__", "events", "fn", "node", "old", "past", "trace", "tracks", "vars", "version", "view",
+        "__weakref__", "events", "fn", "handles", "node", "old", "past", "trace", "tracks", "vars", "version",
+        "view",
     )  # fmt: skip
     events: Any
 
@@ -61,6 +63,7 @@ class Cell:
         self.old: Node | None = None
         self.past: list[tuple[int, Node]] | None = None
         self.vars: list[weakref.ref[Node]] | None = None
+        self.handles: weakref.WeakValueDictionary[int, Tensor] | None = None
         self.trace = MODE.trace
 
     @property
@@ -117,7 +120,8 @@ def fresh_input(type_: TensorType, bound: Any = None) -> Node:
     node = object.__new__(Node)
     node.op, node.inputs, node.type, node.bound = INPUT, (), type_, bound
     node.attrs = attrs = object.__new__(InputAttrs)  # (its __init__ takes as long as all the rest)
-    attrs.__dict__.update(name=f"%{next(_names)}", shape=type_.shape, dtype=type_.dtype)
+    fields = attrs.__dict__
+    fields["name"], fields["shape"], fields["dtype"] = f"%{next(_names)}", type_.shape, type_.dtype
     return node
 
 
@@ -128,6 +132,12 @@ def leaf_node(array: np.ndarray) -> Node:
 
 class Steps:
     """`count` goes up when an optimizer steps: what one step changes is undone together."""
+
+    count = 0
+
+
+class Flags:
+    """`count` goes up whenever a tensor begins or ceases to require grad."""
 
     count = 0
 

@@ -52,7 +52,7 @@ class Compiled:
         if MODE.trace is not None:
             return self.__wrapped__(*args, **kwargs)
         last = self._last
-        if last is not None and not kwargs and last[1].takes(args) and last[1].holds():
+        if last is not None and not kwargs and last[1].fits(args):
             return self._run(last[0], last[1], args, args, kwargs)
         leaves = list(args) if not kwargs and _flat(args) else tree.leaves((args, kwargs))
         key = (
@@ -153,7 +153,7 @@ class Compiled:
 
 
 def _spec(arg: Any, static: bool) -> tuple[Any, Any]:
-    """What `Variant.takes` compares an argument with."""
+    """What `Variant.fits` compares an argument with."""
     if isinstance(arg, Tensor):
         return Tensor, (arg._cell.type, arg.requires_grad)
     return type(arg), None if type(arg) is float and not static else (arg,)

@@ -58,7 +58,7 @@ class Joint:
             return False
         arrays = [*_arrays(events), *variant.held(), *self._numbers()]
         try:
-            values = variant.program(arrays, self._ready())
+            values = variant.program(arrays, self._ready(), steady=variant.arrays)
         except IndexError:  # a check failed, and nothing has changed: the events built will say so again
             return False
         lazy.STATS.native_calls += 1

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend.cell import Build, Cell, Steps, View, alias, fresh_input, leaf_node
+from graphc.frontend.cell import Build, Cell, Flags, Steps, View, alias, fresh_input, leaf_node
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, GradFn
 from graphc.frontend.modes import MODE, no_grad, settle
@@ -128,6 +128,7 @@ class Tensor:
             MODE.trace.save_handle(self)
         settle()
         self._requires = bool(requires_grad)
+        Flags.count += 1
         return self
 
     @property
@@ -187,6 +188,7 @@ class Tensor:
         """A tensor on the same storage that does not require grad."""
         if self._cell.fn is None:
             out = wrap_cell(self._cell)
+            _share_cell(self, out)
             register(out)
             return out
         return apply_view("AliasBackward0", _stop, _replace, self, tracked=False)
@@ -195,6 +197,7 @@ class Tensor:
         """Forget this tensor's history."""
         settle()
         self._requires = False
+        Flags.count += 1
         cell = self._cell
         if cell.fn is not None:
             write(cell)
@@ -287,9 +290,27 @@ def from_node(node: Node, tracks: bool = False) -> Tensor:
     return tensor
 
 
+def _share_cell(first: Tensor, second: Tensor) -> None:
+    """Note that a cell has several handles: whichever stays, the cell's value is to be computed."""
+    cell = first._cell
+    if cell.handles is None:
+        cell.handles = weakref.WeakValueDictionary({id(first): first})
+    cell.handles[id(second)] = second
+
+
 def register(tensor: Tensor) -> None:
-    """Note that a live tensor's value is not computed yet."""
-    if tensor._seq == 0 and tensor._cell.node.bound is None:
+    """Note that the value of a live tensor, and of those on the same cell, is not computed yet."""
+    cell = tensor._cell
+    if cell.node.bound is not None:
+        return
+    _note(tensor)
+    if cell.handles is not None:
+        for other in cell.handles.values():
+            _note(other)
+
+
+def _note(tensor: Tensor) -> None:
+    if tensor._seq == 0:
         tensor._seq = seq = next(_creation)
         MODE.pending[seq] = tensor
 
@@ -546,6 +567,8 @@ def _write_through(cell: Cell) -> None:
         base.tracks = base.tracks or cell.tracks
         base.version += 1
         view.seen = base.version
+        if handle is None and base.handles:
+            handle = next(base.handles.values(), None)
         if handle is not None:
             register(handle)
         cell = base

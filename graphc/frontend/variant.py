@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend import deferred, lazy, tree
-from graphc.frontend.cell import Cell, Deferred, Sharing, fresh_input, leaf_node
+from graphc.frontend.cell import Cell, Deferred, Flags, Sharing, fresh_input, leaf_node
 from graphc.frontend.compiler import compile_graph
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.record import GradOutput, Inputs, Output, Record, graph_of, inputs_of, module_names
@@ -31,7 +31,8 @@ class Stale(Exception):
     """Captured state has got another shape or dtype: the program does not fit any more."""
 
 
-_NODE, _VARS, _REQUIRES, _TRAINING = map(attrgetter, ("node", "vars", "_requires", "training"))
+_NODE, _VARS, _VERSION = map(attrgetter, ("node", "vars", "version"))
+_REQUIRES, _TRAINING = map(attrgetter, ("_requires", "training"))
 
 
 class Variant:
@@ -42,13 +43,14 @@ class Variant:
         self.mode = MODE.grad
         self.specs: list[tuple[Any, Any]] | None = None
         self.inputs: Inputs = inputs_of(record, module_names(record))
+        self.extras = bool(self.inputs.keys or self.inputs.scalars or self.inputs.dynamics)
         self.result, self.outputs = record.result, record.outputs
         self.guards = list(trace.guards)
         self.modules = list(trace.modules)
         self.modes = [mode for mode, _ in trace.modules.values()]
         self.members = [found for _, found in trace.modules.values()]
         self.settings = [(m, kept) for m, found in trace.settings if (kept := _unchanged(m, found))]
-        self.edits = Members.edits
+        self.edits, self.flags = Members.edits, Flags.count
         requires = {id(s.tensor): (s.tensor, s.requires) for s in trace.handles.values()}
         for captured in self.inputs.captured:  # also those that have been read as constants
             requires.setdefault(id(captured.tensor), (captured.tensor, captured.tensor._requires))
@@ -76,7 +78,7 @@ class Variant:
         fixed = frozenset() if self.written else frozenset(state)
         self.program = compile_graph(graph, self.donate, backend, fixed)
         self.program.keep(state)
-        self.prepared: tuple[list[Node], list[int]] | None = None
+        self.prepared: tuple[list[Node] | None, list[int]] = (None, [])
         self.graph = graph
         values = [t for t, o in zip(self.targets, self.outputs, strict=False) if o.kind == "value"]
         single = len(values) == len(self.outputs) == 1 and isinstance(self.result, Tensor)
@@ -121,8 +123,8 @@ class Variant:
 
     # ---------------------------------------------------------------- validity
 
-    def takes(self, args: Sequence[Any]) -> bool:
-        """Whether flat positional arguments have this variant's signature: the quick test."""
+    def fits(self, args: Sequence[Any]) -> bool:
+        """The quick test: flat positional arguments have this signature, and what was assumed holds."""
         specs = self.specs
         if specs is None or len(args) != len(specs) or MODE.grad is not self.mode:
             return False
@@ -142,20 +144,22 @@ class Variant:
                     return False
             elif type(arg) is not kind or (detail is not None and arg != detail[0]):
                 return False
-        return True
+        return self.holds()
 
     def holds(self) -> bool:
         """Whether what the trace assumed about the outside is still so."""
-        if list(map(_TRAINING, self.modules)) != self.modes:
-            return False
-        if Members.edits != self.edits:
+        if Members.edits != self.edits:  # modes count among them
+            if list(map(_TRAINING, self.modules)) != self.modes:
+                return False
             if not all(map(_same, self.members, map(members, self.modules))):
                 return False
             if any(len(_unchanged(m, found)) != len(found) for m, found in self.settings):
                 return False
             self.edits = Members.edits
-        if list(map(_REQUIRES, self.leaves)) != self.requires:
-            return False
+        if Flags.count != self.flags:
+            if list(map(_REQUIRES, self.leaves)) != self.requires:
+                return False
+            self.flags = Flags.count
         if self.without_grad and [t._grad is None for t in self.without_grad].count(False):
             return False
         if self.with_grad and [t._grad is None for t in self.with_grad].count(True):
@@ -198,11 +202,20 @@ class Variant:
             lazy.sync()
         elif self.donate or self.argument_writes or self.grads:
             settle()
-        values = self._run(self._gather(leaves))
-        for generator, count in self.draws:
-            generator.offset += count
-        for cell in self.written:
-            cell.version += 1
+        arrays = self._gather(leaves)
+        if self.written:
+            values = self.program(arrays, None, True, self.arrays)
+        else:
+            nodes, before = self.prepared
+            versions = list(map(_VERSION, self.cells))
+            changed = nodes is not self.nodes or before != versions
+            values = self.program(arrays, None, changed, self.arrays)
+            self.prepared = self.nodes, versions
+        if self.written or self.draws:
+            for generator, count in self.draws:
+                generator.offset += count
+            for cell in self.written:
+                cell.version += 1
         if self.argument_writes or self.grads:
             self._store(leaves, values)
         if self.single is not None:
@@ -220,22 +233,15 @@ class Variant:
             if cell in self.written:
                 bound = bound.copy()  # the state it is will be overwritten
             arrays.append(bound)
-        arrays += self.state()
+        arrays += self.arrays if not inputs.grads and self.known() else self.state()
+        if not self.extras:
+            return arrays
         arrays += [g.key() for g in inputs.keys]
         for i in inputs.scalars:
             arrays.append(np.array(leaves[i]))
         for getter in inputs.dynamics:
             arrays.append(np.array(getter(), np.float64))
         return arrays
-
-    def _run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Run the program on what it takes, as `_gather` has just found it."""
-        if self.written:
-            return self.program(arrays)
-        now = self.nodes, [cell.version for cell in self.cells]
-        values = self.program(arrays, changed=now != self.prepared)
-        self.prepared = now
-        return values
 
     def state(self) -> list[np.ndarray]:
         """The arrays of captured state and gradients. Stale if they do not fit any more."""
