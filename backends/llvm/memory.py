@@ -7,6 +7,8 @@ import mmap
 
 PAGE = 4096
 HUGE_PAGE = 2 << 20
+# Python maps memory shared by default, which Linux backs by a file and gives no huge pages
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class Block:
@@ -20,7 +22,7 @@ class Block:
         big = size >= 2 * HUGE_PAGE
         alignment = HUGE_PAGE if big else PAGE
         self.size = size
-        self._map = mmap.mmap(-1, max(size, 1) + alignment)
+        self._map = mmap.mmap(-1, max(size, 1) + alignment, **_PRIVATE)
         start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.address = -(-start // alignment) * alignment
         if big and hasattr(mmap, "MADV_HUGEPAGE"):
