@@ -16,7 +16,14 @@ SOURCES = sorted([*ROOT.glob("graphc/**/*.py"), *ROOT.glob("backends/**/*.py")])
 # Lower layers first; a module may import from its own layer and from lower ones only.
 LAYERS = [
     ("graphc.ir.types", "graphc.ir.node", "graphc.ir.graph", "graphc.ir.partition", "graphc.loop.ir"),
-    ("graphc.loop.index", "graphc.loop.lowered", "graphc.program", "graphc.cache", "graphc.threads"),
+    (
+        "graphc.loop.index",
+        "graphc.loop.lowered",
+        "graphc.program",
+        "graphc.cache",
+        "graphc.threads",
+        "graphc.arrays",
+    ),
     ("graphc.ops",),
     ("graphc.ir", "graphc.loop", "graphc.autodiff", "graphc.analysis", "graphc.passes"),
     (
