@@ -368,7 +368,7 @@ def _results(events: Events, found: Call) -> list[Tensor]:
     for i in range(len(found.replay.types)):
         cell = object.__new__(Deferred)
         cell.events = events
-        cell.view = cell.old = cell.past = cell.vars = cell.trace = None
+        cell.view = cell.old = cell.past = cell.vars = cell.handles = cell.trace = None
         tensor = wrap_cell(cell)
         events.results[cell] = (found.number, i)
         found.cells.append(cell)
