@@ -10,6 +10,7 @@ from graphc.backends.llvm.emit_builder import Operand
 from graphc.backends.llvm.emit_memory import memory_element
 from graphc.backends.llvm.emit_state import Entry, Flow, Scope, State, Storage, Vector
 from graphc.backends.llvm.emit_values import Values
+from graphc.backends.llvm.tile import spec_of
 from graphc.loop import ir
 
 ALIGN = 64
@@ -205,12 +206,14 @@ class Statements:
         if self.state.vector is not None:
             raise ValueError("Tile inside a vector loop")
         scalar = self.values.scalar
-        ends = []
-        for address in (stmt.a, stmt.b, stmt.c):
+
+        def end(address: ir.Address) -> Operand:
             at = emit_memory.locate(self.values, address.buffer, address.index)
-            ends.append(emit_memory.pointer(self.values, at))
-        mode = "acc" if stmt.accumulate else "set"
-        name = f"graphc_tile_{stmt.c.dtype.short}_{stmt.rows}x{stmt.lanes}_{mode}"
-        a, panel, c = ends
+            return emit_memory.pointer(self.values, at)
+
+        a, panel, c = end(stmt.a), end(stmt.b), end(stmt.c)
         args = [a, scalar(stmt.a_row), scalar(stmt.a_step), panel, scalar(stmt.b_step), c]
-        self.state.builder.call_void(name, [*args, scalar(stmt.c_row), scalar(stmt.depth)])
+        args += [scalar(stmt.c_row), scalar(stmt.depth)]
+        if (fetch := stmt.fetch) is not None:
+            args += [end(fetch.at), scalar(fetch.step)]
+        self.state.builder.call_void(spec_of(stmt).symbol, args)

@@ -39,8 +39,7 @@ def tiles_of(kernel: Kernel) -> list[tile.TileSpec]:
         if isinstance(stmt, For | If):
             stack.extend(stmt.body)
         elif isinstance(stmt, Tile):
-            dtype = stmt.c.dtype.short
-            found[tile.TileSpec(stmt.rows, stmt.lanes, dtype, stmt.accumulate)] = None
+            found[tile.spec_of(stmt)] = None
     return list(found)
 
 

@@ -4,7 +4,8 @@ For i < rows and j < lanes, a tile function computes::
 
     c[i*c_row + j] (+)= sum over k < depth of a[i*a_row + k*a_step] * b[k*b_step + j]
 
-with the whole of c in vector registers. It is a function of its own because LLVM's register allocator
+with the whole of c in vector registers. Every UNROLL steps of k it may also ask for cache lines that the
+code after it will want. It is a function of its own because LLVM's register allocator
 spills as soon as other code is inlined beside a loop that fills the register file.
 """
 
@@ -14,28 +15,40 @@ import re
 from dataclasses import dataclass
 
 from graphc.backends.llvm.target import Target
+from graphc.loop.ir import FETCH_STEPS, Tile
 
-UNROLL = 4
-_SYMBOL = re.compile(r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)")
+UNROLL = FETCH_STEPS
+_SYMBOL = re.compile(r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)(?:_fetch(\d+))?")
+LINE = 64  # bytes of a cache line
 _GROUP = 8  # rows addressed from one pointer, by 0, 1, 2, 4 x {1, 3, 5, 7} times the row stride
 
 
 @dataclass(frozen=True)
 class TileSpec:
-    """One tile function: `rows` x `lanes` elements of `dtype` (f32 or f64); `accumulate` adds the old c."""
+    """One tile function: `rows` x `lanes` elements of `dtype` (f32 or f64); `accumulate` adds the old c;
+    `fetch` cache lines are asked for every UNROLL steps."""
 
     rows: int
     lanes: int
     dtype: str
     accumulate: bool
+    fetch: int = 0
 
     @property
     def symbol(self) -> str:
-        return f"graphc_tile_{self.dtype}_{self.rows}x{self.lanes}_{'acc' if self.accumulate else 'set'}"
+        mode = "acc" if self.accumulate else "set"
+        tail = f"_fetch{self.fetch}" if self.fetch else ""
+        return f"graphc_tile_{self.dtype}_{self.rows}x{self.lanes}_{mode}{tail}"
 
     @property
     def itemsize(self) -> int:
         return 4 if self.dtype == "f32" else 8
+
+
+def spec_of(tile: Tile) -> TileSpec:
+    """The function that a statement calls."""
+    lines = 0 if tile.fetch is None else tile.fetch.lines
+    return TileSpec(tile.rows, tile.lanes, tile.c.dtype.short, tile.accumulate, lines)
 
 
 def parse_symbol(symbol: str) -> TileSpec:
@@ -43,13 +56,14 @@ def parse_symbol(symbol: str) -> TileSpec:
     match = _SYMBOL.fullmatch(symbol)
     if not match:
         raise ValueError(f"{symbol!r} is not a tile symbol")
-    dtype, rows, lanes, mode = match.groups()
-    return TileSpec(int(rows), int(lanes), dtype, mode == "acc")
+    dtype, rows, lanes, mode, fetch = match.groups()
+    return TileSpec(int(rows), int(lanes), dtype, mode == "acc", int(fetch or 0))
 
 
 def declaration(symbol: str) -> str:
     """The LLVM declaration a caller of the tile needs."""
-    return f"declare void @{symbol}(ptr, i64, i64, ptr, i64, ptr, i64, i64)"
+    fetch = ", ptr, i64" if parse_symbol(symbol).fetch else ""
+    return f"declare void @{symbol}(ptr, i64, i64, ptr, i64, ptr, i64, i64{fetch})"
 
 
 def emit_tile(spec: TileSpec, target: Target) -> str:
@@ -98,13 +112,15 @@ class _TileWriter:
         """The whole module."""
         self.prologue()
         state = self.loop("main", "%blocks", UNROLL, "entry", self.initial())
-        state = self.loop("rest", "%left", 1, "main.done", state)
+        state = self.loop("rest", "%left", 1, "main.done", state[: self.carried])
         self.epilogue(state)
         parameters = (
             "ptr noalias readonly captures(none) %a, i64 %a_row, i64 %a_step, "
             "ptr noalias readonly captures(none) %b, i64 %b_step, "
             "ptr noalias captures(none) %c, i64 %c_row, i64 %depth"
         )
+        if self.spec.fetch:
+            parameters += ", ptr captures(none) %fetch, i64 %fetch_step"
         return "\n".join(
             (
                 f'target triple = "{self.target.triple}"',
@@ -121,7 +137,8 @@ class _TileWriter:
     def prologue(self) -> None:
         """Strides in bytes, the odd multiples of the row stride, and c on its way into the cache."""
         size = self.spec.itemsize
-        for name in ("a_row", "a_step", "b_step", "c_row"):
+        fetch = ("fetch_step",) if self.spec.fetch else ()
+        for name in ("a_row", "a_step", "b_step", "c_row", *fetch):
             self.put(f"%{name}.bytes = mul i64 %{name}, {size}")
         for odd in (1, 3, 5, 7):
             self.put(f"%a_row.x{odd} = mul i64 %a_row.bytes, {odd}")
@@ -129,7 +146,7 @@ class _TileWriter:
         self.put(f"%left = and i64 %depth, {UNROLL - 1}")
         for i in range(self.spec.rows):
             row = self.let(f"mul i64 %c_row.bytes, {i}")
-            for at in range(0, self.spec.lanes * size, 64):
+            for at in range(0, self.spec.lanes * size, LINE):
                 line = self.offset(self.offset("%c", row), str(at))
                 self.put(f"call void @llvm.prefetch.p0(ptr {line}, i32 1, i32 3, i32 1)")
 
@@ -139,19 +156,27 @@ class _TileWriter:
         for g in range(1, self.groups):
             rows = self.let(f"mul i64 %a_row.bytes, {g * _GROUP}")
             pointers.append(self.offset("%a", rows))
-        return [*pointers, "%b", *["zeroinitializer"] * len(self.cells)]
+        fetch = ["%fetch"] if self.spec.fetch else []
+        return [*pointers, "%b", *["zeroinitializer"] * len(self.cells), *fetch]
+
+    @property
+    def carried(self) -> int:
+        """How many of the loop-carried values belong to the multiply-adds."""
+        return self.groups + 1 + len(self.cells)
 
     def loop(self, name: str, trips: str, unroll: int, before: str, state: list[str]) -> list[str]:
         """A loop of `trips` times `unroll` k-steps, entered from block `before`; the values after it."""
         types = ["ptr"] * (self.groups + 1) + [self.vector] * len(self.cells)
+        types += ["ptr"] * (len(state) - self.carried)
         carried = [f"%{name}.v{n}" for n in range(len(state))]
         empty = self.let(f"icmp eq i64 {trips}, 0")
         self.put(f"br i1 {empty}, label %{name}.done, label %{name}.body")
         self.lines.append(f"{name}.body:")
         head = len(self.lines)
-        after = carried
+        after, fetch = carried[: self.carried], carried[self.carried :]
         for _ in range(unroll):
             after = self.step(after)
+        after += [self.ask(pointer) for pointer in fetch]
         left = self.let(f"sub i64 %{name}.n, 1")
         end = self.let(f"icmp eq i64 {left}, 0")
         self.put(f"br i1 {end}, label %{name}.done, label %{name}.body")
@@ -169,7 +194,7 @@ class _TileWriter:
     def step(self, state: list[str]) -> list[str]:
         """One k: load a row of b, broadcast a column of a, multiply and add."""
         pointers, b, cells = state[: self.groups], state[self.groups], state[self.groups + 1 :]
-        pointers = [self.let(f'call ptr asm "", "=r,0"(ptr {p})') for p in pointers]
+        pointers = [self.opaque(p) for p in pointers]
         columns = [self.load_vector(b, j) for j in range(self.vectors)]
         sums = []
         for i in range(self.spec.rows):
@@ -178,6 +203,18 @@ class _TileWriter:
                 sums.append(self.multiply_add(value, columns[j], cells[i * self.vectors + j]))
         moved = [self.offset(p, "%a_step.bytes") for p in pointers]
         return [*moved, self.offset(b, "%b_step.bytes"), *sums]
+
+    def opaque(self, pointer: str) -> str:
+        """The pointer, of unknown origin: LLVM would keep one for every offset it meets."""
+        return self.let(f'call ptr asm "", "=r,0"(ptr {pointer})')
+
+    def ask(self, pointer: str) -> str:
+        """Ask for a round of lines from `pointer` on; where the next round begins."""
+        pointer = self.opaque(pointer)
+        for line in range(self.spec.fetch):
+            place = self.offset(pointer, str(LINE * line))
+            self.put(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 2, i32 1)")
+        return self.offset(pointer, "%fetch_step.bytes")
 
     def multiply_add(self, a: str, b: str, c: str) -> str:
         kind = self.vector

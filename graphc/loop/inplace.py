@@ -211,7 +211,9 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
         case Check(condition, _) | If(condition, _):
             return (condition,)
         case Tile():
-            return (stmt.depth, stmt.a, stmt.a_row, stmt.a_step, stmt.b, stmt.b_step, stmt.c, stmt.c_row)
+            fetch = () if stmt.fetch is None else (stmt.fetch.at, stmt.fetch.step)
+            sizes = (stmt.depth, stmt.a_row, stmt.a_step, stmt.b_step, stmt.c_row)
+            return (*sizes, stmt.a, stmt.b, stmt.c, *fetch)
         case Alloc(_):
             return ()
     raise TypeError(f"unknown statement {type(stmt).__name__}")

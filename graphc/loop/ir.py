@@ -8,7 +8,7 @@ The whole grammar::
            | Let(name, value)
            | Store(buffer, index, value)
            | Accumulate(buffer, index, combine, value)      # buffer[index] = combine(buffer[index], value)
-           | Tile(rows, lanes, depth, a, b, c, accumulate)  # register-tile multiply-accumulate
+           | Tile(rows, lanes, depth, a, b, c, accumulate, fetch)  # register-tile multiply-accumulate
            | Prefetch(buffer, index)                        # a hint: buffer[index] is wanted soon
            | Check(condition, code)                         # records `code` where condition is false
            | If(condition, body)
@@ -198,6 +198,22 @@ class Address(Expr):
     index: tuple[Expr, ...]
 
 
+FETCH_STEPS = 4  # steps of K from one round of a Fetch to the next
+
+
+@dataclass(frozen=True, eq=False)
+class Fetch:
+    """Cache lines that a tile asks for while it multiplies, for those who come after it.
+
+    Every FETCH_STEPS steps of K it asks for `lines` neighbouring lines: the first time from `at` on, each
+    time `step` elements further. Nothing is read, so places need not exist.
+    """
+
+    at: Address
+    step: Expr
+    lines: int
+
+
 @dataclass(frozen=True, eq=False)
 class Tile(Stmt):
     """The register tile, for i < rows, j < lanes:
@@ -221,6 +237,7 @@ class Tile(Stmt):
     c: Address
     c_row: Expr
     accumulate: bool
+    fetch: Fetch | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from graphc.loop.ir import (
     Check,
     Const,
     Expr,
+    Fetch,
     For,
     If,
     Kernel,
@@ -263,7 +264,17 @@ class _Parser:
         b_step = self.expr()
         self.expect(",", "depth")
         depth = self.expr()
-        return Tile(int(match[1]), int(match[2]), depth, a, a_row, a_step, b, b_step, c, c_row, accumulate)
+        fetch = self.fetch() if self.accept(",") else None
+        rows, lanes = int(match[1]), int(match[2])
+        return Tile(rows, lanes, depth, a, a_row, a_step, b, b_step, c, c_row, accumulate, fetch)
+
+    def fetch(self) -> Fetch:
+        self.expect("fetch")
+        at = self.address()
+        self.expect("step")
+        step = self.expr()
+        self.expect("lines")
+        return Fetch(at, step, self.number())
 
     # ------------------------------------------------------------------- expressions
 

@@ -27,6 +27,7 @@ from graphc.loop.ir import (
     Check,
     Const,
     Expr,
+    Fetch,
     For,
     If,
     Kernel,
@@ -139,7 +140,12 @@ class _Printer:
         strides = [self.expr(e) for e in (tile.c_row, tile.a_row, tile.a_step, tile.b_step, tile.depth)]
         c_row, a_row, a_step, b_step, length = strides
         operands = f"{a} row {a_row} step {a_step}, {b} step {b_step}"
-        return f"tile {tile.rows}x{tile.lanes} {c} row {c_row} {verb} {operands}, depth {length}"
+        head = f"tile {tile.rows}x{tile.lanes} {c} row {c_row} {verb} {operands}, depth {length}"
+        return head if tile.fetch is None else f"{head}, fetch {self.fetch(tile.fetch)}"
+
+    def fetch(self, fetch: Fetch) -> str:
+        at, step = self.expr(fetch.at), self.expr(fetch.step)
+        return f"{at} step {step} lines {fetch.lines}"
 
     def place(self, buffer: Buffer, index: Sequence[Expr], extra: str = "") -> str:
         return f"{self.buffer(buffer)}[{', '.join([self.expr(i) for i in index])}{extra}]"

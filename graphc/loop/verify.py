@@ -135,6 +135,11 @@ class _Verifier:
         for place in (tile.a, tile.b, tile.c):
             _rule(place.dtype is tile.c.dtype, "operands of a tile differ in dtype")
             self.place(place.buffer, place.index, exact)
+        if (fetch := tile.fetch) is not None:
+            _rule(fetch.lines >= 1, "a fetch of no lines")
+            for e in (fetch.step, *fetch.at.index):
+                self.expect(e, int64, "a size of a fetch", exact)
+            _rule(fetch.at.buffer in self.buffers, f"buffer {fetch.at.buffer.name} is not allocated here")
 
     # ----------------------------------------------------------------------- accesses
 

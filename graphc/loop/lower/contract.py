@@ -25,6 +25,7 @@ from graphc.loop.lower.conv import conv_problems
 from graphc.loop.lower.depthwise import depthwise_calls
 from graphc.loop.lower.direct import choose_form, direct_call
 from graphc.loop.lower.dots import dots_call, plan_dots
+from graphc.loop.lower.fetch import worth_fetching
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.merge import merged
 from graphc.loop.lower.operand import Layout, Strides, flat_stride, probe, run_length, symbols
@@ -302,7 +303,10 @@ class _Lowering:
             )
             (self.once if way.b_fixed else self.each).append(call)
         flat = flat_columns(problem.cols, way.c[1])
-        tiled = Tiled(problem, blocking, way.a, way.b, self._fused(), width, staged, flat, packed, self.cells)
+        fetching = worth_fetching(problem, self.machine)
+        tiled = Tiled(
+            problem, blocking, way.a, way.b, self._fused(), width, staged, flat, packed, self.cells, fetching
+        )
         self.each.append(tiled.call(name))
         if tiled.partial is not None:
             self._combine(problem, tiled.partial, flat)

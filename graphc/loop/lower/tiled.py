@@ -15,11 +15,25 @@ from dataclasses import dataclass, replace
 
 from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
-from graphc.loop.ir import ZERO, Address, Buffer, Const, Expr, Tile, Var, address, cast, identity_of, load
+from graphc.loop.ir import (
+    ZERO,
+    Address,
+    Buffer,
+    Const,
+    Expr,
+    Fetch,
+    Tile,
+    Var,
+    address,
+    cast,
+    identity_of,
+    load,
+)
 from graphc.loop.lower.blocking import Blocking, Rows, Source, narrow_tile
 from graphc.loop.lower.cells import Cells, finish_cell
 from graphc.loop.lower.columns import segments
 from graphc.loop.lower.depth import DepthBlock, DepthCut
+from graphc.loop.lower.fetch import fetcher
 from graphc.loop.lower.fused import Fused, place
 from graphc.loop.lower.operand import Layout, flat_stride
 from graphc.loop.lower.pack import Line, clip, copy_line, padded
@@ -53,6 +67,7 @@ class Tiled:
         flat: bool = False,
         packed: Temp | None = None,
         cells: Cells | None = None,
+        fetching: bool = False,
     ) -> None:
         self.p, self.cut, self.a, self.fused, self.width = problem, blocking, a, fused, width
         self.staged, self.flat, self.packed, self.cells = staged, flat, packed, cells
@@ -67,6 +82,11 @@ class Tiled:
         self.split = blocking.split
         self.deep = self.depth.count > 1
         self.group = min(blocking.group, blocking.col_panels)
+        self.fetcher = None
+        if fetching and packed is None:
+            self.fetcher = fetcher(problem, b, fused, self.lanes, blocking.row_tiles)
+        if self.fetcher is not None:  # what is fetched takes as much room as what is packed
+            self.group = max(1, self.group // self.together // 2) * self.together
         self.b = Panels(problem, b, fused, self.lanes, width)
         self.partial: Temp | None = None
         if self.split > 1:
@@ -118,9 +138,9 @@ class Tiled:
             with self._row_tiles() as t, self._bundles(count) as p:
                 with w.loop("q", self.together) as q:
                     panel = ix.add(p, q)
-                    self._tile(
-                        a, t, panels, panel, address(sums, (q, ZERO, ZERO)), block, ix.add(first, panel)
-                    )
+                    number = ix.add(first, panel)
+                    fetch = self._fetch(block, ix.add(number, self.group), t)
+                    self._tile(a, t, panels, panel, address(sums, (q, ZERO, ZERO)), block, number, fetch)
                 self._finish(lambda q, r, c: load(sums, (q, r, c)), t, ix.add(first, p))
 
     def _deep(self) -> None:
@@ -135,12 +155,16 @@ class Tiled:
         blocks = ix.minimum(per_part, ix.sub(self.depth.count, before))
         with w.loop("block", blocks, per_part) as i:
             block = self.depth.block(ix.add(before, i))
+            after = self.depth.block(ix.minimum(ix.add(ix.add(before, i), 1), self.depth.count - 1))
             a = self._rows_of_a(block)
             with self._groups() as (first, count):
                 self._pack_b(panels, block, first, count)
                 with self._row_tiles() as t, w.loop("p", count, self.group) as p:
-                    place = (ix.add(first, p), t, ZERO, ZERO)
-                    self._tile(a, t, panels, p, address(sums, place), block, place[0])
+                    number = ix.add(first, p)
+                    fetch = self._fetch(block, ix.add(number, self.group), t)
+                    if self.group == self.cut.col_panels:
+                        fetch = self._fetch(after, number, t)
+                    self._tile(a, t, panels, p, address(sums, (number, t, ZERO, ZERO)), block, number, fetch)
         with (
             self._groups() as (first, count),
             self._row_tiles() as t,
@@ -283,22 +307,46 @@ class Tiled:
     # ------------------------------------------------------------------ tiles
 
     def _tile(
-        self, a: PackedA, t: Expr, panels: Buffer, p: Expr, c: Address, block: DepthBlock, panel: Expr
+        self,
+        a: PackedA,
+        t: Expr,
+        panels: Buffer,
+        p: Expr,
+        c: Address,
+        block: DepthBlock,
+        panel: Expr,
+        fetch: Fetch | None,
     ) -> None:
         """The tile of one panel; the last panel of all, if it is part empty, has a narrower one."""
         last = narrow_tile(self.n, self.lanes, self.width) or self.lanes
         where = self._place_of_b(panels, p, block, panel)
         if last == self.lanes:
-            self._put_tile(self.lanes, a, t, where, c, block)
+            self._put_tile(self.lanes, a, t, where, c, block, fetch)
         elif self.panels == 1:
-            self._put_tile(last, a, t, where, c, block)
+            self._put_tile(last, a, t, where, c, block, fetch)
         else:
             number = ix.add(self.panel0, panel)
             for lanes, op in ((self.lanes, "lt"), (last, "eq")):
                 with self.w.when(ix.compare(op, number, self.panels - 1)):
-                    self._put_tile(lanes, a, t, where, c, block)
+                    self._put_tile(lanes, a, t, where, c, block, fetch)
 
-    def _put_tile(self, lanes: int, a: PackedA, t: Expr, b: Address, c: Address, block: DepthBlock) -> None:
+    def _fetch(self, block: DepthBlock, panel: Expr, t: Expr) -> Fetch | None:
+        """What a tile asks for: its part of a panel of the task, if that exists."""
+        if self.fetcher is None:
+            return None
+        number = ix.minimum(ix.add(self.panel0, panel), self.panels - 1)
+        return self.fetcher.fetch(self.batch_index, block, number, t)
+
+    def _put_tile(
+        self,
+        lanes: int,
+        a: PackedA,
+        t: Expr,
+        b: Address,
+        c: Address,
+        block: DepthBlock,
+        fetch: Fetch | None,
+    ) -> None:
         """A tile of the full height or of one row less."""
         pitch = ix.const(self.lanes)
         steps = ix.const(a.row), ix.const(a.step)
@@ -306,7 +354,7 @@ class Tiled:
         tall = self._is_tall(t)
         for rows, condition in ((self.rows.most, tall), (self.rows.most - 1, ix.negate(tall))):
             if not ix.is_false(condition):
-                tile = Tile(rows, lanes, block.size, at, *steps, b, pitch, c, pitch, accumulate=self.deep)
+                tile = Tile(rows, lanes, block.size, at, *steps, b, pitch, c, pitch, self.deep, fetch)
                 with self._where(condition):
                     self.w.put(tile)
 

@@ -19,6 +19,7 @@ from graphc.loop.ir import (
     Check,
     Const,
     Expr,
+    Fetch,
     For,
     If,
     Let,
@@ -271,6 +272,21 @@ def test_prefetch_changes_nothing() -> None:
     assert text.count("prefetch p0[") == 2
     assert print_kernel(parse_kernel(text)) == text
     assert emit_kernel(k, NATIVE).count("call void @llvm.prefetch") == 2
+
+
+def test_fetching_tile() -> None:
+    """What a tile asks for may lie outside the buffer, and changes no number."""
+    rows, vectors = NATIVE.machine.tiles[-1]
+    lanes, depth = vectors * NATIVE.machine.lanes(4), 9
+    a, b = Buffer("a", float32, (depth, rows)), Buffer("b", float32, (depth, lanes))
+    c, t = Buffer("c", float32, (1, rows, lanes)), var("t", 1)
+    fetch = Fetch(address(b, (idx(depth - 1), ZERO)), idx(1 << 20), 2)
+    tile = Tile(
+        rows, lanes, idx(depth), address(a, (ZERO, ZERO)), ONE, idx(rows), address(b, (ZERO, ZERO)),
+        idx(lanes), address(c, (t, ZERO, ZERO)), idx(lanes), False, fetch,
+    )  # fmt: skip
+    arrays = [array(float32, depth, rows), array(float32, depth, lanes), array(float32, 1, rows, lanes)]
+    check(kernel([a, b, c], t, tile), arrays, rtol=1e-5, atol=1e-5, targets=[NATIVE])
 
 
 def test_deep_expressions() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,6 +98,23 @@ def test_hot_loop_is_all_multiply_adds_and_no_stack(name):
         assert multiply_adds(assembly) == (UNROLL + 1) * spec.rows * vectors
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("lines", [1, 2, 4])
+def test_fetching_tiles_ask_for_lines_and_stay_off_the_stack(name: str, lines: int) -> None:
+    target = get_target(name)
+    for plain in specs_of(target, False):
+        if plain.dtype == "f64" or (name == "x86-64-v3" and plain.rows == 12):
+            continue  # doubles are not fetched ahead; the other spills without fetching, too
+        spec = replace(plain, fetch=lines)
+        hot = hot_block(assembly_text(emit_tile(spec, target), target))
+        hot = hot[: hot.rindex(hot.split(":")[0])]  # up to the jump back
+        assert len(re.findall(r"^\s+(?:prefetcht1|prfm)", hot, re.MULTILINE)) == lines, spec.symbol
+        assert multiply_adds(hot) == UNROLL * spec.rows * spec.lanes // target.machine.lanes(4)
+        stack = re.findall(r"^.*(?:\(%rsp|\[sp).*$", hot, re.MULTILINE)
+        assert len(stack) <= 2, f"{name} {spec.symbol} uses the stack:\n{hot}"  # strides of tall tiles
+        assert not any("mm" in line for line in stack)
+
+
 def hot_block(assembly: str) -> str:
     return max(re.split(r"\n(?=\.L)", assembly), key=multiply_adds)
 
@@ -121,6 +139,10 @@ def test_symbols_round_trip():
     assert spec.symbol == "graphc_tile_f32_6x64_set"
     assert parse_symbol(spec.symbol) == spec
     assert spec.symbol in declaration(spec.symbol)
+    fetching = replace(spec, fetch=2)
+    assert fetching.symbol == "graphc_tile_f32_6x64_set_fetch2"
+    assert parse_symbol(fetching.symbol) == fetching
+    assert declaration(fetching.symbol).count("i64") == declaration(spec.symbol).count("i64") + 1
     with pytest.raises(ValueError, match="not a tile symbol"):
         parse_symbol("graphc_kernel_6x64")
 

@@ -1,0 +1,74 @@
+"""Fetching ahead: while tiles multiply, they ask for the elements of B that are packed after them.
+
+A large B comes from memory once, when it is packed, and waiting for it costs up to a third of the time of a
+1x1 convolution with few channels. So each tile of a panel asks for its share of the panel that will be
+packed in that place next; packing then finds it in the second-level cache.
+"""
+
+from __future__ import annotations
+
+import math
+
+from graphc.ir.types import float32
+from graphc.loop import index as ix
+from graphc.loop.ir import FETCH_STEPS, Expr, Fetch, address
+from graphc.loop.lower.depth import DepthBlock
+from graphc.loop.lower.fused import Fused, place
+from graphc.loop.lower.operand import Layout, flat_stride
+from graphc.loop.lower.problem import Contraction, Index
+from graphc.program import Machine
+
+LINE = 64  # bytes of a cache line
+MOST_LINES = 4  # that a tile asks for in a round
+
+
+def worth_fetching(problem: Contraction, machine: Machine) -> bool:
+    """Whether B does not fit into the second-level cache. (Of doubles, half as many are multiplied in the
+    time of a fetch, and the registers of the tallest tile do not suffice.)"""
+    _, _, n, k = problem.sizes
+    return problem.anchor.dtype is float32 and n * k * float32.itemsize > machine.l2_bytes
+
+
+class Fetcher:
+    """Shares out a panel of `lanes` columns among the tiles of a task, `tiles` of them below one another.
+
+    A row of the panel is `parts` rounds of `lines` cache lines; the rounds of a tile go down a quarter
+    (1 / FETCH_STEPS) of the rows, in one of the parts.
+    """
+
+    def __init__(
+        self, problem: Contraction, fused: Fused, lanes: int, tiles: int, wanted: int, step: int
+    ) -> None:
+        self.p, self.fused, self.lanes, self.tiles, self.step = problem, fused, lanes, tiles, step
+        whole = -(-lanes * problem.anchor.dtype.itemsize // LINE)
+        self.lines = min(wanted, whole)
+        self.parts = -(-whole // self.lines)
+
+    def fetch(self, batch: Index, block: DepthBlock, panel: Expr, tile: Expr) -> Fetch:
+        """What tile number `tile` of a task asks for, of panel number `panel` in a block of K."""
+        most = block.most * math.prod(block.inner)
+        quarter = -(-most // FETCH_STEPS)
+        number, part = ix.unflatten(tile, (-(-self.tiles // self.parts), self.parts))
+        k = ix.minimum(ix.mul(number, quarter), most - quarter)
+        width = self.lines * LINE // self.p.anchor.dtype.itemsize
+        column = ix.add(ix.mul(panel, self.lanes), ix.mul(part, width))
+        column = ix.minimum(column, self.p.sizes[2] - 1)
+        depth = block.at(ix.unflatten(k, (block.most, *block.inner)))
+        where = place(
+            self.fused.group,
+            self.fused.buffer,
+            self.p.b(batch, depth, ix.unflatten(column, self.p.cols)),
+        )
+        assert where is not None
+        return Fetch(address(where.buffer, where.index), ix.const(self.step), self.lines)
+
+
+def fetcher(problem: Contraction, b: Layout, fused: Fused, lanes: int, tiles: int) -> Fetcher | None:
+    """For panels of `lanes` columns, each read by `tiles` tiles; None if columns are not neighbours, or the
+    steps of K not equal."""
+    step = flat_stride(b.depth, problem.depth)
+    if not b.direct or not b.along_side or step is None:
+        return None
+    lines = -(-FETCH_STEPS * lanes * problem.anchor.dtype.itemsize // (LINE * tiles))
+    wanted = min(1 << (lines - 1).bit_length(), MOST_LINES)  # there is a tile function for each number
+    return Fetcher(problem, fused, lanes, tiles, wanted, step)

@@ -1,0 +1,35 @@
+"""Tiles that ask for the panels that are packed next."""
+
+from __future__ import annotations
+
+from graphc import ops
+from graphc.ir.types import float64
+from graphc.loop.parser import parse_kernel
+from graphc.loop.printer import print_kernel
+from graphc.loop.verify import verify_kernel
+
+from .test_contract import CRAMPED, check, leaf, matmul, tiles
+
+POINT = {"stride": (1, 1), "low": (0, 0), "high": (0, 0), "dilation": (1, 1), "groups": 1}
+
+
+def test_a_large_operand_is_fetched_ahead() -> None:
+    """In one block of K, and over several; the result is that of NumPy, and the text parses back."""
+    for k in (24, 300):
+        calls = check(ops.conv(leaf("x", 2, k, 20, 20), leaf("w", 30, k, 1, 1), **POINT), machine=CRAMPED)
+        assert all(tile.fetch is not None for tile in tiles(calls))
+        for call in calls:
+            verify_kernel(call.kernel)
+            text = print_kernel(call.kernel)
+            assert "fetch" in text
+            assert print_kernel(parse_kernel(text)) == text
+
+
+def test_what_is_small_or_scattered_is_not() -> None:
+    small = matmul(leaf("x", 40, 16), leaf("y", 16, 30))
+    doubles = matmul(leaf("x", 40, 90, dtype=float64), leaf("y", 90, 300, dtype=float64))
+    across = ops.dot_general(leaf("x", 40, 90), leaf("y", 300, 90), ((1,), (1,)))
+    for node in (small, doubles, across):
+        calls = check(node, machine=CRAMPED)
+        assert tiles(calls)
+        assert all(tile.fetch is None for tile in tiles(calls))
