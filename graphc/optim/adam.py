@@ -86,8 +86,8 @@ class Adam(Optimizer):
         changed = {"exp_avg": mean, "exp_avg_sq": square}
         if group["amsgrad"]:
             square = changed["max_exp_avg_sq"] = state["max_exp_avg_sq"].maximum(square)
-        correction = (1 - beta2**step).map(ops.sqrt)
-        denominator = square.map(ops.sqrt) / correction + hyper.eps
+        correction = 1 / (1 - beta2**step).map(ops.sqrt)  # one division for all elements
+        denominator = square.map(ops.sqrt) * correction + hyper.eps
         rate = hyper.lr / (1 - beta1**step)
         return p - rate * mean / denominator, changed
 

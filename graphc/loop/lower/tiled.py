@@ -9,7 +9,7 @@ cache. With K split, tasks store partial sums, which a second kernel (split.py) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -22,6 +22,7 @@ from graphc.loop.ir import (
     Const,
     Expr,
     Fetch,
+    Stmt,
     Tile,
     Var,
     address,
@@ -29,6 +30,7 @@ from graphc.loop.ir import (
     identity_of,
     load,
 )
+from graphc.loop.lower.ahead import fetch_ahead
 from graphc.loop.lower.blocking import Blocking, Rows, Source, narrow_tile
 from graphc.loop.lower.cells import Cells, finish_cell
 from graphc.loop.lower.columns import segments
@@ -136,12 +138,15 @@ class Tiled:
         with self._groups() as (first, count):
             self._pack_b(panels, block, first, count)
             with self._row_tiles() as t, self._bundles(count) as p:
+                start = len(w.block)
                 with w.loop("q", self.together) as q:
                     panel = ix.add(p, q)
                     number = ix.add(first, panel)
                     fetch = self._fetch(block, ix.add(number, self.group), t)
                     self._tile(a, t, panels, panel, address(sums, (q, ZERO, ZERO)), block, number, fetch)
+                finish = len(w.block)
                 self._finish(lambda q, r, c: load(sums, (q, r, c)), t, ix.add(first, p))
+                w.block[start:start] = self._ahead(w.block[finish:])
 
     def _deep(self) -> None:
         """Block after block of K, summed in scratch memory."""
@@ -157,21 +162,27 @@ class Tiled:
             block = self.depth.block(ix.add(before, i))
             after = self.depth.block(ix.minimum(ix.add(ix.add(before, i), 1), self.depth.count - 1))
             a = self._rows_of_a(block)
+            last = ix.compare("eq", i, ix.sub(blocks, 1))
             with self._groups() as (first, count):
                 self._pack_b(panels, block, first, count)
-                with self._row_tiles() as t, w.loop("p", count, self.group) as p:
+                with self._row_tiles() as t, self._bundles(count) as p:
+                    start = len(w.block)
                     number = ix.add(first, p)
-                    fetch = self._fetch(block, ix.add(number, self.group), t)
-                    if self.group == self.cut.col_panels:
-                        fetch = self._fetch(after, number, t)
-                    self._tile(a, t, panels, p, address(sums, (number, t, ZERO, ZERO)), block, number, fetch)
-        with (
-            self._groups() as (first, count),
-            self._row_tiles() as t,
-            self._bundles(count) as p,
-        ):
-            number = ix.add(first, p)
-            self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
+                    with w.loop("q", self.together) as q:
+                        at = ix.add(number, q)
+                        fetch = self._fetch(block, ix.add(at, self.group), t)
+                        if self.group == self.cut.col_panels:
+                            fetch = self._fetch(after, at, t)
+                        c = address(sums, (at, t, ZERO, ZERO))
+                        self._tile(a, t, panels, ix.add(p, q), c, block, at, fetch)
+                    with w.when(last):
+                        self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
+                    w.block[start:start] = self._ahead(w.block[-1:])
+
+    def _ahead(self, epilogue: Sequence[Stmt]) -> list[Stmt]:
+        """Fetches of what the epilogue of a bundle of tiles reads."""
+        vectors = self.together * self.lanes // self.width
+        return fetch_ahead(epilogue, self.rows.most * vectors * self.depth.most)
 
     @contextmanager
     def _groups(self) -> Iterator[tuple[Expr, Expr]]:
