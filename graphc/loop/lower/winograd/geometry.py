@@ -66,9 +66,9 @@ def geometry(problem: Contraction, m: int) -> Geometry | None:
         return None
     if len(problem.rows) != 1 or any(abs(step) != 1 for step in window.step):
         return None
-    if not all((*problem.sizes, *window.extents)):
-        return None
     high, wide = problem.cols[1:]
+    if not all((*problem.sizes, *window.extents)) or high * wide == 1:
+        return None
     (y, x), (dy, dx) = window.base, window.step
     return Geometry(
         m,

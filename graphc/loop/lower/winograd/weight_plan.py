@@ -1,0 +1,219 @@
+"""How a weight gradient in the Winograd domain is cut, and what it costs (unit: a cycle of one core)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from graphc.ir.node import Node
+from graphc.ir.types import Shape, float32
+from graphc.loop.lower.blocking import CALL, KERNEL, LATENCY, SMALL, TASK, THREADS, Rows, choose_tile, idle
+from graphc.program import Machine
+
+OUTPUTS, TAPS = 4, 3  # F(4x4, 3x3)
+DEPTH = 64  # tiles that are multiplied at once, roughly
+DEPTHS = (1 << 30, 256, 192, 128, 96, 64, 48, 32)
+SHARES = (1, 2, 4, 8)
+LEAST = 32  # channels of a block, if there are several
+VERTICAL = 12.0  # cycles to compute a vector of a row of points, and to transpose it
+HORIZONTAL = 10.0  # cycles to compute a tile's points of a row
+STORE = 2.0  # cycles to store a vector of points
+FAR = 3.0  # cycles to move a vector between the second- and the third-level cache
+BACK = 3.0  # cycles for an element of dU to be transformed back
+
+
+@dataclass(frozen=True)
+class Span:
+    """`count` tiles of `size` rows or columns, from `start` on."""
+
+    start: int
+    count: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """outputs, taps          of F(m, r), along each axis
+    groups, outs, ins      of the convolution; channels are those of a group
+    images, tiles          tiles along each axis of an image
+    rows                   rows of points, those of a task together
+    out_block, in_block    channels of a task
+    shares                 parts that the strips of all images are cut into
+    strips_at_once         strips that are transformed, then multiplied
+    tile_rows, lanes       the register tile
+    """
+
+    outputs: int
+    taps: int
+    groups: int
+    outs: int
+    ins: int
+    images: int
+    tiles: Shape
+    rows: tuple[tuple[int, ...], ...]
+    out_block: int
+    in_block: int
+    shares: int
+    strips_at_once: int
+    tile_rows: int
+    lanes: int
+
+    @property
+    def size(self) -> int:
+        """Points along an axis."""
+        return self.outputs + self.taps - 1
+
+    @property
+    def points(self) -> int:
+        return self.size**2
+
+    @property
+    def rows_at_once(self) -> int:
+        return len(self.rows[0])
+
+    @property
+    def points_at_once(self) -> int:
+        return self.rows_at_once * self.size
+
+    @property
+    def slots(self) -> dict[int, int]:
+        """Where each point is among those of all tasks."""
+        order = [row for rows in self.rows for row in rows]
+        return {
+            row * self.size + j: slot * self.size + j
+            for slot, row in enumerate(order)
+            for j in range(self.size)
+        }
+
+    @property
+    def strips(self) -> int:
+        """Rows of tiles of all images."""
+        return self.images * self.tiles[0]
+
+    @property
+    def strips_of_share(self) -> int:
+        return -(-self.strips // self.shares)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.strips_of_share // self.strips_at_once)
+
+    @property
+    def task_space(self) -> Shape:
+        """Groups, shares, blocks of output and input channels, groups of rows."""
+        blocks = self.outs // self.out_block, self.ins // self.in_block
+        return (self.groups, self.shares, *blocks, len(self.rows))
+
+    @property
+    def tasks(self) -> int:
+        return math.prod(self.task_space)
+
+    @property
+    def flops(self) -> float:
+        """Multiply-adds of the products count twice."""
+        tiles = self.strips * self.tiles[1]
+        return 2.0 * self.groups * self.points * tiles * self.outs * self.ins
+
+    def pitch(self, channels: int, width: int) -> int:
+        """Channels of a buffer: whole vectors."""
+        return -(-channels // width) * width
+
+    def row_spans(self) -> list[Span]:
+        """Rows of a block of dU, in tiles of nearly equal height."""
+        cut = Rows(self.out_block, -(-self.out_block // -(-self.out_block // self.tile_rows)))
+        tall = Span(0, cut.tall, cut.most)
+        short = Span(cut.tall * cut.most, cut.tiles - cut.tall, cut.most - 1)
+        return [span for span in (tall, short) if span.count]
+
+    def column_spans(self, width: int) -> list[Span]:
+        """Columns of a block of dU, whole vectors; the last tile may be narrower."""
+        full, rest = divmod(self.pitch(self.in_block, width), self.lanes)
+        spans = Span(0, full, self.lanes), Span(full * self.lanes, int(rest > 0), rest)
+        return [span for span in spans if span.count]
+
+
+def plan_weight_grad(node: Node, machine: Machine) -> tuple[Plan, float] | None:
+    """The cheapest plan of a conv_weight_grad, and its cost; None if it is not of 3x3 windows at unit stride,
+    in float32."""
+    if not machine.winograd or node.op.name != "conv_weight_grad":
+        return None
+    at = node.attrs
+    plain = at.stride == (1, 1) and at.dilation == (1, 1) and at.kernel == (3, 3)
+    if not plain or node.dtype is not float32 or not node.type.size:
+        return None
+    x, dy = node.inputs
+    if not x.type.size or not dy.type.size:
+        return None
+    shape = (at.groups, node.shape[0] // at.groups, node.shape[1], x.shape[0], *dy.shape[2:])
+    return _choose(shape, machine)
+
+
+@lru_cache(maxsize=256)
+def _choose(shape: Shape, machine: Machine) -> tuple[Plan, float]:
+    plans = [(plan, _cost(plan, machine)) for plan in candidates(OUTPUTS, shape, machine)]
+    return min(plans, key=lambda pair: pair[1])
+
+
+def candidates(outputs: int, shape: Shape, machine: Machine) -> Iterator[Plan]:
+    """Plans for (groups, outs, ins, images, height, width) of dy, in tiles of outputs x outputs."""
+    groups, outs, ins, images, *space = shape
+    width = machine.lanes(float32.itemsize)
+    tiles = tuple([-(-extent // outputs) for extent in space])
+    strips = images * tiles[0]
+    for out_block, in_block in itertools.product(_blocks(outs, width), _blocks(ins, width)):
+        register = choose_tile(out_block, in_block, DEPTH, machine, float32.itemsize)
+        for rows, shares in itertools.product(_row_groups(outputs + TAPS - 1), SHARES):
+            of_share = -(-strips // shares)
+            if shares > 1 and (shares - 1) * of_share >= strips:
+                continue
+            counts = [-(-of_share // max(1, depth // tiles[1])) for depth in DEPTHS]
+            for at_once in dict.fromkeys([-(-of_share // max(count, 1)) for count in counts]):
+                yield Plan(
+                    outputs, TAPS, groups, outs, ins, images, tiles, rows, out_block, in_block,
+                    shares, at_once, *register
+                )  # fmt: skip
+
+
+def _blocks(channels: int, width: int) -> list[int]:
+    """Numbers of channels that divide all, in whole vectors, or all of them."""
+    cuts = [channels // n for n in (2, 4, 8) if channels % n == 0]
+    return [channels, *[c for c in cuts if c % width == 0 and c >= LEAST]]
+
+
+def _row_groups(size: int) -> list[tuple[tuple[int, ...], ...]]:
+    """Ways to cut the rows of points into groups; pairs of opposite points stay together."""
+    order = [*range(1, size - 1), 0, size - 1]
+    lengths = [n for n in (size, 2, 1) if size % n == 0]
+    return [tuple(tuple(order[i : i + n]) for i in range(0, size, n)) for n in lengths]
+
+
+def _cost(plan: Plan, machine: Machine) -> float:
+    """Cycles on one core, and what too few tasks lose."""
+    width, itemsize = machine.lanes(float32.itemsize), float32.itemsize
+    out_vectors, in_vectors = (-(-c // width) for c in (plan.out_block, plan.in_block))
+    strips, points = plan.strips_of_share, plan.points_at_once
+    tiles = strips * plan.tiles[1]
+    calls = product = 0.0
+    for rows, columns in itertools.product(plan.row_spans(), plan.column_spans(width)):
+        vectors = columns.size // width
+        calls += rows.count * columns.count * (CALL + 2 * rows.size * vectors)
+        product += rows.count * columns.count * max(rows.size * vectors, LATENCY)
+    work = points * (plan.blocks * calls + tiles * product)
+    for reach, channels, vectors in (
+        (plan.size, plan.in_block, in_vectors),
+        (plan.outputs, plan.out_block, out_vectors),
+    ):
+        line = -(-plan.tiles[1] * plan.outputs // width)
+        work += strips * line * channels * (reach + plan.rows_at_once * VERTICAL)
+        work += tiles * vectors * plan.rows_at_once * (reach + HORIZONTAL + STORE * plan.size)
+    moved = points * plan.strips_at_once * plan.tiles[1] * (out_vectors + in_vectors)
+    sums = points * plan.out_block * in_vectors
+    if (moved + sums) * width * itemsize > machine.l2_bytes * 7 // 8:
+        work += plan.blocks * (2 * moved + 2 * sums) * FAR
+    worth = min(THREADS[-1], max(1, int(plan.flops / SMALL)))
+    total = plan.groups * plan.outs * (-(-plan.ins // width)) * plan.points
+    combine = KERNEL + total * (FAR * plan.shares + BACK)
+    return plan.tasks * (work + TASK) * idle(plan.tasks, worth) + combine

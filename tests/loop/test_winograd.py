@@ -1,0 +1,109 @@
+"""Winograd's algorithm, run by the loop-IR interpreter against NumPy's evaluation; when it is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphc import ops
+from graphc.ir.types import float32, float64, int64
+from graphc.loop.lower.contract import lower_contraction, repeated_contraction
+from graphc.loop.lower.conv import conv_problems
+from graphc.loop.lower.winograd.geometry import geometry
+from tests.loop.test_contract import NARROW, WIDE, draw, evaluate, execute, group_of, leaf
+from tests.loop.winograd_plans import CASES, Case, forced, schedules
+
+LAYER = Case(8, 64, 64, (28, 28))
+
+
+@pytest.mark.parametrize("name", ["wide-padding", "far-padding", "no-padding"])
+@pytest.mark.parametrize("gradient", [False, True], ids=["forward", "gradient"])
+def test_interpreted(name: str, gradient: bool) -> None:
+    case = CASES[name]
+    node = case.gradient() if gradient else case.forward()
+    group = group_of(node)
+    values = {n: draw(n, np.random.default_rng(2)) for n in group.inputs}
+    (want,) = evaluate([node], values)
+    for number, plan in enumerate(schedules(case, NARROW)):
+        if number % 2 == gradient:
+            execute(forced(group, NARROW, **plan), values, backwards=True)
+            np.testing.assert_allclose(values[node], want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def names(node, machine=WIDE, fixed=()) -> list[list[str]]:
+    group = group_of(node)
+    calls = repeated_contraction(group, machine, {n for n in group.inputs if n.attrs.name in fixed})
+    return [[call.kernel.name for call in some] for some in (calls.once, calls.each)]
+
+
+def test_chosen_for_many_channels() -> None:
+    assert "conv_winograd" in names(LAYER.forward())[1]
+    assert "conv_input_grad_winograd" in names(LAYER.gradient())[1]
+
+
+def test_the_option_turns_it_off() -> None:
+    for node in (LAYER.forward(), LAYER.gradient()):
+        assert not any("winograd" in n for n in names(node, replace(WIDE, winograd=False))[1])
+
+
+def test_weights_that_do_not_change_are_transformed_once() -> None:
+    once, each = names(LAYER.forward(), fixed=("w",))
+    assert once == ["conv_winograd_weights"]
+    assert "conv_winograd_weights" not in each
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        ops.conv(leaf("x", 8, 64, 28, 28), leaf("w", 64, 64, 3, 3), stride=(2, 2), low=(1, 1), high=(1, 1)),
+        ops.conv(leaf("x", 8, 64, 28, 28), leaf("w", 64, 64, 3, 3), dilation=(2, 2)),
+        ops.conv(leaf("x", 8, 64, 28, 28), leaf("w", 64, 64, 1, 1)),
+        ops.conv(leaf("x", 8, 64, 28, 28), leaf("w", 64, 64, 5, 5)),
+        ops.conv(leaf("x", 8, 64, 784), leaf("w", 64, 64, 3)),
+        ops.conv(leaf("x", 8, 64, 28, 28, dtype=int64), leaf("w", 64, 64, 3, 3, dtype=int64)),
+    ],
+    ids=["stride", "dilation", "1x1", "5x5", "line", "integers"],
+)
+def test_other_convolutions_have_no_tiles(node) -> None:
+    assert all(geometry(problem, 4) is None for problem in conv_problems(node))
+    assert not any("winograd" in n for n in names(node)[1])
+
+
+@pytest.mark.parametrize(
+    "case", [Case(8, 3, 64, (32, 32)), Case(1, 4, 4, (2, 2)), Case(8, 64, 64, (28, 28), groups=16)]
+)
+def test_not_chosen_for_few_channels(case: Case) -> None:
+    assert not any("winograd" in n for n in names(case.forward())[1])
+
+
+def test_useful_work_is_that_of_the_convolution() -> None:
+    node = LAYER.forward()
+    (kernel,) = [
+        c.kernel for c in lower_contraction(group_of(node), WIDE) if c.kernel.name == "conv_winograd"
+    ]
+    assert kernel.flops == 2.0 * node.type.size * 64 * 9
+
+
+def emulated(case: Case, m: int, scale, dtype) -> float:
+    """The largest error of a plan, relative to the sum of |w| |x| of each result."""
+    node = case.forward(float32)
+    group = group_of(node)
+    rng = np.random.default_rng(5)
+    values = {n: (draw(n, rng) * scale(rng, n.shape)).astype(np.float32) for n in group.inputs}
+    double = case.forward(float64)
+    leaves = dict(zip(double.inputs, (values[n].astype(np.float64) for n in node.inputs), strict=True))
+    (want,) = evaluate([double], leaves)
+    (size,) = evaluate([double], {n: np.abs(v) for n, v in leaves.items()})
+    plan = next(p for p in schedules(case, WIDE) if p["m"] == m)
+    execute(forced(group, WIDE, **plan), values)
+    return float((np.abs(values[node] - want) / size).max())
+
+
+@pytest.mark.parametrize("m,bound", [(2, 2e-6), (4, 5e-6)])
+def test_error_bound(m: int, bound: float) -> None:
+    """The bound that the documentation gives, on normal data and on data of one sign."""
+    case = Case(1, 16, 16, (12, 12))
+    assert emulated(case, m, lambda rng, shape: 1.0, float32) < bound
+    assert emulated(case, m, lambda rng, shape: np.exp(rng.standard_normal(shape)), float32) < bound

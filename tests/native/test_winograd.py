@@ -1,0 +1,83 @@
+"""Compiled convolutions by Winograd's algorithm against NumPy: every schedule, ragged shapes, epilogues; the
+same bits on one thread and on three."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from graphc import ops, threads
+from graphc.backends.llvm import Backend
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.types import float32, float64
+from graphc.loop.lowered import KernelCall
+from graphc.plan import make
+from tests.loop.test_contract import draw, evaluate, group_of, leaf
+from tests.loop.winograd_plans import CASES, Case, forced, schedules
+from tests.native.test_contractions import TARGETS, compare
+
+ULPS = {float32: 2e-5, float64: 4e-14}  # of the largest result
+
+
+def run_forced(node: Node, backend: Backend, plans: Sequence[dict]) -> None:
+    """Every plan's results, on one thread and on three, against NumPy's."""
+    group = group_of(node)
+    values = {n: draw(n, np.random.default_rng(1)) for n in group.inputs}
+    (want,) = evaluate([node], values)
+    tolerance = ULPS[node.dtype] * np.abs(want).max()
+    for plan in plans:
+        calls = forced(group, backend.machine, **plan)
+        one, three = on_threads(node, backend, calls, values)
+        assert one.tobytes() == three.tobytes()
+        np.testing.assert_allclose(one, want, rtol=0, atol=tolerance, err_msg=str(plan))
+
+
+def on_threads(node: Node, backend: Backend, calls: Sequence[KernelCall], values: dict) -> list[np.ndarray]:
+    group = group_of(node)
+    run = backend.compile(None, make(Graph(group.inputs, (node,)), [group], {group: calls}).plan)
+    before, results = threads.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            threads.set_num_threads(count)
+            results.append(np.full(node.shape, 7, node.dtype.numpy))
+            assert run([values[n] for n in group.inputs], results[-1:]) == 0
+    finally:
+        threads.set_num_threads(before)
+    return results
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("gradient", [False, True], ids=["forward", "gradient"])
+def test_schedules(target: str, name: str, gradient: bool) -> None:
+    case, backend = CASES[name], Backend(target)
+    plans = list(schedules(case, backend.machine))
+    run_forced(case.gradient() if gradient else case.forward(), backend, plans[gradient::2])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_double_precision(target: str) -> None:
+    case, backend = CASES["ragged"], Backend(target)
+    plans = list(schedules(case, backend.machine, 8))
+    run_forced(case.forward(float64), backend, plans[:3])
+
+
+def with_epilogue(y: Node) -> list[Node]:
+    """A normalised channel, a residual, ReLU, and where that is positive."""
+    scale, shift = leaf("scale", y.shape[1]), leaf("shift", y.shape[1])
+    along = [ops.broadcast(v, y.shape, (1,)) for v in (scale, shift)]
+    total = ops.add(ops.add(ops.mul(y, along[0]), along[1]), leaf("residual", *y.shape))
+    zero = ops.zeros(y.type)
+    return [ops.maximum(total, zero), total]
+
+
+@pytest.mark.parametrize(
+    "case", [Case(2, 64, 48, (14, 14)), Case(3, 48, 80, (7, 9)), Case(1, 128, 128, (6, 6))]
+)
+@pytest.mark.parametrize("target", TARGETS)
+def test_chosen_with_epilogue(target: str, case: Case) -> None:
+    for node in (case.forward(), case.gradient()):
+        compare(with_epilogue(node), target)
