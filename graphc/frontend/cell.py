@@ -44,7 +44,7 @@ class Cell:
     old     the input node of the last value computed, whose buffer the next value may take over
     past    what in-place changes have replaced since then, for the case that one fails: (step, node)
     vars    the nodes that stand for leaves on this cell, bound to `old` or to the present value
-    handles the tensors on this cell, once there are several: each outlives the others, and all hear of changes
+    handles the tensors on this cell, once there are several: each may outlive the others
     events  set in a `Deferred` cell only: what has to be built before there is a node
     """
 

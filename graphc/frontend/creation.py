@@ -7,7 +7,6 @@ trace they are nodes, constants of the program.
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -216,7 +215,8 @@ def full(
     """Every element `fill_value`."""
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
-    if not isinstance(fill_value, (numbers.Number, np.generic)):
+    number: Any = fill_value
+    if not isinstance(number, int | float | complex | np.number | np.bool_):
         raise fail(
             TypeError, f"full(): argument 'fill_value' must be Number, not {type(fill_value).__name__}"
         )

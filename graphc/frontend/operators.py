@@ -12,7 +12,7 @@ from graphc.frontend.linalg import matmul
 from graphc.frontend.methods import METHODS, attach, method
 from graphc.frontend.modes import settle
 from graphc.frontend.nodes import cast, expand
-from graphc.frontend.tensor import Tensor, apply, from_node, inplace, needs_grad
+from graphc.frontend.tensor import Tensor, apply, from_node, inplace, needs_grad, register, share_cell
 
 
 def _forward(f: Callable[..., Tensor]) -> Callable[[Tensor, Any], Any]:
@@ -136,6 +136,8 @@ def set_(self: Tensor, source: Tensor) -> Tensor:
     """This tensor with the storage of another."""
     settle()
     self._cell = source._cell
+    share_cell(source, self)
+    register(self)
     return self
 
 

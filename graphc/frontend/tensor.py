@@ -188,7 +188,7 @@ class Tensor:
         """A tensor on the same storage that does not require grad."""
         if self._cell.fn is None:
             out = wrap_cell(self._cell)
-            _share_cell(self, out)
+            share_cell(self, out)
             register(out)
             return out
         return apply_view("AliasBackward0", _stop, _replace, self, tracked=False)
@@ -290,22 +290,18 @@ def from_node(node: Node, tracks: bool = False) -> Tensor:
     return tensor
 
 
-def _share_cell(first: Tensor, second: Tensor) -> None:
+def share_cell(*tensors: Tensor) -> None:
     """Note that a cell has several handles: whichever stays, the cell's value is to be computed."""
-    cell = first._cell
-    if cell.handles is None:
-        cell.handles = weakref.WeakValueDictionary({id(first): first})
-    cell.handles[id(second)] = second
+    cell = tensors[0]._cell
+    cell.handles = cell.handles or weakref.WeakValueDictionary()
+    cell.handles.update({id(tensor): tensor for tensor in tensors})
 
 
 def register(tensor: Tensor) -> None:
     """Note that the value of a live tensor, and of those on the same cell, is not computed yet."""
     cell = tensor._cell
-    if cell.node.bound is not None:
-        return
-    _note(tensor)
-    if cell.handles is not None:
-        for other in cell.handles.values():
+    if cell.node.bound is None:
+        for other in (tensor, *(cell.handles or {}).values()):
             _note(other)
 
 

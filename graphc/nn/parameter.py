@@ -6,7 +6,7 @@ from typing import Any
 
 from graphc.frontend.creation import zeros
 from graphc.frontend.errors import fail
-from graphc.frontend.tensor import Tensor, register
+from graphc.frontend.tensor import Tensor, register, share_cell
 
 
 def _share(cls: type, data: Tensor | None, what: str) -> Any:
@@ -16,7 +16,9 @@ def _share(cls: type, data: Tensor | None, what: str) -> Any:
     if not isinstance(data, Tensor):
         raise fail(TypeError, f"{what} must be made from a Tensor, not {type(data).__name__}")
     self: Any = object.__new__(cls)
-    self._cell = data.detach()._cell
+    detached = data.detach()
+    self._cell = detached._cell
+    share_cell(detached, self)
     register(self)
     return self
 

@@ -216,3 +216,27 @@ def test_views_of_views_follow_their_root_after_a_step() -> None:
     assert view.tolist() == [[6.0, 6.0], [6.0, 6.0]]
     view.add_(1)
     assert root.tolist() == [[7.0, 7.0, 7.0], [7.0, 6.0, 6.0]]
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        lambda t: t.detach(),
+        lambda t: t.detach().detach(),
+        lambda t: t.data,
+        lambda t: t.detach()[:],
+        lambda t: gc.nn.Parameter(t.detach(), requires_grad=False),
+        lambda t: gc.empty(0).set_(t),
+    ],
+)
+def test_changes_through_a_handle_that_is_gone_are_computed_by_the_step(handle: Callable[[Any], Any]) -> None:
+    """The average of a weight, changed through `.detach()`, outlives the weight's being overwritten."""
+    weight = gc.nn.Parameter(gc.ones(3))
+    average = gc.zeros(3)
+    optimizer = gc.optim.SGD([weight], lr=0.25)
+    for _ in range(3):
+        optimizer.zero_grad()
+        weight.sum().backward()
+        optimizer.step()
+        handle(average).add_(weight.detach())
+    assert average.tolist() == [0.75 + 0.5 + 0.25] * 3
