@@ -23,6 +23,7 @@ MODULES = [
     "graphc.nn.utils.rnn",
     "graphc.optim",
     "graphc.optim.lr_scheduler",
+    "graphc.optim.swa_utils",
     "graphc.train",
     "graphc.train.metrics",
     "graphc.utils.data",
