@@ -41,6 +41,8 @@ from graphc.loop.lower.tiled import Tiled
 from graphc.loop.lower.windows import plan_windows, windows_calls
 from graphc.loop.lower.winograd.choose import plan_winograd
 from graphc.loop.lower.winograd.kernels import winograd_calls
+from graphc.loop.lower.winograd.weight_grad import weight_grad_calls
+from graphc.loop.lower.winograd.weight_plan import plan_weight_grad
 from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
 
@@ -77,10 +79,6 @@ def repeated_contraction(group: Group, machine: Machine, fixed: Set[Node]) -> Re
     problems = (dot_problem(anchor),) if anchor.kind is Kind.CONTRACT else conv_problems(anchor)
     lowering = _Lowering(group, anchor, machine, fixed)
     for problem in problems:
-        if worth_padding(problem):
-            width = machine.lanes(anchor.dtype.itemsize)
-            problem, call = pad_call(problem, Fused(group, anchor), width, f"{anchor.op.name}_pad")
-            lowering.each.append(call)
         lowering.lower(problem)
     return Repeated(tuple(lowering.once), tuple(lowering.each))
 
@@ -122,6 +120,16 @@ class _Lowering:
         """Add the kernels of one problem: of all ways to run it the cheapest."""
         if not self.anchor.type.size or not math.prod((*problem.batch, *problem.rows, *problem.cols)):
             return
+        options = [self._as_contraction(problem), self._as_winograd_weights()]
+        _, put = min((o for o in options if o is not None), key=lambda option: option[0])
+        put()
+
+    def _as_contraction(self, problem: Contraction) -> _Option:
+        """The cheapest way to compute the results one by one or in tiles."""
+        ahead: list[KernelCall] = []
+        if worth_padding(problem):
+            problem, call = pad_call(problem, self._fused(), self.width, f"{self.name}_pad")
+            ahead.append(call)
         whole, problem = problem, merged(problem, self.find)
         ways = [self._way(problem), self._way(problem.swapped())]
         if self.cells is not None:
@@ -129,8 +137,13 @@ class _Lowering:
         options = [self._as_loops(ways), self._as_windows(whole), self._as_winograd(whole)]
         for way in ways:
             options += [self._as_tiles(way), self._as_dots(way), self._as_scaled(way)]
-        _, put = min((o for o in options if o is not None), key=lambda option: option[0])
-        put()
+        cost, put = min((o for o in options if o is not None), key=lambda option: option[0])
+
+        def put_all() -> None:
+            self.each.extend(ahead)
+            put()
+
+        return cost, put_all
 
     def _as_loops(self, ways: Sequence[_Way]) -> _Option:
         """Plain loops; with one way only, columns stay columns."""
@@ -216,6 +229,16 @@ class _Lowering:
             self.each.extend(windows_calls(problem, found[0], self.group, self.machine, self.name))
 
         return found[1], put
+
+    def _as_winograd_weights(self) -> _Option | None:
+        """A weight gradient by Winograd's algorithm."""
+        found = plan_weight_grad(self.anchor, self.machine)
+        if found is None:
+            return None
+        plan, cost = found
+        return cost / CLEARLY, lambda: self.each.extend(
+            weight_grad_calls(self.anchor, plan, self.group, self.width)
+        )
 
     def _as_winograd(self, problem: Contraction) -> _Option | None:
         """A convolution with fewer multiplications. Its rounding errors are larger: it must pay clearly."""
