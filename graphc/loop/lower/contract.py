@@ -36,6 +36,7 @@ from graphc.loop.lower.prepack import depends_only_on, prepack_call
 from graphc.loop.lower.problem import Contraction, dot_problem
 from graphc.loop.lower.scaled import Scaled, plan_scaled
 from graphc.loop.lower.split import combine_call
+from graphc.loop.lower.spread import close_group, spread_call
 from graphc.loop.lower.stage import stage_call
 from graphc.loop.lower.tiled import Tiled
 from graphc.loop.lower.windows import plan_windows, windows_calls
@@ -43,7 +44,7 @@ from graphc.loop.lower.winograd.choose import plan_winograd
 from graphc.loop.lower.winograd.kernels import winograd_calls
 from graphc.loop.lower.winograd.weight_grad import weight_grad_calls
 from graphc.loop.lower.winograd.weight_plan import plan_weight_grad
-from graphc.loop.lowered import KernelCall, Temp
+from graphc.loop.lowered import KernelCall, Temp, Value, with_args
 from graphc.program import Machine
 
 SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
@@ -76,11 +77,25 @@ def repeated_contraction(group: Group, machine: Machine, fixed: Set[Node]) -> Re
     anchor = anchor_of(group)
     if (calls := depthwise_calls(group, anchor, machine)) is not None:
         return Repeated((), calls)
+    if (close := close_group(group, anchor)) is not None:
+        return _spread(group, anchor, close, machine, fixed)
     problems = (dot_problem(anchor),) if anchor.kind is Kind.CONTRACT else conv_problems(anchor)
     lowering = _Lowering(group, anchor, machine, fixed)
     for problem in problems:
         lowering.lower(problem)
     return Repeated(tuple(lowering.once), tuple(lowering.each))
+
+
+def _spread(group: Group, anchor: Node, close: Group, machine: Machine, fixed: Set[Node]) -> Repeated:
+    """The kernels of a gradient that is mostly zeros: those of its other elements, then the whole of it."""
+    before = repeated_contraction(close, machine, fixed)
+    temp, call = spread_call(group, anchor, machine)
+    (made,) = close.outputs
+
+    def value(x: Value) -> Value:
+        return temp if x is made else x
+
+    return Repeated(with_args(before.once, value), (*with_args(before.each, value), call))
 
 
 def anchor_of(group: Group) -> Node:
