@@ -93,7 +93,7 @@ class _Spread:
             w.store(line, (j,), self.zero)
         return line
 
-    def plane(self, at: tuple[Expr, Expr]) -> None:
+    def plane(self, at: Index) -> None:
         """All rows of an image's channel: for each residue of their places those that share it."""
         outer, strides = self.space[:-1], self.stride[:-1]
         for residues in itertools.product(*(range(min(s, e)) for s, e in zip(strides, outer, strict=True))):
