@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Any
 
 from graphc.backends.llvm.executable import Executable
@@ -30,23 +31,22 @@ class Backend:
 
     name = "llvm"
     wants_graph = False
+    options = frozenset({"winograd"})
 
-    def __init__(self, target: str | None = None) -> None:
+    def __init__(self, target: str | None = None, winograd: bool = True) -> None:
         """`target` names a row of the target table; by default ``GRAPHC_TARGET``, or this machine.
 
-        Raises ValueError for an unknown target.
+        `winograd`: whether 3x3 convolutions may run by Winograd's algorithm where that pays; its error bound
+        is in graphc/loop/lower/winograd. Raises ValueError for an unknown target.
         """
         self.target: Target = get_target(target)
-
-    @property
-    def machine(self) -> Machine:
-        """What lowering must know about the target."""
-        return self.target.machine
+        self.machine: Machine = replace(self.target.machine, winograd=winograd)  # all that lowering knows
 
     @property
     def target_key(self) -> str:
-        """Names the target and this version of the code generator, for the keys of program caches."""
-        return f"{self.target.key}|{emitter_digest()}"
+        """Names target, options and this version of the code generator, for the keys of program caches."""
+        options = "" if self.machine.winograd else "|direct"
+        return f"{self.target.key}{options}|{emitter_digest()}"
 
     def compile(self, graph: Graph | None, plan: Plan | None) -> Executable:
         """Make a plan runnable. RuntimeError if the target is not this machine's."""

@@ -48,6 +48,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--cpu", metavar="NAME", help="code for this target: native, x86-64-v3, x86-64-v4, aarch64"
     )
+    parser.add_argument(
+        "--no-winograd", action="store_true", help="keep Winograd's algorithm out of 3x3 convolutions"
+    )
     parser.add_argument("--timing", action="store_true", help="a table of the time each stage took")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="write numbered files instead of printing"
@@ -67,11 +70,12 @@ class View:
 class Dump:
     """One traced program and everything that can be shown of it."""
 
-    def __init__(self, target: Target, grad: bool, cpu: str | None) -> None:
+    def __init__(self, target: Target, grad: bool, cpu: str | None, winograd: bool = True) -> None:
         self.traced = target
         self.program = differentiate(target) if grad else target
-        self.backend: Any = backends.load("llvm", cpu)
-        self.report = pipeline.inspect(self.program.graph, self.program.donate, machine=cpu)
+        name = backends.with_options("llvm", {} if winograd else {"winograd": False})
+        self.backend: Any = backends.load(name, cpu)
+        self.report = pipeline.inspect(self.program.graph, self.program.donate, name, cpu)
 
     def views(self) -> Iterator[View]:
         graph = self.traced.graph
@@ -136,7 +140,8 @@ def choose(dump: Dump, views: list[View], stages: list[str], form: str) -> list[
 
 
 def run(args: argparse.Namespace) -> int:
-    dump = Dump(load(args.target, args.input, args.train), args.grad, args.cpu)
+    target = load(args.target, args.input, args.train)
+    dump = Dump(target, args.grad, args.cpu, not args.no_winograd)
     views = list(dump.views())
     if args.stage == ["list"]:
         print("\n".join(v.name for v in views))

@@ -7,7 +7,7 @@ are checked at each call, and another variant is made where they differ.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,23 +182,34 @@ def name_of(function: Any) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-def compile(function: Any = None, *, backend: str | None = None, **options: Any) -> Any:
+KNOWN = frozenset({"winograd"})  # options of graphc's own
+
+
+def compile(
+    function: Any = None,
+    *,
+    backend: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **others: Any,
+) -> Any:
     """Compile a function, a Module, or a whole training step (also as a decorator).
 
     Arguments that are tensors or Python floats may change from call to call; everything else is
     part of the signature, and another value means another program. Parameters, buffers and optimizer
     state that the function changes are updated in place by the program. `backend` names a graphc
-    backend; PyTorch's other options (mode, fullgraph, dynamic) are accepted and not needed.
+    backend. `options={"winograd": False}` keeps Winograd's algorithm out of 3x3 convolutions (see
+    `graphc.set_backend`); PyTorch's other options (mode, fullgraph, dynamic) are accepted and not needed.
 
     The function runs once per signature, on tensors without values: TracerError where it needs one.
     """
-    unknown = set(options) - {"mode", "fullgraph", "dynamic", "options", "disable"}
+    unknown = set(others) - {"mode", "fullgraph", "dynamic", "disable"}
     if unknown:
         raise fail(TypeError, f"compile() got unexpected options {sorted(unknown)}")
     if function is None:
-        return lambda f: compile(f, backend=backend)
+        return lambda f: compile(f, backend=backend, options=options)
     if not callable(function):
         raise fail(TypeError, f"compile() needs a function or a Module, got {type(function).__name__}")
-    if backend is not None:
-        check_backend(backend)
+    ours = {name: value for name, value in (options or {}).items() if name in KNOWN}
+    if backend is not None or ours:
+        backend = check_backend(backend or lazy.SETTINGS.backend, ours)
     return Compiled(function, name_of(function), backend)

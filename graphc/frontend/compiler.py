@@ -26,9 +26,13 @@ def compile_graph(
     return importlib.import_module("graphc.pipeline").build(wanted) if found is None else found
 
 
-def check_backend(name: str) -> None:
-    """ValueError unless a backend is registered as `name`."""
+def check_backend(name: str, options: Mapping[str, bool]) -> str:
+    """The name of a backend with options. ValueError unless there is one, TypeError for an option that is no
+    bool."""
+    backends = importlib.import_module("graphc.backend")
     try:
-        importlib.import_module("graphc.backend").load(name)
-    except ValueError as error:
-        raise fail(ValueError, str(error)) from None
+        named: str = backends.with_options(name, options)
+        backends.load(named)
+    except (ValueError, TypeError) as error:
+        raise fail(type(error), str(error)) from None
+    return named

@@ -495,10 +495,11 @@ def value(tensor: Tensor) -> np.ndarray:
     return bound
 
 
-def set_backend(name: str) -> None:
-    """Choose the backend of programs compiled from now on ("llvm", or "reference": NumPy).
+def set_backend(name: str, **options: bool) -> None:
+    """Choose the backend of programs compiled from now on ("llvm", or "reference": NumPy), and its options.
 
-    ValueError unless a backend is registered as `name`.
+    "llvm" has one: `winograd` (True), whether 3x3 convolutions may run by Winograd's algorithm, which takes
+    a third of the time and has a larger, bounded rounding error (graphc.loop.lower.winograd).
+    ValueError unless a backend is registered as `name` and has these options.
     """
-    check_backend(name)
-    SETTINGS.backend = name
+    SETTINGS.backend = check_backend(name, options)

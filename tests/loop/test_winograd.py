@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphc import ops
-from graphc.ir.types import float32, float64, int64
+from graphc.ir.types import int64
 from graphc.loop.lower.contract import lower_contraction, repeated_contraction
 from graphc.loop.lower.conv import conv_problems
 from graphc.loop.lower.winograd.geometry import geometry
@@ -84,26 +84,3 @@ def test_useful_work_is_that_of_the_convolution() -> None:
         c.kernel for c in lower_contraction(group_of(node), WIDE) if c.kernel.name == "conv_winograd"
     ]
     assert kernel.flops == 2.0 * node.type.size * 64 * 9
-
-
-def emulated(case: Case, m: int, scale, dtype) -> float:
-    """The largest error of a plan, relative to the sum of |w| |x| of each result."""
-    node = case.forward(float32)
-    group = group_of(node)
-    rng = np.random.default_rng(5)
-    values = {n: (draw(n, rng) * scale(rng, n.shape)).astype(np.float32) for n in group.inputs}
-    double = case.forward(float64)
-    leaves = dict(zip(double.inputs, (values[n].astype(np.float64) for n in node.inputs), strict=True))
-    (want,) = evaluate([double], leaves)
-    (size,) = evaluate([double], {n: np.abs(v) for n, v in leaves.items()})
-    plan = next(p for p in schedules(case, WIDE) if p["m"] == m)
-    execute(forced(group, WIDE, **plan), values)
-    return float((np.abs(values[node] - want) / size).max())
-
-
-@pytest.mark.parametrize("m,bound", [(2, 2e-6), (4, 5e-6)])
-def test_error_bound(m: int, bound: float) -> None:
-    """The bound that the documentation gives, on normal data and on data of one sign."""
-    case = Case(1, 16, 16, (12, 12))
-    assert emulated(case, m, lambda rng, shape: 1.0, float32) < bound
-    assert emulated(case, m, lambda rng, shape: np.exp(rng.standard_normal(shape)), float32) < bound

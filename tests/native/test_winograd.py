@@ -81,3 +81,32 @@ def with_epilogue(y: Node) -> list[Node]:
 def test_chosen_with_epilogue(target: str, case: Case) -> None:
     for node in (case.forward(), case.gradient()):
         compare(with_epilogue(node), target)
+
+
+def reach(x: np.ndarray, w: np.ndarray, m: int) -> np.ndarray:
+    """What the error bound is relative to: for each result the sum over channels of the largest |x| in any
+    tile of the source that has the result's window, times the sum of |w|."""
+    r = m + 1  # a tile with the window reaches so far from the result
+    padded = np.pad(np.abs(x), ((0, 0), (0, 0), (r, r), (r, r)))
+    largest = np.lib.stride_tricks.sliding_window_view(padded, (2 * r + 1, 2 * r + 1), (2, 3)).max((-1, -2))
+    return np.einsum("nchw,kc->nkhw", largest, np.abs(w).sum((2, 3)))
+
+
+@pytest.mark.parametrize("m,units", [(2, 16), (4, 64)])
+@pytest.mark.parametrize("spread", [0, 1, 3, 8])
+@pytest.mark.parametrize("channels", [1, 16, 64])
+def test_error_bound(m: int, units: int, spread: float, channels: int) -> None:
+    """The bound in the package's documentation, on data of magnitudes e to a normal power of this spread."""
+    case, backend = Case(2, channels, 32, (24, 24)), Backend()
+    node, double = case.forward(float32), case.forward(float64)
+    rng = np.random.default_rng(5)
+    values = {}
+    for leaf_ in node.inputs:
+        scale = np.exp(spread * rng.standard_normal(leaf_.shape))
+        values[leaf_] = (draw(leaf_, rng) * scale).astype(np.float32)
+    exact = [values[n].astype(np.float64) for n in node.inputs]
+    (want,) = evaluate([double], dict(zip(double.inputs, exact, strict=True)))
+    plan = next(p for p in schedules(case, backend.machine) if p["m"] == m)
+    got, _ = on_threads(node, backend, forced(group_of(node), backend.machine, **plan), values)
+    bound = units * np.finfo(np.float32).eps * reach(exact[0], exact[1], m)
+    assert (np.abs(got - want) <= bound).all()

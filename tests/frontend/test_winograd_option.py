@@ -1,0 +1,118 @@
+"""The option that keeps Winograd's algorithm out of convolutions: where it is given, and what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import backend as backends
+from graphc import ops, pipeline
+from graphc.command.dump import Dump
+from graphc.command.target import load
+from graphc.frontend import lazy
+from graphc.ir.graph import Graph
+from graphc.ir.types import TensorType, float32
+from graphc.nn import functional as F
+
+pytestmark = pytest.mark.native
+
+
+@pytest.fixture(autouse=True)
+def _backend() -> Iterator[None]:
+    before = lazy.SETTINGS.backend
+    yield
+    lazy.SETTINGS.backend = before
+
+
+def kernels(program) -> set[str]:
+    """The names of a compiled program's kernels."""
+    return set(getattr(program, "main", program).code.executable.image.names)
+
+
+def program_of(compiled):
+    ((variant,),) = compiled._variants.values()
+    return variant.program
+
+
+@pytest.fixture
+def tensors() -> tuple[graphc.Tensor, graphc.Tensor]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 64, 14, 14)).astype(np.float32)
+    w = rng.standard_normal((64, 64, 3, 3)).astype(np.float32)
+    return graphc.from_numpy(x), graphc.from_numpy(w)
+
+
+def layer(x, w):
+    return F.conv2d(x, w, padding=1)
+
+
+def test_compile(tensors) -> None:
+    fast = graphc.compile(layer)
+    exact = graphc.compile(layer, options={"winograd": False})
+    a, b = fast(*tensors).numpy(), exact(*tensors).numpy()
+    assert any("winograd" in name for name in kernels(program_of(fast)))
+    assert not any("winograd" in name for name in kernels(program_of(exact)))
+    assert not np.array_equal(a, b)
+    np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
+
+
+def test_decorator_and_override(tensors) -> None:
+    graphc.set_backend("llvm", winograd=False)
+    on = graphc.compile(options={"winograd": True})(layer)
+    off = graphc.compile(layer)
+    on(*tensors).numpy(), off(*tensors).numpy()
+    assert any("winograd" in name for name in kernels(program_of(on)))
+    assert not any("winograd" in name for name in kernels(program_of(off)))
+
+
+def test_set_backend_changes_later_values(tensors) -> None:
+    fast = layer(*tensors).numpy()
+    graphc.set_backend("llvm", winograd=False)
+    direct = layer(*tensors).numpy()
+    graphc.set_backend("llvm")
+    assert not np.array_equal(fast, direct)
+    assert np.array_equal(fast, layer(*tensors).numpy())
+
+
+def test_refused() -> None:
+    with pytest.raises(TypeError, match="must be a bool"):
+        graphc.set_backend("llvm", winograd=1)
+    with pytest.raises(ValueError, match="no option 'winogard'"):
+        graphc.set_backend("llvm", winogard=False)
+    with pytest.raises(ValueError, match="'reference' has no option"):
+        graphc.compile(layer, backend="reference", options={"winograd": False})
+    with pytest.raises(ValueError, match="unknown backend"):
+        graphc.set_backend("llvm(")
+
+
+def test_names() -> None:
+    off = backends.with_options("llvm", {"winograd": False})
+    assert backends.load(off).machine.winograd is False
+    assert backends.load("llvm").machine.winograd is True
+    assert backends.with_options(off, {"winograd": True}) == "llvm(winograd=True)"
+    assert backends.load(off).target_key != backends.load("llvm").target_key
+
+
+def test_dump(tmp_path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text("from graphc import nn\nmodel = nn.Conv2d(64, 64, 3, padding=1)\n")
+    target = load(f"{file}:model", ["2x64x14x14"], False)
+    for winograd in (True, False):
+        dump = Dump(target, False, None, winograd)
+        assert any("winograd" in k.name for k in dump.report.kernels) == winograd
+
+
+def test_inspect(tensors) -> None:
+    graph = load_graph()
+    for name, expected in (("llvm", True), ("llvm(winograd=False)", False)):
+        report = pipeline.inspect(graph, backend=name)
+        assert any("winograd" in k.name for k in report.kernels) == expected
+
+
+def load_graph():
+    x = ops.input_("x", TensorType((2, 64, 14, 14), float32))
+    w = ops.input_("w", TensorType((64, 64, 3, 3), float32))
+    return Graph((x, w), (ops.conv(x, w, low=(1, 1), high=(1, 1)),))
