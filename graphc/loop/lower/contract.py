@@ -28,7 +28,7 @@ from graphc.loop.lower.dots import dots_call, plan_dots
 from graphc.loop.lower.fetch import worth_fetching
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.merge import merged
-from graphc.loop.lower.operand import Layout, Strides, flat_stride, probe, run_length, symbols
+from graphc.loop.lower.operand import Layout, Strides, along_rows, flat_stride, probe, run_length, symbols
 from graphc.loop.lower.pack import CLIPPED_RUN, run_cost
 from graphc.loop.lower.pad import pad_call, worth_padding
 from graphc.loop.lower.panels import choose_way
@@ -48,6 +48,7 @@ from graphc.loop.lowered import KernelCall, Temp, Value, with_args
 from graphc.program import Machine
 
 SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
+TRANSPOSED = 1.0  # the same if it is along the rows: blocks are transposed in registers
 FAR = 0.25  # cycles more to pack an element from beyond the second-level cache
 LINE = 64  # bytes of a cache line
 WORTH = 0.93  # part of the cost at which a kernel more is worth it
@@ -323,7 +324,7 @@ class _Lowering:
             pitch,
             abs(step or 0) * itemsize >= LINE,
             choose_way(p, way.b, LANES * width, width)[1] + far,
-            run_cost([(run, 1)] if run else (), width, SCATTER),
+            run_cost([(run, 1)] if run else (), width, TRANSPOSED if along_rows(p) else SCATTER),
             way.a_fixed,
             way.b_fixed,
         )

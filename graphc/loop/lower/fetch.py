@@ -1,8 +1,9 @@
-"""Fetching ahead: while tiles multiply, they ask for the elements of B that are packed after them.
+"""Fetching ahead: while tiles multiply, they ask for the elements of B that come after them.
 
 A large B comes from memory once, when it is packed, and waiting for it costs up to a third of the time of a
 1x1 convolution with few channels. So each tile of a panel asks for its share of the panel that will be
-packed in that place next; packing then finds it in the second-level cache.
+packed in that place next; packing then finds it in the second-level cache. Of panels that are packed
+already, tiles ask for the one that is read next: with few rows nothing else hides how long that takes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 
 from graphc.ir.types import float32
 from graphc.loop import index as ix
-from graphc.loop.ir import FETCH_STEPS, Expr, Fetch, address
+from graphc.loop.ir import FETCH_STEPS, Buffer, Expr, Fetch, address
 from graphc.loop.lower.depth import DepthBlock
 from graphc.loop.lower.fused import Fused, place
 from graphc.loop.lower.operand import Layout, flat_stride
@@ -63,12 +64,45 @@ class Fetcher:
         return Fetch(address(where.buffer, where.index), ix.const(self.step), self.lines)
 
 
+class PanelFetcher:
+    """The same for packed panels: the rounds of a tile go on where those of the tile above it end."""
+
+    def __init__(self, problem: Contraction, panels: Buffer, tiles: int, wanted: int) -> None:
+        self.p, self.panels = problem, panels
+        self.lanes = panels.shape[-1]
+        self.lines, self.tiles = wanted, tiles
+
+    def fetch(self, batch: Index, block: DepthBlock, panel: Expr, tile: Expr) -> Fetch:
+        """What tile number `tile` of a task asks for, of panel number `panel` in a block of K."""
+        round_ = self.lines * LINE // self.panels.dtype.itemsize
+        most = block.most * math.prod(block.inner)
+        rows = min(most, -(-(most // FETCH_STEPS) * round_ // self.lanes))
+        k = ix.minimum(ix.mul(tile, rows), most - rows)
+        flat = ix.flatten(batch, self.p.batch) if self.p.batch else ix.const(0)
+        number = ix.add(ix.mul(flat, self.panels.shape[0] // math.prod(self.p.batch)), panel)
+        first = ix.flatten(block.first(), self.p.depth)
+        at = address(
+            self.panels, (number, ix.minimum(ix.add(first, k), self.panels.shape[1] - 1), ix.const(0))
+        )
+        return Fetch(at, ix.const(round_), self.lines)
+
+
+def _lines(problem: Contraction, lanes: int, tiles: int) -> int:
+    """Lines of a round, for each of so many tiles to do its share of a panel; a power of two, since there is
+    a tile function for each number."""
+    lines = -(-FETCH_STEPS * lanes * problem.anchor.dtype.itemsize // (LINE * tiles))
+    return min(1 << (lines - 1).bit_length(), MOST_LINES)
+
+
+def panel_fetcher(problem: Contraction, panels: Buffer, tiles: int) -> PanelFetcher:
+    """For packed panels [batch * panel, k, lane], each read by `tiles` tiles."""
+    return PanelFetcher(problem, panels, tiles, _lines(problem, panels.shape[-1], tiles))
+
+
 def fetcher(problem: Contraction, b: Layout, fused: Fused, lanes: int, tiles: int) -> Fetcher | None:
     """For panels of `lanes` columns, each read by `tiles` tiles; None if columns are not neighbours, or the
     steps of K not equal."""
     step = flat_stride(b.depth, problem.depth)
     if not b.direct or not b.along_side or step is None:
         return None
-    lines = -(-FETCH_STEPS * lanes * problem.anchor.dtype.itemsize // (LINE * tiles))
-    wanted = min(1 << (lines - 1).bit_length(), MOST_LINES)  # there is a tile function for each number
-    return Fetcher(problem, fused, lanes, tiles, wanted, step)
+    return Fetcher(problem, fused, lanes, tiles, _lines(problem, lanes, tiles), step)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graphc.ir.types import Shape, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr, Load, Var
-from graphc.loop.lower.problem import Access
+from graphc.loop.lower.problem import Access, Contraction
 
 Strides = tuple[int | None, ...]
 
@@ -56,6 +56,13 @@ def flat_stride(strides: Strides, extents: Shape) -> int | None:
             return None
         size *= extent
     return step
+
+
+def along_rows(problem: Contraction) -> bool:
+    """Whether neighbouring rows of the result, and not its columns, are neighbours in memory."""
+    at = symbols("b", problem.batch), symbols("m", problem.rows), symbols("n", problem.cols)
+    place = ix.flatten(problem.c(*at), problem.anchor.shape)
+    return bool(at[1]) and ix.linear(place, at[1][-1]) == 1
 
 
 def symbols(stem: str, shape: Shape) -> tuple[Var, ...]:

@@ -35,9 +35,9 @@ from graphc.loop.lower.blocking import Blocking, Rows, Source, narrow_tile
 from graphc.loop.lower.cells import Cells, finish_cell
 from graphc.loop.lower.columns import segments
 from graphc.loop.lower.depth import DepthBlock, DepthCut
-from graphc.loop.lower.fetch import fetcher
+from graphc.loop.lower.fetch import Fetcher, PanelFetcher, fetcher, panel_fetcher
 from graphc.loop.lower.fused import Fused, place
-from graphc.loop.lower.operand import Layout, flat_stride
+from graphc.loop.lower.operand import Layout, along_rows, flat_stride
 from graphc.loop.lower.pack import Line, clip, copy_line, padded
 from graphc.loop.lower.panels import Panels, Room
 from graphc.loop.lower.problem import Access, Contraction, Index
@@ -84,11 +84,14 @@ class Tiled:
         self.split = blocking.split
         self.deep = self.depth.count > 1
         self.group = min(blocking.group, blocking.col_panels)
-        self.fetcher = None
-        if fetching and packed is None:
+        self.fetcher: Fetcher | PanelFetcher | None = None
+        if fetching and packed is not None:
+            self.fetcher = panel_fetcher(problem, fused.buffer(packed), blocking.row_tiles)
+        elif fetching:
             self.fetcher = fetcher(problem, b, fused, self.lanes, blocking.row_tiles)
         if self.fetcher is not None:  # what is fetched takes as much room as what is packed
             self.group = max(1, self.group // self.together // 2) * self.together
+        self.down = along_rows(problem)
         self.b = Panels(problem, b, fused, self.lanes, width)
         self.partial: Temp | None = None
         if self.split > 1:
@@ -362,12 +365,16 @@ class Tiled:
         pitch = ix.const(self.lanes)
         steps = ix.const(a.row), ix.const(a.step)
         at = a.at(self._row_of(t))
+        for rows in self._heights(t):
+            self.w.put(Tile(rows, lanes, block.size, at, *steps, b, pitch, c, pitch, self.deep, fetch))
+
+    def _heights(self, t: Expr) -> Iterator[int]:
+        """The heights that a tile can have; what follows each is done if it has."""
         tall = self._is_tall(t)
         for rows, condition in ((self.rows.most, tall), (self.rows.most - 1, ix.negate(tall))):
             if not ix.is_false(condition):
-                tile = Tile(rows, lanes, block.size, at, *steps, b, pitch, c, pitch, self.deep, fetch)
                 with self._where(condition):
-                    self.w.put(tile)
+                    yield rows
 
     def _clear(self, sums: Buffer) -> None:
         w = self.w
@@ -395,6 +402,17 @@ class Tiled:
                 place = (self.part, self.flat_batch, ix.add(first, r), ix.add(start, j))
                 self.fused.store_temp(self.partial, place, tile(ZERO, r, j))
             return
+        if not self.down:
+            self._finish_rows(tile, first, count, start)
+            return
+        for rows in self._heights(t):  # constants: vectors of columns are transposed to vectors of rows
+            self._finish_rows(tile, first, ix.const(rows), start)
+
+    def _finish_rows(
+        self, tile: Callable[[Expr, Expr, Expr], Expr], first: Expr, count: Expr, start: Expr
+    ) -> None:
+        """The epilogue of `count` rows of a tile from `first` on, and of its columns from `start` on."""
+        w = self.w
         with (
             segments(w, self.p.cols, start, self.lanes, self.flat) as run,
             w.loop("j", run.length, run.most, "vector", self.width) as j,
