@@ -2,13 +2,14 @@
 
 A strip is a row of tiles of one image. The vertical products come first, on rows as they lie in memory
 (vectors along a row serve all tiles of the strip at once, and rows that are not asked for are not computed);
-what they give is transposed in registers into lines [column][channel], between columns that stay zero; the
+what they give is turned round in registers into lines [column][channel], between columns that stay zero; the
 horizontal products follow with lanes along channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from graphc.ir.node import Node
@@ -19,7 +20,7 @@ from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.problem import Access
 from graphc.loop.lower.winograd.transforms import Matrix, apply
 
-Put = Callable[[int, Expr, Expr, Expr], None]  # number of the point, tile of the strip, channel, value
+Put = Callable[[Expr, Expr, Expr, Expr], None]  # number of the point, tile of the strip, channel, value
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,71 +48,88 @@ class Tiles:
         return (self.count[1] - 1) * self.step + self.reach
 
     @property
-    def inside(self) -> range:
-        """The columns of a strip that are in the image."""
-        low = self.low[1]
-        return range(low, max(low, min(self.columns, self.source.shape[3] + low)))
+    def inside(self) -> int:
+        """Columns of a strip that are in the image, from column low[1] on."""
+        return max(0, min(self.columns - self.low[1], self.source.shape[3]))
 
 
 class Strip:
-    """Writes the transform of a strip for `channels` channels.
+    """Writes the transform of a strip for `channels` channels and some rows of the matrix: one of the groups
+    of `rows`, which are all of one length.
 
-    `rows` is how many rows of the matrix are asked for at a time; `lines` has their products with the
-    columns of a strip.
+    stage  those rows times the columns of the image, of a vector of channels: [row][channel][column]
+    lines  the same for all channels, with zeros around the image: [row][column][channel]
     """
 
-    def __init__(self, tiles: Tiles, fused: Fused, channels: int, rows: int, width: int) -> None:
+    def __init__(
+        self, tiles: Tiles, fused: Fused, channels: int, rows: Sequence[Sequence[int]], width: int
+    ) -> None:
         self.tiles, self.fused, self.w = tiles, fused, fused.scope
-        self.channels, self.width = channels, width
-        pitch = -(-channels // width) * width
-        dtype = fused.anchor.dtype
-        self.lines = self.w.alloc("lines", dtype, (rows, tiles.columns, pitch))
-        if len(tiles.inside) < tiles.columns:
-            _clear(fused, self.lines)
+        self.channels, self.rows, self.width = channels, rows, width
+        dtype, size = fused.anchor.dtype, len(rows[0])
+        self.blocks = -(-channels // width)
+        self.run = -(-max(1, tiles.inside) // width) * width
+        self.stage = self.w.alloc("stage", dtype, (size, width, self.run))
+        columns = max(tiles.columns, tiles.low[1] + self.run)
+        self.lines = self.w.alloc("lines", dtype, (size, columns, self.blocks * width))
+        if self.run > tiles.inside:
+            self._clear(self.stage)
+        if tiles.inside < tiles.columns:
+            self._clear(self.lines)
 
-    def vertical(self, rows: Sequence[int], image: Expr, row: Expr, channel: Expr) -> None:
-        """lines[r] = row `rows[r]` of the matrix times the rows of strip `row` of an image, for the channels
-        from `channel` on."""
+    def transform(self, group: Expr, image: Expr, row: Expr, channel: Expr, put: Put) -> None:
+        """Transform strip `row` of an image, for the channels from `channel` on and a group of rows: put()
+        every point; number r*n + j is row r of the group, column j."""
+        with self.w.loop("b", self.blocks) as b:
+            first = ix.mul(b, self.width)
+            for number, rows in enumerate(self.rows):
+                chosen = ix.compare("eq", group, number)
+                with nullcontext() if ix.is_true(chosen) else self.w.when(chosen):
+                    self._vertical(rows, image, row, channel, first)
+            self._turn(first)
+        self._horizontal(put)
+
+    def _vertical(self, rows: Sequence[int], image: Expr, row: Expr, channel: Expr, first: Expr) -> None:
+        """stage = these rows of the matrix times the rows of the strip, for a vector of channels; channels
+        beyond the last are copies of that."""
         w, tiles = self.w, self.tiles
-        matrix = [tiles.matrix[r] for r in rows]
-        height, inside = tiles.source.shape[2], tiles.inside
-        with (
-            w.loop("x", len(inside), None, "vector", self.width) as x,
-            w.loop("c", self.channels) as c,
-        ):
-            column = ix.add(x, inside.start)
-            values = []
+        matrix, height = [tiles.matrix[r] for r in rows], tiles.source.shape[2]
+        with w.loop("c", self.width) as c, w.loop("x", tiles.inside, None, "vector", self.width) as x:
+            at = ix.add(channel, ix.minimum(ix.add(first, c), self.channels - 1))
+            values: list[Expr | None] = []
             for r in range(tiles.reach):
                 y = ix.add(ix.mul(row, tiles.step), r - tiles.low[0])
-                place = (image, ix.add(channel, c), y, ix.sub(column, tiles.low[1]))
-                access = Access(tiles.source, place, ((y, height),))
+                access = Access(tiles.source, (image, at, y, x), ((y, height),))
                 values.append(self.fused.read(access) if any(m[r] for m in matrix) else None)
             for r, value in enumerate(apply(w, matrix, values)):
                 assert value is not None
-                w.store(self.lines, (ix.const(r), column, c), value)
+                w.store(self.stage, (ix.const(r), c, x), value)
 
-    def horizontal(self, put: Put) -> None:
-        """Multiply what is in `lines` with the matrix from the right; point r*n + j is row r, column j."""
-        w, tiles = self.w, self.tiles
-        size = len(tiles.matrix)
+    def _turn(self, first: Expr) -> None:
+        """Copy the stage to the lines."""
+        w, left = self.w, self.tiles.low[1]
         with (
+            w.loop("r", len(self.rows[0])) as r,
+            w.loop("x", self.run, None, "vector", self.width) as x,
+            w.loop("c", self.width) as c,
+        ):
+            w.store(self.lines, (r, ix.add(x, left), ix.add(first, c)), load(self.stage, (r, c, x)))
+
+    def _horizontal(self, put: Put) -> None:
+        """Multiply the lines with the matrix from the right."""
+        w, tiles = self.w, self.tiles
+        with (
+            w.loop("r", len(self.rows[0])) as r,
             w.loop("t", tiles.count[1]) as t,
             w.loop("c", self.channels, None, "vector", self.width) as c,
         ):
-            for r in range(self.lines.shape[0]):
-                values: list[Expr | None] = [
-                    w.let(load(self.lines, (ix.const(r), ix.add(ix.mul(t, tiles.step), q), c)), "x")
-                    for q in range(tiles.reach)
-                ]
-                for j, value in enumerate(apply(w, tiles.matrix, values)):
-                    assert value is not None
-                    put(r * size + j, t, c, value)
+            places = [(r, ix.add(ix.mul(t, tiles.step), q), c) for q in range(tiles.reach)]
+            values = [w.let(load(self.lines, place), "x") for place in places]
+            for j, value in enumerate(apply(w, tiles.matrix, values)):
+                assert value is not None
+                put(ix.add(ix.mul(r, len(tiles.matrix)), j), t, c, value)
 
-
-def _clear(fused: Fused, buffer: Buffer) -> None:
-    w = fused.scope
-    with (
-        w.nest("z", buffer.shape[:-1]) as outer,
-        w.loop("z", buffer.shape[-1], None, "vector", buffer.shape[-1]) as z,
-    ):
-        w.store(buffer, (*outer, z), identity_of("add", buffer.dtype))
+    def _clear(self, buffer: Buffer) -> None:
+        w, lanes = self.w, buffer.shape[-1]
+        with w.nest("z", buffer.shape[:-1]) as outer, w.loop("z", lanes, None, "vector", self.width) as z:
+            w.store(buffer, (*outer, z), identity_of("add", buffer.dtype))

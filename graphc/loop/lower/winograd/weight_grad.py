@@ -14,8 +14,7 @@ to that. A second kernel adds up the shares, in order, transforms back, and runs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 from graphc.ir.node import Node
 from graphc.ir.partition import Group
@@ -24,6 +23,7 @@ from graphc.loop import index as ix
 from graphc.loop.ir import Buffer, Expr, Tile, Var, address, binary, load
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.pack import padded
+from graphc.loop.lower.problem import Index
 from graphc.loop.lower.winograd.strips import Strip, Tiles
 from graphc.loop.lower.winograd.transforms import apply, filtering, transposed
 from graphc.loop.lower.winograd.weight_plan import Plan
@@ -61,8 +61,8 @@ class _Accumulation:
         task = Var(int64, "task", plan.tasks)
         group, share, out, in_, rows = ix.unflatten(task, plan.task_space)
         self.place = group, share, ix.mul(out, plan.out_block), ix.mul(in_, plan.in_block), rows
-        xs = Strip(self.x, self.fused, plan.in_block, plan.rows_at_once, self.width)
-        dys = Strip(self.dy, self.fused, plan.out_block, plan.rows_at_once, self.width)
+        xs = Strip(self.x, self.fused, plan.in_block, plan.rows, self.width)
+        dys = Strip(self.dy, self.fused, plan.out_block, plan.rows, self.width)
         sides = [
             (xs, self._points("v", plan.in_block), ix.add(ix.mul(group, plan.ins), self.place[3])),
             (dys, self._points("m", plan.out_block), ix.add(ix.mul(group, plan.outs), self.place[2])),
@@ -90,16 +90,13 @@ class _Accumulation:
         """The s-th strip of the block, at the task's points."""
         w, plan = self.w, self.plan
         image, row = ix.unflatten(strip, (plan.images, plan.tiles[0]))
-        for number, rows in enumerate(plan.rows):
-            with self._where(ix.compare("eq", self.place[4], number)):
-                side.vertical(rows, image, row, channel)
         pitch = plan.pitch(side.channels, self.width)
         tile0 = ix.mul(s, plan.tiles[1])
 
-        def put(point: int, tile: Expr, c: Expr, value: Expr) -> None:
-            w.store(points, (ix.const(point), ix.add(ix.mul(ix.add(tile0, tile), pitch), c)), value)
+        def put(point: Expr, tile: Expr, c: Expr, value: Expr) -> None:
+            w.store(points, (point, ix.add(ix.mul(ix.add(tile0, tile), pitch), c)), value)
 
-        side.horizontal(put)
+        side.transform(self.place[4], image, row, channel, put)
 
     def _products(self, m: Buffer, v: Buffer, depth: Expr, block: Expr) -> None:
         """Add a block of tiles to the task's part of dU; the first block overwrites what is there."""
@@ -107,7 +104,8 @@ class _Accumulation:
         first = ix.compare("eq", block, 0)
         for accumulate, condition in ((False, first), (True, ix.negate(first))):
             if not ix.is_false(condition):
-                with self._where(condition), w.loop("p", plan.points_at_once) as point:
+                guard = nullcontext() if ix.is_true(condition) else w.when(condition)
+                with guard, w.loop("p", plan.points_at_once) as point:
                     self._product(m, v, depth, point, accumulate)
 
     def _product(self, m: Buffer, v: Buffer, depth: Expr, point: Expr, accumulate: bool) -> None:
@@ -131,14 +129,6 @@ class _Accumulation:
                                  ix.const(into.shape[-1]), accumulate)
                         )  # fmt: skip
 
-    @contextmanager
-    def _where(self, condition: Expr) -> Iterator[None]:
-        if ix.is_true(condition):
-            yield
-        else:
-            with self.w.when(condition):
-                yield
-
 
 class _Back:
     """The second kernel: adds up the shares of dU, transforms back, and finishes rows of weights."""
@@ -155,13 +145,13 @@ class _Back:
         task = Var(int64, "task", -(-count // chunk))
         first = ix.mul(task, chunk)
         dtype, taps = self.shares.type.dtype, plan.taps**2
-        planes = w.alloc("planes", dtype, (taps, plan.pitch(plan.ins, self.width)))
+        pitch = plan.pitch(plan.ins, self.width)
+        halves = w.alloc("halves", dtype, (plan.taps, plan.size, pitch))
+        planes = w.alloc("planes", dtype, (taps, pitch))
         row = w.alloc("row", dtype, (plan.ins * taps,))
         with w.loop("i", ix.minimum(chunk, ix.sub(count, first)), chunk) as i:
-            group, out = ix.unflatten(ix.add(first, i), (plan.groups, plan.outs))
-            with w.loop("c", plan.ins, None, "vector", self.width) as c:
-                for tap, value in enumerate(self._results(group, out, c)):
-                    w.store(planes, (ix.const(tap), c), value)
+            at = ix.unflatten(ix.add(first, i), (plan.groups, plan.outs))
+            self._transform(at, halves, planes)
             with w.loop("c", plan.ins, None, "vector", self.width) as c, w.loop("t", taps) as t:
                 w.store(row, (ix.add(ix.mul(c, taps), t),), load(planes, (t, c)))
             with w.loop("j", plan.ins * taps, None, "vector", self.width) as j:
@@ -169,23 +159,27 @@ class _Back:
                 self.fused.finish((ix.add(first, i), *place), load(row, (j,)))
         return self.fused.call(name, task, task.extent, float(self.shares.type.size))
 
-    def _results(self, group: Expr, out: Expr, c: Expr) -> list[Expr]:
-        """G^T dU G for an output and an input channel."""
-        w, size = self.w, len(self.g)
-        back = transposed(self.g)
-        columns = []
-        for j in range(size):
-            sums = [self._sum(group, out, c, i * size + j) for i in range(size)]
-            columns.append(apply(w, back, sums))
-        lines = [apply(w, back, [column[a] for column in columns]) for a in range(self.plan.taps)]
-        return [value for line in lines for value in line if value is not None]
+    def _transform(self, at: Index, halves: Buffer, planes: Buffer) -> None:
+        """planes[tap, c] = the weights from all input channels to an output channel (a group, and one of its
+        channels)."""
+        w, plan, back = self.w, self.plan, transposed(self.g)
+        with w.loop("j", plan.size) as j, w.loop("c", plan.ins, None, "vector", self.width) as c:
+            sums = [self._sum(at, c, slot * plan.size, j) for slot in plan.order]
+            for a, value in enumerate(apply(w, back, sums)):
+                assert value is not None
+                w.store(halves, (ix.const(a), j, c), value)
+        with w.loop("a", plan.taps) as tap, w.loop("c", plan.ins, None, "vector", self.width) as c:
+            line = [w.let(load(halves, (tap, ix.const(j), c)), "h") for j in range(plan.size)]
+            for b, value in enumerate(apply(w, back, line)):
+                assert value is not None
+                w.store(planes, (ix.add(ix.mul(tap, plan.taps), b), c), value)
 
-    def _sum(self, group: Expr, out: Expr, c: Expr, point: int) -> Expr:
+    def _sum(self, at: Index, c: Expr, row: int, column: Expr) -> Expr:
         """An element of dU, its shares added in order."""
-        source, slot = self.fused.buffer(self.shares), ix.const(self.plan.slots[point])
+        source, (group, out) = self.fused.buffer(self.shares), at
         total: Expr | None = None
         for share in range(self.plan.shares):
-            part = load(source, (group, ix.const(share), slot, out, c))
+            part = load(source, (group, ix.const(share), ix.add(column, row), out, c))
             total = part if total is None else binary("add", total, part)
         assert total is not None
         return self.w.let(total, "u")

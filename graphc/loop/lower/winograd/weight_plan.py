@@ -79,14 +79,10 @@ class Plan:
         return self.rows_at_once * self.size
 
     @property
-    def slots(self) -> dict[int, int]:
-        """Where each point is among those of all tasks."""
+    def order(self) -> list[int]:
+        """The place of each row of points among those of all tasks."""
         order = [row for rows in self.rows for row in rows]
-        return {
-            row * self.size + j: slot * self.size + j
-            for slot, row in enumerate(order)
-            for j in range(self.size)
-        }
+        return [order.index(row) for row in range(self.size)]
 
     @property
     def strips(self) -> int:
