@@ -29,6 +29,7 @@ INF = math.inf
 
 _interned: WeakValueDictionary[tuple, Expr] = WeakValueDictionary()
 _sequence = itertools.count()
+_ITSELF = object()  # in place of a reference to the expression that holds it
 
 
 class Form(NamedTuple):
@@ -44,12 +45,20 @@ class Form(NamedTuple):
 
 
 def form(expr: Expr) -> Form:
-    """The canonical sum that `expr` is. Remembered on the expression itself, which never changes."""
+    """The canonical sum that `expr` is. Remembered on the expression itself, which never changes.
+
+    (Of an atom, only its range is remembered: an expression that refers to itself would have to wait for the
+    garbage collector, and most live very shortly.)
+    """
     known = expr.__dict__.get("_form")
-    if known is None:
-        known = _compute_form(expr)
-        expr.__dict__["_form"] = known
-    return known
+    if type(known) is Form:
+        return known
+    if known is not None:
+        return Form(((expr, 1),), 0, *known)
+    found = _compute_form(expr)
+    is_atom = len(found.terms) == 1 and found.terms[0][0] is expr
+    expr.__dict__["_form"] = (found.low, found.high) if is_atom else found
+    return found
 
 
 def _compute_form(expr: Expr) -> Form:
@@ -112,7 +121,7 @@ def _atom(op: str, a: Expr, b: Expr) -> Expr:
     known = _interned.get(key)
     if known is None:
         known = _interned[key] = Binary(int64, op, a, b)
-        known.__dict__["_form"] = _atom_form(known)
+        known.__dict__["_form"] = _atom_range(known)
     return known
 
 
@@ -208,6 +217,8 @@ def canonical(expr: Expr | int) -> Expr:
     if isinstance(expr, Var):
         return expr
     known = expr.__dict__.get("_canonical")
+    if known is _ITSELF:
+        return expr
     if known is None:
         if isinstance(expr, Binary) and expr.op in COMPARE_OPS and expr.a.dtype is int64:
             known = compare(expr.op, expr.a, expr.b)
@@ -226,7 +237,7 @@ def canonical(expr: Expr | int) -> Expr:
             known = _build(dict(sums.terms), sums.constant)
         else:
             known = expr
-        expr.__dict__["_canonical"] = known
+        expr.__dict__["_canonical"] = _ITSELF if known is expr else known
     return known
 
 
@@ -486,7 +497,8 @@ def variables(expr: Expr) -> frozenset[Expr]:
     known = expr.__dict__.get("_variables")
     if known is None:
         known = _find_variables(expr)
-        expr.__dict__["_variables"] = known
+        if expr not in known:  # a variable would refer to itself
+            expr.__dict__["_variables"] = known
     return known
 
 

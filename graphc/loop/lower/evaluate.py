@@ -45,13 +45,15 @@ class Evaluator:
 
     buffer(node)   the buffer of a group input; its shape is the node's, or flat
     inputs         the nodes that are read from memory
+    computed       is told every value that is computed by an op's rule
     """
+
+    computed: Callable[[Node, Index, Expr], None] | None = None
 
     def __init__(self, scope: Scope, inputs: Sequence[Node], buffer: Callable[[Node], Buffer]) -> None:
         self.scope = scope
         self.inputs = frozenset(inputs)
         self.buffer = buffer
-        self.computed: Callable[[Node, Index, Expr], None] | None = None
         self._bound: set[Node] = set()
 
     def bind(self, node: Node, index: Sequence[Expr], value: Expr) -> None:

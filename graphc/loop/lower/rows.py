@@ -82,9 +82,8 @@ class Tracer(Evaluator):
         self.reads: dict[Node, list[Expr]] = {}
         self.met: dict[Node, list[Expr]] = {}
         self.outputs = frozenset(frame.group.outputs)
-        self.computed = self._note
 
-    def _note(self, node: Node, index: Index, value: Expr) -> None:
+    def computed(self, node: Node, index: Index, value: Expr) -> None:
         if node in self.outputs:
             self.met.setdefault(node, []).append(ix.flatten(index, node.shape))
 
