@@ -196,10 +196,11 @@ class Statements:
         outer.block = done
 
     def _prefetch(self, stmt: ir.Prefetch) -> None:
-        """A hint to fetch a line for reading, into every cache."""
+        """A hint to fetch a line for reading, into every cache or all but the first."""
         at = emit_memory.locate(self.values, stmt.buffer, stmt.index)
         pointer = emit_memory.pointer(self.values, at)
-        self.state.builder.call_void("llvm.prefetch.p0", [pointer, "i32 0", "i32 3", "i32 1"])
+        level = "i32 3" if stmt.near else "i32 2"
+        self.state.builder.call_void("llvm.prefetch.p0", [pointer, "i32 0", level, "i32 1"])
 
     def _tile(self, stmt: ir.Tile) -> None:
         """A call of the target's register-tile function."""

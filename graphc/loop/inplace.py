@@ -206,7 +206,7 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
             return (value,)
         case Store(_, index, value) | Accumulate(_, index, _, value):
             return (*index, value)
-        case Prefetch(_, index):
+        case Prefetch(_, index, _):
             return index
         case Check(condition, _) | If(condition, _):
             return (condition,)

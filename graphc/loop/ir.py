@@ -9,7 +9,7 @@ The whole grammar::
            | Store(buffer, index, value)
            | Accumulate(buffer, index, combine, value)      # buffer[index] = combine(buffer[index], value)
            | Tile(rows, lanes, depth, a, b, c, accumulate, fetch)  # register-tile multiply-accumulate
-           | Prefetch(buffer, index)                        # a hint: buffer[index] is wanted soon
+           | Prefetch(buffer, index, near)                  # a hint: buffer[index] is wanted soon
            | Check(condition, code)                         # records `code` where condition is false
            | If(condition, body)
     expr   = Const | Var | Local | Load(buffer, index, mask, other)
@@ -242,11 +242,13 @@ class Tile(Stmt):
 
 @dataclass(frozen=True, eq=False)
 class Prefetch(Stmt):
-    """The cache line of buffer[index] will be read or written soon. Changes nothing but time; the index may
-    lie outside the buffer."""
+    """The cache line of buffer[index] will be read or written soon: at once (`near`), or so much later that
+    it would only be in the way in the first-level cache. Changes nothing but time; the index may lie
+    outside the buffer."""
 
     buffer: Buffer
     index: tuple[Expr, ...]
+    near: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -224,7 +224,8 @@ class _Parser:
         if word == "tile":
             return self.tile()
         if word == "prefetch":
-            return Prefetch(self.buffer(), self.index())
+            near = not self.accept("far")
+            return Prefetch(self.buffer(), self.index(), near)
         known = self.names.get(word)
         if isinstance(known, Buffer):
             index = self.index()

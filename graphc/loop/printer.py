@@ -126,8 +126,8 @@ class _Printer:
                 return f"{self.place(buffer, index)} {combine}= {self.expr(value)}"
             case Tile():
                 return self.tile(stmt)
-            case Prefetch(buffer, index):
-                return f"prefetch {self.place(buffer, index)}"
+            case Prefetch(buffer, index, near):
+                return f"prefetch {'' if near else 'far '}{self.place(buffer, index)}"
             case Check(condition, code):
                 return f"check {self.expr(condition)} else {code}"
             case If(condition, _):

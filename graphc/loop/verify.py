@@ -101,7 +101,7 @@ class _Verifier:
                 _rule(combine in ("add", "mul", "max", "min", "and", "or"), f"no combine {combine!r}")
                 self.expect(value, buffer.dtype, f"accumulate into {buffer.name}", exact)
                 self.place(buffer, index, exact)
-            case Prefetch(buffer, index):
+            case Prefetch(buffer, index, _):
                 _rule(buffer in self.buffers, f"buffer {buffer.name} is not allocated here")
                 for i in index:
                     self.expect(i, int64, f"an index of {buffer.name}", False)

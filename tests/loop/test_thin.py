@@ -48,6 +48,31 @@ def test_dot_products(prefer, machine: Machine, m, n, k):
 
 
 @pytest.mark.parametrize("machine", (*MACHINES, OLD), ids=lambda m: m.name)
+@pytest.mark.parametrize("m,n,k", [(4, 20, 210), (8, 33, 120), (13, 17, 70)])
+@pytest.mark.parametrize("left", [0, 1])
+def test_long_dot_products(prefer, machine: Machine, m, n, k, left):
+    """K in parts, with a last part and a last vector that are not full; A in any order."""
+    found = prefer("plan_dots")
+    x, w, bias = leaf("x", *((m, k), (k, m))[left]), leaf("w", n, k), leaf("b", n)
+    y = ops.dot_general(x, w, ((1 - left,), (1,)))
+    added = ops.add(y, ops.broadcast(bias, y.shape, (1,)))
+    calls = check(ops.tanh(added), machine=replace(machine, l1_bytes=2048), tolerance=1e-4)
+    assert found
+    assert found[0].part
+    assert found[0].part < k
+    assert len(calls) == 1
+
+
+def test_batches_of_long_dot_products(prefer):
+    found = prefer("plan_dots")
+    x, w = leaf("x", 3, 8, 40, dtype=float64), leaf("w", 3, 20, 40, dtype=float64)
+    small = replace(MACHINES[0], l1_bytes=1024)
+    (call,) = check(ops.dot_general(x, w, ((2,), (2,)), ((0,), (0,))), machine=small, tolerance=1e-13)
+    assert found[0].part
+    assert call.kernel.tasks % 3 == 0, "a task copies the rows of one batch element"
+
+
+@pytest.mark.parametrize("machine", (*MACHINES, OLD), ids=lambda m: m.name)
 @pytest.mark.parametrize("m,n,k", [(1, 70, 64), (2, 33, 19), (5, 100, 203), (13, 48, 37)])
 def test_sums_of_scaled_rows(prefer, machine: Machine, m, n, k):
     found = prefer("plan_scaled")

@@ -27,6 +27,7 @@ from graphc.loop.lower.direct import choose_form, direct_call
 from graphc.loop.lower.dots import dots_call, plan_dots
 from graphc.loop.lower.fetch import worth_fetching
 from graphc.loop.lower.fused import Fused, flat_buffer, place
+from graphc.loop.lower.long_dots import long_dots_call
 from graphc.loop.lower.merge import merged
 from graphc.loop.lower.operand import Layout, Strides, along_rows, flat_stride, probe, run_length, symbols
 from graphc.loop.lower.pack import CLIPPED_RUN, run_cost
@@ -210,8 +211,8 @@ class _Lowering:
             return None
 
         def put() -> None:
-            call = dots_call(way.problem, plan, self._fused(), self.machine, self.name, self.cells)
-            self.each.append(call)
+            write = long_dots_call if plan.part else dots_call
+            self.each.append(write(way.problem, plan, self._fused(), self.machine, self.name, self.cells))
 
         return plan.cost * math.prod(way.problem.sizes), put
 

@@ -26,22 +26,30 @@ MOST_COLS = 8  # columns at once: each is a stream from memory
 SPARE = 4  # vector registers that hold no sums
 LATENCY = 4  # multiply-adds that must be under way at once
 REDUCE = 8.0  # cycles to add up the lanes of a sum and store it
-FAR = 2.5  # cycles to load a vector of A from beyond the first-level cache
 AGAIN = 0.1  # part of a multiply-add that it costs to load a vector of B once more
 START = 40.0  # cycles to start a block of dot products
+STALL = 1.15  # how much longer the multiply-adds of a long plan take: loads from beyond the first-level cache
 UNITS = (2, 1, 3, 4)  # vectors of columns in a unit, the best first
+LONG_UNIT = 3  # vectors of columns in a unit of a long plan: 2, 3, 4 and 6 columns at once divide it
 TASK_FLOPS = 1 << 16
 MOST_TASKS = 64
 
 
 @dataclass(frozen=True)
 class DotPlan:
-    """`rows` blocks of rows (their heights), `cols` columns at once, `unit` columns per epilogue; `cost` in
-    cycles per multiply-add."""
+    """rows  heights of the blocks of rows
+    cols     columns at once
+    unit     columns per epilogue
+    part     so much of K at a time (0: all of it; else see long_dots.py)
+    ahead    B is worth asking for ahead of its use
+    cost     in cycles per multiply-add
+    """
 
     rows: tuple[int, ...]
     cols: int
     unit: int
+    part: int
+    ahead: bool
     cost: float
 
 
@@ -50,41 +58,56 @@ def plan_dots(
 ) -> DotPlan | None:
     """How to run a problem as dot products; None if its operands or its size do not suit that."""
     _, m, n, k = problem.sizes
-    contiguous = a.direct and b.direct and a.depth == b.depth == (1,)
+    itemsize = problem.anchor.dtype.itemsize
+    width = machine.lanes(itemsize)
+    near = m * k * itemsize <= machine.l1_bytes // 2
+    contiguous = b.direct and b.depth == (1,) and (not near or (a.direct and a.depth == (1,)))
     if not (contiguous and problem.anchor.dtype.is_float and m <= MOST_ROWS and len(problem.cols) == 1):
         return None
-    width = machine.lanes(problem.anchor.dtype.itemsize)
     inner = n if cells is None else cells.inner
     if inner < width or k < width:
         return None
-    unit = width * next((u for u in UNITS if inner % (u * width) == 0), UNITS[0])
+    if near:
+        unit = width * next((u for u in UNITS if inner % (u * width) == 0), UNITS[0])
+        part = 0
+    else:
+        unit = width * LONG_UNIT
+        part = -(-k // (-(-m * k * itemsize // (machine.l1_bytes // 2)) * width)) * width
     unit = min(unit, inner // width * width)
+    ahead = n * k * itemsize > machine.l2_bytes
     most = max(rows * vectors for rows, vectors in machine.tiles) - SPARE
-    near = m * k * problem.anchor.dtype.itemsize <= machine.l1_bytes // 2
-    best = None
+    plans = []
     for blocks in range(1, m + 1):
         tall = -(-m // blocks)
+        heights = tuple(m // blocks + (i < m % blocks) for i in range(blocks))
         for cols in range(1, min(MOST_COLS, most // tall) + 1):
-            sums = tall * cols
-            loads = tall * (1.0 if near else FAR) + cols
-            steps = max(sums, loads, LATENCY) / sums + AGAIN * (blocks - 1) / tall
-            padded = blocks * tall / m * -(-unit // cols) * cols / unit
-            cost = padded * (steps * -(-k // width) / k + (REDUCE + START / sums) / k)
-            if best is None or cost < best.cost:
-                heights = tuple(m // blocks + (i < m % blocks) for i in range(blocks))
-                best = DotPlan(heights, cols, unit, cost)
-    return best
+            cost = _cost(m, k, (blocks, cols), (unit, part), width)
+            plans.append(DotPlan(heights, cols, unit, part, ahead, cost))
+    return min(plans, key=lambda plan: plan.cost)
+
+
+def _cost(m: int, k: int, cut: tuple[int, int], unit_part: tuple[int, int], width: int) -> float:
+    """Cycles per multiply-add of blocks of rows times `cols` columns."""
+    (blocks, cols), (unit, part) = cut, unit_part
+    tall = -(-m // blocks)
+    sums = tall * cols
+    steps = max(sums, tall + cols, LATENCY) / sums + AGAIN * (blocks - 1) / tall
+    if part:
+        steps *= STALL
+    padded = blocks * tall / m * -(-unit // cols) * cols / unit
+    starts = START / sums * (-(-k // part) if part else 1)
+    return padded * (steps * -(-k // width) / k + (REDUCE + starts) / k)
 
 
 def dots_call(
     problem: Contraction, plan: DotPlan, fused: Fused, machine: Machine, name: str, cells: Cells | None
 ) -> KernelCall:
-    """The kernel of a plan."""
-    return _Dots(problem, plan, fused, machine.lanes(problem.anchor.dtype.itemsize), cells).call(name)
+    """The kernel of a plan that takes all of K at once."""
+    return Dots(problem, plan, fused, machine.lanes(problem.anchor.dtype.itemsize), cells).call(name)
 
 
-class _Dots:
-    """Writes the kernel."""
+class Dots:
+    """Writes the kernel of a plan."""
 
     def __init__(
         self, problem: Contraction, plan: DotPlan, fused: Fused, width: int, cells: Cells | None
@@ -104,16 +127,19 @@ class _Dots:
         tasks = -(-count // chunk)
         task = Var(int64, "task", tasks)
         first = ix.mul(task, chunk) if tasks > 1 else ix.ZERO
-        full, rest = divmod(self.inner, self.plan.unit)
         with self.w.loop("i", ix.minimum(chunk, ix.sub(count, first)), chunk) as i:
-            batch, unit = ix.unflatten(ix.add(first, i), (self.flat, units))
-            if full:
-                with self._where(ix.compare("lt", unit, full)):
-                    self._unit(batch, ix.minimum(unit, full - 1), self.plan.unit)
-            if rest:
-                with self._where(ix.compare("eq", unit, full)):
-                    self._unit(batch, ix.const(full), rest)
+            self._any_unit(*ix.unflatten(ix.add(first, i), (self.flat, units)))
         return self.fused.call(name, task, tasks, self.p.flops)
+
+    def _any_unit(self, batch: Expr, unit: Expr) -> None:
+        """A unit by its number: the last one may have fewer columns."""
+        full, rest = divmod(self.inner, self.plan.unit)
+        if full:
+            with self._where(ix.compare("lt", unit, full)):
+                self._unit(batch, ix.minimum(unit, full - 1), self.plan.unit)
+        if rest:
+            with self._where(ix.compare("eq", unit, full)):
+                self._unit(batch, ix.const(full), rest)
 
     @contextmanager
     def _where(self, condition: Expr) -> Iterator[None]:
@@ -128,16 +154,20 @@ class _Dots:
         w = self.w
         sums = w.alloc("sums", self.dtype, (self.gates, self.m, self.plan.unit))
         start = ix.mul(unit, self.plan.unit)
+        self._products(sums, batch, start, count)
+        with w.loop("j", count, None, "vector", self.width) as j, w.loop("r", self.m) as r:
+            self._finish(sums, batch, r, start, j)
+
+    def _products(self, sums: Buffer, batch: Expr, start: Expr, count: int) -> None:
+        """sums[gate, row, j] = the products of column `start` + j, for j < count."""
         cols = min(self.plan.cols, count)
         for gate in range(self.gates):
-            with w.loop("s", -(-count // cols)) as s:
+            with self.w.loop("s", -(-count // cols)) as s:
                 col = ix.minimum(ix.mul(s, cols), count - cols)
                 row = 0
                 for height in self.plan.rows:
                     self._block(sums, batch, (gate, row, col), height, cols, start)
                     row += height
-        with w.loop("j", count, None, "vector", self.width) as j, w.loop("r", self.m) as r:
-            self._finish(sums, batch, r, start, j)
 
     def _block(
         self, sums: Buffer, batch: Expr, at: tuple[int, int, Expr], height: int, cols: int, start: Expr

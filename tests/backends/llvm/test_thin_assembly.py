@@ -32,8 +32,9 @@ def kernel(rows: int, right: int, target: Target):
 
 
 def hot_block(text: str) -> str:
-    """The block with the most multiply-adds."""
-    return max(re.split(r"\n(?=\.L)", text), key=multiply_adds)
+    """The loop with the most multiply-adds: a block up to the branch that ends it."""
+    block = max(re.split(r"\n(?=\.L)", text), key=multiply_adds)
+    return re.split(r"\n\t(?:j|b\.|cb)", block)[0]
 
 
 def multiply_adds(text: str) -> int:
@@ -70,6 +71,7 @@ def test_dot_products_keep_their_sums_in_registers(planned, name: str, rows: int
     sums = plan.rows[0] * plan.cols
     assert sums >= 4
     assert multiply_adds(hot) % sums == 0
+    assert ("prefetch" in hot or "prfm" in hot) == bool(plan.part and plan.ahead)
     assert not re.search(STACK, hot), hot
     assert "call" not in hot
 
