@@ -12,8 +12,11 @@ import os
 import time
 from collections import Counter
 from math import prod
+from pathlib import Path
 
 import numpy as np
+
+from graphc.arrays import aligned_empty
 
 
 def call_ms(backend, plan) -> list[float]:
@@ -23,7 +26,8 @@ def call_ms(backend, plan) -> list[float]:
     for i, array in enumerate(arrays):
         run.bind_input(i, array)
     for o, t in enumerate(plan.outputs):
-        run.bind_output(o, arrays[plan.donated[o]] if o in plan.donated else np.empty(t.shape, t.dtype.numpy))
+        donated = plan.donated.get(o)
+        run.bind_output(o, aligned_empty(t.shape, t.dtype.numpy) if donated is None else arrays[donated])
     return [us / 1e3 for _, us in run.profile()]
 
 
@@ -34,10 +38,10 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=25)
     args = parser.parse_args()
     os.environ["GRAPHC_THREADS"] = str(args.threads)
-    import graphc
     from graphc import backend as backends
     from graphc import lookup, pipeline
-    from tests.bench.workloads import WORKLOADS
+    from tests.bench.engines import ENGINES
+    from tests.bench.suites import WORKLOADS
 
     programs = []
     request = lookup.request
@@ -47,7 +51,8 @@ def main() -> None:
         return request(graph, donate, *args, **options)
 
     lookup.request = spy
-    step = WORKLOADS[args.workload].build(graphc, True)
+    work = WORKLOADS[args.workload]
+    step = ENGINES["graphc"].build(args.workload, work, args.threads, Path())
     step()
     times = []
     for _ in range(20):
