@@ -76,6 +76,10 @@ CASES = {
     "adaptive_avg 3d": (lambda nn: nn.AdaptiveAvgPool3d((2, 3, 1)), [(2, 3, 4, 7, 5)]),
     "adaptive_max": (lambda nn: nn.AdaptiveMaxPool2d((5, 3), return_indices=True), [(2, 3, 8, 7)]),
     "adaptive_max 1d": (lambda nn: nn.AdaptiveMaxPool1d(3), [(2, 3, 7)]),
+    "adaptive_max, even windows": (
+        lambda nn: nn.AdaptiveMaxPool2d((4, 3), return_indices=True),
+        [(2, 3, 8, 9)],
+    ),
     "lp_pool": (lambda nn: nn.LPPool2d(3, 2, ceil_mode=True), [np.abs(inputs((2, 3, 5, 5))[0])]),
     "flatten": (lambda nn: nn.Flatten(), [(2, 3, 4)]),
     "unflatten": (lambda nn: nn.Unflatten(1, (2, -1)), [(2, 6)]),

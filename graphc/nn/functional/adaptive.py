@@ -108,7 +108,11 @@ def _adaptive_max(
     def build(n: Node) -> Node:
         lead = n.type.rank - rank
         for i, place in enumerate(places):  # each axis becomes (window, tap)
-            n = ops.take(n, ops.constant(place), lead + 2 * i)
+            axis = lead + 2 * i
+            if place.size == n.shape[axis]:  # windows of one size, side by side
+                n = ops.reshape(n, (*n.shape[:axis], *place.shape, *n.shape[axis + 1 :]))
+            else:
+                n = ops.take(n, ops.constant(place), axis)
         windows = [lead + 2 * i for i in range(rank)]
         w = ops.transpose(n, (*range(lead), *windows, *[a + 1 for a in windows]))
         value, first = maximum(w, rank)
