@@ -134,7 +134,6 @@ class Machine:
     masked: bool  # cheap masked loads and stores
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
-    l3_bytes: int = 32 << 20
     winograd: bool = True
 
     def lanes(self, itemsize: int) -> int:

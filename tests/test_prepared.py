@@ -12,7 +12,7 @@ from graphc import nn, ops, pipeline, program_cache
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType, float32, float64, int64
 from graphc.passes import prepare
-from graphc.prepared import Prepared, aligned_empty
+from graphc.prepared import Prepared
 
 from .random_programs import random_program
 
@@ -180,11 +180,3 @@ def test_setup_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
         net.fc.bias.add_(1)
         compiled(graphc.randn(2, 3, 6, 6))
         assert runs == [1]
-
-
-def test_aligned_empty() -> None:
-    for shape in ((), (3,), (5, 7)):
-        array = aligned_empty(TensorType(shape, float64))
-        assert array.shape == shape
-        assert array.dtype == np.float64
-        assert array.ctypes.data % 64 == 0
