@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
-from graphc.loop.ir import Buffer, Expr, Var, binary, identity_of, load
+from graphc.loop.ir import Buffer, Expr, Prefetch, Var, binary, identity_of, load
 from graphc.loop.lower.cells import Cells, finish_cell
-from graphc.loop.lower.fused import Fused
+from graphc.loop.lower.fused import Fused, place
 from graphc.loop.lower.operand import Layout
 from graphc.loop.lower.problem import Contraction, Index
 from graphc.loop.lowered import KernelCall, Temp
@@ -24,6 +24,8 @@ from graphc.program import Machine
 MOST_ROWS = 16
 TOGETHER = 4  # rows of the result at once, unless more steps of K fit
 MOST_STEPS = 8  # rows of B at once: each is a stream from memory
+FEW_STEPS = 4  # the same where rows are used twice: more, a power of two apart, would lose their cache sets
+AHEAD = 2  # times so many rows ahead of their use B is asked for
 SPARE = 4  # vector registers of a tile that hold no elements of A
 CHUNK = 1 << 14  # most bytes of a run of B; the sums stay in the first-level cache
 TASK_FLOPS = 1 << 17
@@ -37,6 +39,7 @@ class ScaledPlan:
     steps       rows of B at once
     chunk       columns of a task
     splits      parts of K, each a multiple of `steps` long (`part` steps of K)
+    ahead       B is worth asking for ahead of its use
     cost        in cycles per multiply-add
     """
 
@@ -45,6 +48,7 @@ class ScaledPlan:
     chunk: int
     splits: int
     part: int
+    ahead: bool
     cost: float
 
 
@@ -62,7 +66,7 @@ def plan_scaled(
     blocks = -(-m // TOGETHER)
     tall = -(-m // blocks)
     factors = max(r * v for r, v in machine.tiles) - SPARE
-    steps = max(1, min(MOST_STEPS, factors // tall, k))
+    steps = max(1, min(MOST_STEPS if blocks == 1 else FEW_STEPS, factors // tall, k))
     chunk = min(CHUNK, machine.l1_bytes // 2 // m) // (itemsize * width) * width
     chunk = min(inner, max(chunk, width))
     wanted = max(1, min(MOST_TASKS, int(problem.flops // TASK_FLOPS)))
@@ -71,7 +75,8 @@ def plan_scaled(
     cycles = max(steps * tall, steps + 3 * tall) * -(-chunk // width) + START * steps * tall
     cost = cycles * blocks / (steps * m * chunk)
     heights = tuple(m // blocks + (i < m % blocks) for i in range(blocks))
-    return ScaledPlan(heights, steps, chunk, -(-k // part), part, cost)
+    ahead = n * k * itemsize > machine.l2_bytes
+    return ScaledPlan(heights, steps, chunk, -(-k // part), part, ahead, cost)
 
 
 class Scaled:
@@ -138,31 +143,42 @@ class Scaled:
 
     def _add(self, sums: Buffer, at: tuple[Index, Expr, int], depth: Expr, steps: int) -> None:
         """Add `steps` rows of B, from row `depth` on, scaled for each row of the result."""
-        row = 0
-        for height in self.plan.rows:
+        blocks = len(self.plan.rows)
+        for number in range(blocks):
             with self.w.loop("g", self.gates) as gate:
-                self._add_rows(
-                    sums, at, gate, range(row, row + height), [ix.add(depth, i) for i in range(steps)]
-                )
-            row += height
+                ours = range(number * steps // blocks, (number + 1) * steps // blocks)
+                ahead = [ix.add(depth, AHEAD * self.plan.steps + i) for i in ours if self.plan.ahead]
+                self._add_rows(sums, at, (gate, number), [ix.add(depth, i) for i in range(steps)], ahead)
 
     def _add_rows(
-        self, sums: Buffer, at: tuple[Index, Expr, int], gate: Expr, rows: range, depth: list[Expr]
+        self,
+        sums: Buffer,
+        at: tuple[Index, Expr, int],
+        gate_block: tuple[Expr, int],
+        depth: list[Expr],
+        ahead: list[Expr],
     ) -> None:
-        w, (batch, start, count) = self.w, at
+        """A block of rows of the result; rows `ahead` of B are asked for meanwhile."""
+        w, (batch, start, count), (gate, number) = self.w, at, gate_block
+        row = sum(self.plan.rows[:number])
+        rows = range(row, row + self.plan.rows[number])
         factors = [
             [w.let(self.fused.read(self.p.a(batch, self._row(ix.const(r)), (k,))), "a") for k in depth]
             for r in rows
         ]
         with w.loop("j", count, None, "vector", self.width) as j:
             column = ix.add(ix.add(ix.mul(gate, self.inner), start), j)
+            for k in ahead:
+                found = place(self.fused.group, self.fused.buffer, self.p.b(batch, (k,), (column,)))
+                assert found is not None, "only operands that lie as they are read make a plan"
+                w.put(Prefetch(found.buffer, found.index, near=False))
             b = [w.let(self.fused.read(self.p.b(batch, (k,), (column,))), "b") for k in depth]
             for r, scales in zip(rows, factors, strict=True):
-                place = (gate, ix.const(r), j)
-                total: Expr = load(sums, place)
+                spot = (gate, ix.const(r), j)
+                total: Expr = load(sums, spot)
                 for scale, value in zip(scales, b, strict=True):
                     total = binary("add", binary("mul", scale, value), total)
-                w.store(sums, place, total)
+                w.store(sums, spot, total)
 
     def _batch(self, batch: Expr) -> Index:
         return ix.unflatten(batch, self.p.batch) if self.p.batch else ()
