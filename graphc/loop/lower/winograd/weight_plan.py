@@ -10,7 +10,18 @@ from functools import lru_cache
 
 from graphc.ir.node import Node
 from graphc.ir.types import Shape, float32
-from graphc.loop.lower.blocking import CALL, KERNEL, LATENCY, SMALL, TASK, THREADS, Rows, choose_tile, idle
+from graphc.loop.lower.blocking import (
+    BEYOND,
+    CALL,
+    KERNEL,
+    LATENCY,
+    SMALL,
+    TASK,
+    THREADS,
+    Rows,
+    choose_tile,
+    idle,
+)
 from graphc.program import Machine
 
 OUTPUTS, TAPS = 4, 3  # F(4x4, 3x3)
@@ -18,11 +29,13 @@ DEPTH = 64  # tiles that are multiplied at once, roughly
 DEPTHS = (1 << 30, 256, 192, 128, 96, 64, 48, 32)
 SHARES = (1, 2, 4, 8)
 LEAST = 32  # channels of a block, if there are several
-VERTICAL = 12.0  # cycles to compute a vector of a row of points, and to transpose it
+VERTICAL = 9.0  # cycles to compute a vector of a row of points, and to turn it round
+LOAD = 2.0  # cycles to load a vector of a row of an image, from the second-level cache
 HORIZONTAL = 10.0  # cycles to compute a tile's points of a row
 STORE = 2.0  # cycles to store a vector of points
-FAR = 3.0  # cycles to move a vector between the second- and the third-level cache
-BACK = 3.0  # cycles for an element of dU to be transformed back
+FAR = 4.0  # cycles to move a vector between the second- and the third-level cache
+MEMORY = 12.0  # cycles to move a vector to or from memory
+BACK = 5.0  # cycles for a vector of dU to be transformed back
 
 
 @dataclass(frozen=True)
@@ -188,28 +201,53 @@ def _row_groups(size: int) -> list[tuple[tuple[int, ...], ...]]:
 
 def _cost(plan: Plan, machine: Machine) -> float:
     """Cycles on one core, and what too few tasks lose."""
-    width, itemsize = machine.lanes(float32.itemsize), float32.itemsize
-    out_vectors, in_vectors = (-(-c // width) for c in (plan.out_block, plan.in_block))
-    strips, points = plan.strips_of_share, plan.points_at_once
-    tiles = strips * plan.tiles[1]
-    calls = product = 0.0
+    width = machine.lanes(float32.itemsize)
+    work = _products(plan, width) + _transforms(plan, width) + _traffic(plan, machine)
+    worth = min(THREADS[-1], max(1, int(plan.flops / SMALL)))
+    return plan.tasks * (work + TASK) * idle(plan.tasks, worth) + _back(plan, machine)
+
+
+def _products(plan: Plan, width: int) -> float:
+    """Cycles of a task to multiply."""
+    calls = steps = 0.0
     for rows, columns in itertools.product(plan.row_spans(), plan.column_spans(width)):
         vectors = columns.size // width
         calls += rows.count * columns.count * (CALL + 2 * rows.size * vectors)
-        product += rows.count * columns.count * max(rows.size * vectors, LATENCY)
-    work = points * (plan.blocks * calls + tiles * product)
-    for reach, channels, vectors in (
-        (plan.size, plan.in_block, in_vectors),
-        (plan.outputs, plan.out_block, out_vectors),
-    ):
-        line = -(-plan.tiles[1] * plan.outputs // width)
-        work += strips * line * channels * (reach + plan.rows_at_once * VERTICAL)
-        work += tiles * vectors * plan.rows_at_once * (reach + HORIZONTAL + STORE * plan.size)
-    moved = points * plan.strips_at_once * plan.tiles[1] * (out_vectors + in_vectors)
-    sums = points * plan.out_block * in_vectors
-    if (moved + sums) * width * itemsize > machine.l2_bytes * 7 // 8:
-        work += plan.blocks * (2 * moved + 2 * sums) * FAR
-    worth = min(THREADS[-1], max(1, int(plan.flops / SMALL)))
-    total = plan.groups * plan.outs * (-(-plan.ins // width)) * plan.points
-    combine = KERNEL + total * (FAR * plan.shares + BACK)
-    return plan.tasks * (work + TASK) * idle(plan.tasks, worth) + combine
+        steps += rows.count * columns.count * max(rows.size * vectors, LATENCY)
+    return plan.points_at_once * (plan.blocks * calls + plan.strips_of_share * plan.tiles[1] * steps)
+
+
+def _transforms(plan: Plan, width: int) -> float:
+    """Cycles of a task to transform its tiles."""
+    total, line = 0.0, -(-plan.tiles[1] * plan.outputs // width)
+    for reach, channels in ((plan.size, plan.in_block), (plan.outputs, plan.out_block)):
+        vectors = -(-channels // width)
+        fetched = plan.outputs * MEMORY / len(plan.rows)  # the tasks of other rows find it in a cache
+        vertical = fetched + LOAD * reach + plan.rows_at_once * VERTICAL
+        horizontal = plan.rows_at_once * (reach + HORIZONTAL + STORE * plan.size)
+        total += vectors * (line * width * vertical + plan.tiles[1] * horizontal)
+    return plan.strips_of_share * total
+
+
+def _traffic(plan: Plan, machine: Machine) -> float:
+    """Cycles of a task to move what does not stay in the second-level cache."""
+    width = machine.lanes(float32.itemsize)
+    in_vectors, out_vectors = (-(-c // width) for c in (plan.in_block, plan.out_block))
+    points = plan.points_at_once * plan.strips_at_once * plan.tiles[1] * (in_vectors + out_vectors)
+    sums = plan.points_at_once * plan.out_block * in_vectors
+    total = sums * _far(plan, machine)  # written once at the end
+    if (points + sums) * machine.vector_bytes > machine.l2_bytes * 7 // 8:
+        total += 2 * FAR * (plan.blocks * points + (plan.blocks - 1) * sums)
+    return total
+
+
+def _back(plan: Plan, machine: Machine) -> float:
+    """Cycles of the second kernel."""
+    vectors = plan.groups * plan.points * plan.outs * -(-plan.ins // machine.lanes(float32.itemsize))
+    return KERNEL + vectors * (_far(plan, machine) * plan.shares + BACK)
+
+
+def _far(plan: Plan, machine: Machine) -> float:
+    """Cycles to move a vector of the shares of dU."""
+    size = plan.groups * plan.shares * plan.points * plan.outs * plan.ins * float32.itemsize
+    return MEMORY if size > BEYOND * machine.l2_bytes else FAR
