@@ -10,7 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -23,8 +23,9 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node, no_sites
 from graphc.ir.partition import Group, Partition
 from graphc.ir.printer import print_graph
+from graphc.loop.ir import Kernel
 from graphc.loop.lower import lower_group
-from graphc.loop.lowered import KernelCall, Part, S, Step, Temp, Value, with_args
+from graphc.loop.lowered import KernelCall, Part, S, Step, Temp, Value, calls_in, with_args
 from graphc.ops.constant import input_
 from graphc.passes import checks, fold, fuse, loops, prepare, remat, rowdot, simplify
 from graphc.prepared import Prepared
@@ -92,7 +93,8 @@ def build(wanted: lookup.Request, observers: Sequence[Observer] = ()) -> Program
         return Program(Code(target.compile(graph, None), graph, wanted.donated), graph, explain)
     watchers = (*observers, *observers_from_environment())
     stages = Stages(watchers)
-    planned = lower(graph, wanted.donated, target.machine, stages, wanted.fixed)
+    ahead = _nothing_ahead if watchers else getattr(target, "ahead", _nothing_ahead)
+    planned = lower(graph, wanted.donated, target.machine, stages, wanted.fixed, ahead)
     program: Program | Prepared
     if planned.setup is None:
         program = _make(wanted.key, graph, planned, wanted, stages)
@@ -207,14 +209,28 @@ def optimise(graph: Graph, stages: Stages | None = None) -> Graph:
     return graph
 
 
+Submit = Callable[[Kernel], None]
+Ahead = Callable[[int], AbstractContextManager[Submit]]
+
+
+@contextmanager
+def _nothing_ahead(expected: int) -> Iterator[Submit]:
+    """For backends that compile all kernels when they get the plan, and for stages that are timed."""
+    yield lambda kernel: None
+
+
 def lower(
     graph: Graph,
     donated: Mapping[int, int],
     machine: Machine,
     stages: Stages | None = None,
     fixed: AbstractSet[int] = frozenset(),
+    ahead: Ahead = _nothing_ahead,
 ) -> plan.Planned:
-    """Everything between the traced graph and the backend; `fixed` as in `compile`."""
+    """Everything between the traced graph and the backend; `fixed` as in `compile`.
+
+    Within `ahead(expected number of kernels)`, what it yields is told each kernel as soon as it is there.
+    """
     stages = stages or Stages()
     with no_sites():
         stages.graph("trace", None, graph)
@@ -231,22 +247,25 @@ def lower(
         partition = fuse.partition(whole, machine, recompute)
         text = partial(report.partition_text, partition)
         stages.note("partition", stages.lap(), text, partition=partition)
-        lowered = _lower_groups(partition, machine, {*(graph.inputs[i] for i in fixed), *parts.kept})
-        stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, lowered.steps))
-        setup = _setup(graph, parts.kept, lowered, machine)
-        prelude, renamed = _prelude(checked.graph.with_outputs(early), machine)
-        flags = renamed | dict(zip(late, whole.outputs[n:], strict=True))
-        planned = plan.make(
-            Graph((*whole.inputs, *lowered.packed), whole.outputs[:n], name=graph.name),
-            partition.groups,
-            lowered.steps,
-            donated=donated,
-            flags=[flags.get(flag, flag) for flag in checked.flags],
-            checks=checked.messages,
-            prelude=prelude,
-            parts=lowered.parts,
-            setup=setup,
-        )
+        with ahead(len(partition.groups)) as submit:
+            lowered = _lower_groups(
+                partition, machine, {*(graph.inputs[i] for i in fixed), *parts.kept}, submit
+            )
+            stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, lowered.steps))
+            setup = _setup(graph, parts.kept, lowered, machine)
+            prelude, renamed = _prelude(checked.graph.with_outputs(early), machine)
+            flags = renamed | dict(zip(late, whole.outputs[n:], strict=True))
+            planned = plan.make(
+                Graph((*whole.inputs, *lowered.packed), whole.outputs[:n], name=graph.name),
+                partition.groups,
+                lowered.steps,
+                donated=donated,
+                flags=[flags.get(flag, flag) for flag in checked.flags],
+                checks=checked.messages,
+                prelude=prelude,
+                parts=lowered.parts,
+                setup=setup,
+            )
         stages.note("plan", stages.lap(), partial(report.plan_text, planned, whole))
     return planned
 
@@ -267,8 +286,13 @@ class _Lowered:
     packed: list[Node] = field(default_factory=list)
 
 
-def _lower_groups(partition: Partition, machine: Machine, fixed: AbstractSet[Node] = frozenset()) -> _Lowered:
-    """Lower every group that is more than another name for a value."""
+def _lower_groups(
+    partition: Partition,
+    machine: Machine,
+    fixed: AbstractSet[Node] = frozenset(),
+    submit: Submit = lambda kernel: None,
+) -> _Lowered:
+    """Lower every group that is more than another name for a value; `submit` is told the kernels."""
     found = _Lowered()
     names: dict[Value, Node] = {}  # of fixed values, the input that they are
     for group in partition.groups:
@@ -279,6 +303,8 @@ def _lower_groups(partition: Partition, machine: Machine, fixed: AbstractSet[Nod
             continue
         lowered = repeat.lower(group, machine, {x for x in group.inputs if x in fixed or x in names})
         found.parts.update(lowered.parts)
+        for call in calls_in((*lowered.once, *lowered.steps)):
+            submit(call.kernel)
         if not fixed:
             found.steps[group] = (*lowered.once, *lowered.steps)
             continue

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -47,6 +49,11 @@ class Backend:
         """Names target, options and this version of the code generator, for the keys of program caches."""
         options = "" if self.machine.winograd else "|direct"
         return f"{self.target.key}{options}|{emitter_digest()}"
+
+    def ahead(self, expected: int) -> AbstractContextManager[Callable[[Kernel], None]]:
+        """Within this, kernels handed to what it yields are compiled in the background, `expected` or so;
+        `compile` then finds them."""
+        return _kernels().ahead(self.target, expected)
 
     def compile(self, graph: Graph | None, plan: Plan | None) -> Executable:
         """Make a plan runnable. RuntimeError if the target is not this machine's."""

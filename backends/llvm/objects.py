@@ -7,7 +7,8 @@ start finds its objects without writing a line of LLVM IR, and without loading w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 
 from graphc.backends.llvm import walker
-from graphc.backends.llvm.parallel import build_all
+from graphc.backends.llvm.parallel import Crew, build_all
 from graphc.backends.llvm.passes import optimise
 from graphc.backends.llvm.target import Target, target_machine
 from graphc.cache import digest, get_store
@@ -54,14 +55,39 @@ def compile_sources(sources: Iterable[Source], target: Target) -> dict[str, byte
     by_key = {source.key: source for source in sources}
     with _lock:
         missing = [source for key, source in by_key.items() if not _find(key)]
-        codes = build_all([source.emit for source in missing], target, build_object)
-        for source, code in zip(missing, codes, strict=True):
-            _memory[source.key] = code
-            get_store().put(_KIND, source.key, code)
+        _remember(missing, build_all([source.emit for source in missing], target, build_object))
         found = {source.symbol: _memory[key] for key, source in by_key.items()}
         for key in list(_memory)[: max(0, len(_memory) - REMEMBERED)]:
             del _memory[key]  # the oldest
         return found
+
+
+@contextmanager
+def ahead(target: Target, expected: int) -> Iterator[Callable[[Source], None]]:
+    """Within this, helper processes compile the sources handed to what it yields: about `expected`.
+
+    Afterwards they are known to `compile_sources`. Without helpers, they are left to that.
+    """
+    sources: dict[str, Source] = {}
+
+    def submit(source: Source) -> None:
+        with _lock:
+            known = not crew.helpers or source.key in sources or _find(source.key)
+        if not known:
+            sources[source.key] = source
+            crew.add(source.emit())
+
+    with Crew(target, build_object, expected) as crew:
+        yield submit
+        codes = crew.finish()
+    with _lock:
+        _remember(sources.values(), codes)
+
+
+def _remember(sources: Iterable[Source], codes: Sequence[bytes]) -> None:
+    for source, code in zip(sources, codes, strict=True):
+        _memory[source.key] = code
+        get_store().put(_KIND, source.key, code)
 
 
 def _find(key: str) -> bool:
@@ -98,7 +124,11 @@ def assembly_text(text: str, target: Target) -> str:
     return target_machine(target).emit_assembly(_optimised(text, target))
 
 
+def runtime_source(target: Target) -> Source:
+    """What to compile for the walker."""
+    return Source(walker.RUN, source_key("walker", target), lambda: walker.emit_walker(target))
+
+
 def compile_runtime(target: Target) -> dict[str, bytes]:
     """The walker's object, under each of the symbols it defines."""
-    source = Source(walker.RUN, source_key("walker", target), lambda: walker.emit_walker(target))
-    return compile_sources([source], target)
+    return compile_sources([runtime_source(target)], target)

@@ -1,8 +1,8 @@
 """Compiles many modules on several CPUs.
 
 Every llvmlite call takes a lock of the process, so threads do not help: helper processes do. They are
-started when a program has many kernels that no cache knows, take modules from the same queue as this
-process, and end with the batch. A helper that cannot start or dies costs nothing but its help.
+started for programs of many kernels, take modules from a queue as they come, and end with the batch; this
+process takes part when it has no more to add. A helper that cannot start or dies costs nothing but its help.
 """
 
 from __future__ import annotations
@@ -28,40 +28,66 @@ _LENGTH_BYTES = 8
 Build = Callable[[str, Target], bytes]
 
 
+class Crew:
+    """Modules being compiled by helpers; to be used as a context manager, which sends them home."""
+
+    def __init__(self, target: Target, build: Build, expected: int) -> None:
+        """`build` compiles a text in this process; about `expected` modules are to come."""
+        self._target, self._build = target, build
+        self._batch = _Batch()
+        wanted = min(get_num_threads() - 1, MOST_HELPERS, expected // FEWEST) if sys.executable else 0
+        self.helpers = max(0, wanted)
+
+    def __enter__(self) -> Crew:
+        for _ in range(self.helpers):
+            threading.Thread(target=_drive, args=(self._batch, self._target), daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._batch.close()
+
+    def add(self, text: str) -> None:
+        """Queue a module."""
+        self._batch.add(text)
+
+    def finish(self) -> list[bytes]:
+        """Compile what is left; the object code of all modules, in the order they came."""
+        while not self._batch.wait():
+            while (job := self._batch.take()) is not None:
+                self._batch.finish(job[0], self._build(job[1], self._target))
+        return self._batch.results()
+
+
 def build_all(emit: Sequence[Callable[[], str]], target: Target, build: Build) -> list[bytes]:
     """Object code of each module; `emit` gives its text, `build` compiles a text in this process."""
-    helpers = min(get_num_threads() - 1, MOST_HELPERS, len(emit) // FEWEST)
-    if helpers < 1 or not sys.executable:
-        return [build(text(), target) for text in emit]
-    batch = _Batch(len(emit))
-    crew = [threading.Thread(target=_drive, args=(batch, target), daemon=True) for _ in range(helpers)]
-    for thread in crew:
-        thread.start()
-    try:
-        for number, text in enumerate(emit):
-            batch.add(number, text())
-        while (job := batch.take()) is not None:
-            batch.finish(job[0], build(job[1], target))
-        while not batch.wait():
-            while (job := batch.take()) is not None:  # what a dying helper gave back
-                batch.finish(job[0], build(job[1], target))
-    finally:
-        batch.close()
-    return batch.results()
+    with Crew(target, build, len(emit)) as crew:
+        if not crew.helpers:
+            return [build(text(), target) for text in emit]
+        for text in emit:
+            crew.add(text())
+        return crew.finish()
 
 
 class _Batch:
-    """Jobs waiting, jobs out, and results."""
+    """Jobs waiting, jobs out, and results, by number."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[tuple[int, str]] = deque()
-        self._codes: list[bytes | None] = [None] * count
-        self._left = count
+        self._codes: list[bytes | None] = []
+        self._left = 0
         self._closed = False
 
-    def add(self, number: int, text: str) -> None:
-        """Queue a job (also one that a helper could not do)."""
+    def add(self, text: str) -> None:
+        """Queue a new job."""
+        with self._changed:
+            self._waiting.append((len(self._codes), text))
+            self._codes.append(None)
+            self._left += 1
+            self._changed.notify_all()
+
+    def give_back(self, number: int, text: str) -> None:
+        """Queue a job that a helper could not do."""
         with self._changed:
             self._waiting.append((number, text))
             self._changed.notify_all()
@@ -74,9 +100,9 @@ class _Batch:
     def take_or_wait(self) -> tuple[int, str] | None:
         """A job as soon as there is one; None when the batch is over."""
         with self._changed:
-            while not self._waiting and self._left and not self._closed:
+            while not self._waiting and not self._closed:
                 self._changed.wait()
-            return self._waiting.popleft() if self._waiting and not self._closed else None
+            return self._waiting.popleft() if not self._closed else None
 
     def finish(self, number: int, code: bytes) -> None:
         """Record a result."""
@@ -86,7 +112,7 @@ class _Batch:
             self._changed.notify_all()
 
     def wait(self) -> bool:
-        """Wait for jobs that are out; True when all is done, False when a job came back."""
+        """Wait for jobs that are out; True when all is done, False when a job is waiting."""
         with self._changed:
             while self._left and not self._waiting:
                 self._changed.wait()
@@ -130,7 +156,7 @@ def _feed(batch: _Batch, requests: IO[bytes], answers: IO[bytes]) -> None:
             code = _ask(text, requests, answers)
         finally:
             if code is None:
-                batch.add(number, text)
+                batch.give_back(number, text)
             else:
                 batch.finish(number, code)
         if code is None:

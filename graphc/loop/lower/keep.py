@@ -57,7 +57,7 @@ def _met(sweep: Sweep, rows: Rows, frame: Frame, dear: set[Node]) -> dict[Node, 
         if node in dear and node.type.size == rows.count * sweep.size:
             places.setdefault(node, set()).add(ix.flatten(index, node.shape))
 
-    tracer.computed = note
+    tracer.computed = note  # type: ignore[method-assign]
     for node in sweep.reductions:
         element(tracer, node, rows.rules[node], row, place)
     for output in sweep.outputs:

@@ -48,8 +48,8 @@ def forget(monkeypatch):
 
 def test_equal_kernels_share_one_object(cold, emissions):
     target = get_target()
-    kernels = [affine_kernel(2.0, 1.0), affine_kernel(2.0, 1.0, name="other"), affine_kernel(2.0, 3.0)]
-    symbols, code = compile_kernels(kernels, target)
+    batch = [affine_kernel(2.0, 1.0), affine_kernel(2.0, 1.0, name="other"), affine_kernel(2.0, 3.0)]
+    symbols, code = compile_kernels(batch, target)
     assert symbols[0] == symbols[1] != symbols[2]
     assert len(emissions) == len(code) == 2
 
@@ -72,11 +72,11 @@ def test_key_depends_on_all_that_matters(monkeypatch):
 
 
 def test_disk_hit_emits_nothing(cold, emissions, monkeypatch):
-    kernels = [affine_kernel(2.0, 1.0), affine_kernel(3.0, 1.0)]
-    first = compile_kernels(kernels, get_target())
+    batch = [affine_kernel(2.0, 1.0), affine_kernel(3.0, 1.0)]
+    first = compile_kernels(batch, get_target())
     assert len(emissions) == 2
     forget(monkeypatch)
-    assert compile_kernels(kernels, get_target()) == first
+    assert compile_kernels(batch, get_target()) == first
     assert len(emissions) == 2
 
 
@@ -237,3 +237,34 @@ def test_error_while_emitting_is_raised(two_threads):
 
     with pytest.raises(ValueError, match="no such kernel"):
         parallel.build_all([*modules(2 * parallel.FEWEST), broken], get_target(), objects.build_object)
+
+
+def test_kernels_compiled_ahead_are_found(cold, two_threads, emissions):
+    target, count = get_target(), 2 * parallel.FEWEST
+    batch = [affine_kernel(float(n), 0.5) for n in range(count)]
+    with kernels.ahead(target, count) as submit:
+        for kernel in (*batch, *batch):
+            submit(kernel)
+    assert len(emissions) == count
+    _, codes = compile_kernels([*batch, affine_kernel(-1.0, 0.5)], target)
+    assert len(emissions) == count + 1
+    source = kernel_source(batch[3], target)
+    assert codes[source.symbol] == objects.build_object(source.emit(), target)
+
+
+def test_nothing_goes_ahead_without_helpers(cold, emissions, monkeypatch):
+    monkeypatch.setattr(parallel, "get_num_threads", lambda: 1)
+    with kernels.ahead(get_target(), 1000) as submit:
+        submit(affine_kernel(7.0, 0.5))
+    assert emissions == []
+
+
+def test_an_error_while_lowering_ends_what_runs_ahead(cold, two_threads):
+    def lowering():
+        with kernels.ahead(get_target(), 1000) as submit:
+            submit(affine_kernel(7.0, 0.5))
+            raise ValueError("no such loop")
+
+    with pytest.raises(ValueError, match="no such loop"):
+        lowering()
+    assert compile_kernels([affine_kernel(7.0, 0.5)], get_target())[1]
