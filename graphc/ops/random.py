@@ -7,6 +7,7 @@ on the order of evaluation, the number of threads, or the other draws of a progr
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -47,8 +48,7 @@ class _Words:
 
     constant: Callable[[int], Any]
     add: Callable[[Any, Any], Any]
-    mul: Callable[[Any, Any], Any]
-    mulhi: Callable[[Any, Any], Any]
+    product: Callable[[Any, Any], tuple[Any, Any]]  # its high and its low word
     xor: Callable[[Any, Any], Any]
 
 
@@ -61,8 +61,7 @@ def philox(counter: Sequence[Any], key: Sequence[Any], words: _Words) -> tuple[A
     for r in range(_ROUNDS):
         if r:
             k0, k1 = words.add(k0, w0), words.add(k1, w1)
-        high0, low0 = words.mulhi(m0, c0), words.mul(m0, c0)
-        high1, low1 = words.mulhi(m1, c2), words.mul(m1, c2)
+        (high0, low0), (high1, low1) = words.product(m0, c0), words.product(m1, c2)
         c0, c1, c2, c3 = words.xor(words.xor(high1, c1), k0), low1, words.xor(words.xor(high0, c3), k1), low0
     return c0, c1, c2, c3
 
@@ -73,29 +72,30 @@ def _infer_random(types: Sequence[TensorType], attrs: RandomAttrs) -> TensorType
     return TensorType(attrs.shape, uint32)
 
 
-_ARRAYS = _Words(
-    constant=np.uint32,
-    add=np.add,
-    mul=np.multiply,
-    mulhi=lambda a, b: ((np.uint64(a) * b.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32),
-    xor=np.bitwise_xor,
-)
+def _wide_product(a: np.uint32, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The high and the low words of 64-bit products: every other word of them in memory."""
+    halves = np.multiply(b, a, dtype=np.uint64).view(np.uint32)
+    low, high = halves[::2], halves[1::2]
+    return (high, low) if sys.byteorder == "little" else (low, high)
+
+
+_ARRAYS = _Words(constant=np.uint32, add=np.add, product=_wide_product, xor=np.bitwise_xor)
+_CHUNK = 1 << 13  # blocks of four words at a time, which stay in cache
 
 
 def _evaluate_random(arrays: Sequence[np.ndarray], attrs: RandomAttrs) -> np.ndarray:
     size = math.prod(attrs.shape)
-    blocks = np.arange((size + 3) // 4, dtype=np.uint64)
-    seed = np.uint64(int(arrays[0][0]) % 2**64)
-    counter = np.uint64((int(arrays[0][1]) + attrs.stream) % 2**64)
-
-    def halves(value: Any) -> tuple[np.ndarray, np.ndarray]:
-        low = np.asarray(value & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-        return low, np.asarray(value >> np.uint64(32)).astype(np.uint32)
-
-    low, high = halves(counter)
-    place = (*halves(blocks), np.full_like(blocks, low, np.uint32), np.full_like(blocks, high, np.uint32))
-    words = philox(place, halves(seed), _ARRAYS)
-    return np.stack(words, axis=-1).reshape(-1)[:size].reshape(attrs.shape)
+    count = (size + 3) // 4
+    seed, counter = int(arrays[0][0]) % 2**64, (int(arrays[0][1]) + attrs.stream) % 2**64
+    key = [np.array([seed >> shift & 0xFFFFFFFF], np.uint32) for shift in (0, 32)]
+    out = np.empty((count, 4), np.uint32)
+    for start in range(0, count, _CHUNK):
+        blocks = np.arange(start, min(start + _CHUNK, count), dtype=np.uint64)
+        place = [(blocks >> np.uint64(shift)).astype(np.uint32) for shift in (0, 32)]
+        place += [np.full(len(blocks), counter >> shift & 0xFFFFFFFF, np.uint32) for shift in (0, 32)]
+        for lane, word in enumerate(philox(place, key, _ARRAYS)):
+            out[start : start + _CHUNK, lane] = word
+    return out.reshape(-1)[:size].reshape(attrs.shape)
 
 
 @lru_cache(4096)
@@ -113,8 +113,7 @@ def _constant(value: int) -> Expr:
 _EXPRESSIONS = _Words(
     constant=_constant,
     add=partial(_word, "add"),
-    mul=partial(_word, "mul"),
-    mulhi=partial(_word, "mulhi"),
+    product=lambda a, b: (_word("mulhi", a, b), _word("mul", a, b)),
     xor=partial(_word, "xor"),
 )
 
