@@ -33,6 +33,7 @@ from graphc.loop.lower.operand import Layout, Strides, along_rows, flat_stride, 
 from graphc.loop.lower.pack import CLIPPED_RUN, run_cost
 from graphc.loop.lower.pad import pad_call, worth_padding
 from graphc.loop.lower.panels import choose_way
+from graphc.loop.lower.plain import plain_pitch
 from graphc.loop.lower.prepack import depends_only_on, prepack_call
 from graphc.loop.lower.problem import Contraction, dot_problem
 from graphc.loop.lower.scaled import Scaled, plan_scaled
@@ -344,8 +345,20 @@ class _Lowering:
             (self.once if way.b_fixed else self.each).append(call)
         flat = flat_columns(problem.cols, way.c[1])
         fetching = worth_fetching(problem, self.machine)
+        plain = None if self.cells else plain_pitch(self.group, problem, blocking, way.c, width)
         tiled = Tiled(
-            problem, blocking, way.a, way.b, self._fused(), width, staged, flat, packed, self.cells, fetching
+            problem,
+            blocking,
+            way.a,
+            way.b,
+            self._fused(),
+            width,
+            staged,
+            flat,
+            packed,
+            self.cells,
+            fetching,
+            plain,
         )
         self.each.append(tiled.call(name))
         if tiled.partial is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+from graphc.ir.node import Kind
 from graphc.ir.types import float32
 from graphc.loop import index as ix
 from graphc.loop.ir import FETCH_STEPS, Buffer, Expr, Fetch, address
@@ -25,13 +26,16 @@ MOST_LINES = 4  # that a tile asks for in a round
 
 
 def worth_fetching(problem: Contraction, machine: Machine) -> bool:
-    """Whether B does not fit into the second-level cache, and its elements are used often enough that waiting
+    """Whether B does not stay in the second-level cache, and its elements are used often enough that waiting
     for them is not all there is: with fewer rows the machine's own prefetchers stream it faster. (Of doubles,
     half as many are multiplied in the time of a fetch, and the registers of the tallest tile do not suffice.)
     """
     _, m, n, k = problem.sizes
     single = problem.anchor.dtype is float32
-    return single and m >= FEWEST_ROWS and n * k * float32.itemsize > machine.l2_bytes
+    size = n * k * float32.itemsize
+    if problem.anchor.kind is Kind.CONTRACT:  # between two uses of B all of the operands pass by
+        size = (n * k + m * k + m * n) * float32.itemsize * 2 // 3
+    return single and m >= FEWEST_ROWS and size > machine.l2_bytes
 
 
 class Fetcher:

@@ -70,10 +70,11 @@ class Tiled:
         packed: Temp | None = None,
         cells: Cells | None = None,
         fetching: bool = False,
+        plain: int | None = None,
     ) -> None:
         self.p, self.cut, self.a, self.fused, self.width = problem, blocking, a, fused, width
         self.staged, self.flat, self.packed, self.cells = staged, flat, packed, cells
-        self.together = blocking.together
+        self.together, self.plain = blocking.together, plain
         self.dtype = problem.anchor.dtype
         self.batch, self.m, self.n, self.k = problem.sizes
         self.rows, self.lanes = Rows(self.m, blocking.rows), blocking.lanes
@@ -135,7 +136,9 @@ class Tiled:
         """All of K in one block: pack, multiply, finish, tile by tile."""
         w = self.w
         panels = self._room_for_b()
-        sums = w.alloc("sums", self.dtype, (self.together, self.rows.most, self.lanes))
+        sums = None
+        if self.plain is None:
+            sums = w.alloc("sums", self.dtype, (self.together, self.rows.most, self.lanes))
         block = self.depth.block(ZERO)
         a = self._rows_of_a(block)
         with self._groups() as (first, count):
@@ -146,10 +149,12 @@ class Tiled:
                     panel = ix.add(p, q)
                     number = ix.add(first, panel)
                     fetch = self._fetch(block, ix.add(number, self.group), t)
-                    self._tile(a, t, panels, panel, address(sums, (q, ZERO, ZERO)), block, number, fetch)
-                finish = len(w.block)
-                self._finish(lambda q, r, c: load(sums, (q, r, c)), t, ix.add(first, p))
-                w.block[start:start] = self._ahead(w.block[finish:])
+                    c = self._result(t, number) if sums is None else address(sums, (q, ZERO, ZERO))
+                    self._tile(a, t, panels, panel, c, block, number, fetch)
+                if sums is not None:
+                    finish = len(w.block)
+                    self._finish(lambda q, r, c: load(sums, (q, r, c)), t, ix.add(first, p))
+                    w.block[start:start] = self._ahead(w.block[finish:])
 
     def _deep(self) -> None:
         """Block after block of K, summed in scratch memory."""
@@ -181,6 +186,15 @@ class Tiled:
                     with w.when(last):
                         self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
                     w.block[start:start] = self._ahead(w.block[-1:])
+
+    def _result(self, t: Expr, panel: Expr) -> Address:
+        """Where a tile stores its sums, if these are the result."""
+        (output,) = self.fused.group.outputs
+        column = ix.mul(ix.add(self.panel0, panel), self.lanes)
+        cols = ix.unflatten(column, self.p.cols) if self.p.cols else ()
+        index = self.p.c(self.batch_index, self._row_index(self._row_of(t)), cols)
+        self.fused.written.add(output)
+        return address(self.fused.buffer(output), (ix.flatten(index, output.shape),))
 
     def _ahead(self, epilogue: Sequence[Stmt]) -> list[Stmt]:
         """Fetches of what the epilogue of a bundle of tiles reads."""
@@ -363,10 +377,11 @@ class Tiled:
     ) -> None:
         """A tile of the full height or of one row less."""
         pitch = ix.const(self.lanes)
+        c_row = pitch if self.plain is None else ix.const(self.plain)
         steps = ix.const(a.row), ix.const(a.step)
         at = a.at(self._row_of(t))
         for rows in self._heights(t):
-            self.w.put(Tile(rows, lanes, block.size, at, *steps, b, pitch, c, pitch, self.deep, fetch))
+            self.w.put(Tile(rows, lanes, block.size, at, *steps, b, pitch, c, c_row, self.deep, fetch))
 
     def _heights(self, t: Expr) -> Iterator[int]:
         """The heights that a tile can have; what follows each is done if it has."""
