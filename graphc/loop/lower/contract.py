@@ -33,13 +33,14 @@ from graphc.loop.lower.operand import Layout, Strides, along_rows, flat_stride, 
 from graphc.loop.lower.pack import CLIPPED_RUN, run_cost
 from graphc.loop.lower.pad import pad_call, worth_padding
 from graphc.loop.lower.panels import choose_way
+from graphc.loop.lower.phases import split_call, worth_splitting
 from graphc.loop.lower.plain import plain_pitch
 from graphc.loop.lower.prepack import depends_only_on, prepack_call
 from graphc.loop.lower.problem import Contraction, dot_problem
 from graphc.loop.lower.scaled import Scaled, plan_scaled
 from graphc.loop.lower.split import combine_call
 from graphc.loop.lower.spread import close_group, spread_call
-from graphc.loop.lower.stage import stage_call
+from graphc.loop.lower.stage import stage_across_call, stage_call
 from graphc.loop.lower.tiled import Tiled
 from graphc.loop.lower.windows import plan_windows, windows_calls
 from graphc.loop.lower.winograd.choose import plan_winograd
@@ -145,7 +146,10 @@ class _Lowering:
     def _as_contraction(self, problem: Contraction) -> _Option:
         """The cheapest way to compute the results one by one or in tiles."""
         ahead: list[KernelCall] = []
-        if worth_padding(problem):
+        if worth_splitting(problem):
+            problem, call = split_call(problem, self._fused(), self.width, f"{self.name}_phases")
+            ahead.append(call)
+        elif worth_padding(problem):
             problem, call = pad_call(problem, self._fused(), self.width, f"{self.name}_pad")
             ahead.append(call)
         whole, problem = problem, merged(problem, self.find)
@@ -314,6 +318,8 @@ class _Lowering:
         else:
             a_cost = run_cost(a_runs, width)
             stage_cost = run_cost([(run_length(way.a.depth, p.depth), 1), *a_runs], width)
+        if way.a.across:
+            stage_cost = run_cost([(p.rows[-1], 1)], width, CLIPPED_RUN, CLIPPED_RUN)
         far = FAR if p.sizes[3] * n * itemsize > self.machine.l2_bytes else 0.0
         return Sizes(
             batch,
@@ -336,7 +342,8 @@ class _Lowering:
         problem, width, name = way.problem, self.width, self.name
         staged = packed = None
         if blocking.source is Source.KERNEL:
-            staged, call = stage_call(problem, self._fused(), width, f"{name}_rows")
+            stage = stage_across_call if way.a.across else stage_call
+            staged, call = stage(problem, self._fused(), width, f"{name}_rows")
             (self.once if way.a_fixed else self.each).append(call)
         if ahead:
             packed, call = prepack_call(

@@ -31,6 +31,11 @@ class Layout:
         return bool(self.side) and self.side[-1] in (0, 1)
 
     @property
+    def across(self) -> bool:
+        """Copies run along the rows (columns): neighbours along the depth are not neighbours in memory."""
+        return self.along_side and not self.along_depth
+
+    @property
     def along_depth(self) -> bool:
         return bool(self.depth) and self.depth[-1] in (0, 1)
 

@@ -1,7 +1,7 @@
 """A copy of the row operand in the order tiles read it, made once by a kernel of its own.
 
-Used where A cannot be read in place and several tasks would otherwise each pack it (the weights of an
-input gradient).
+Rows stay rows, or become columns where they are neighbours in memory. Used where A cannot be read in
+place and several tasks would otherwise each pack it (the weights of an input gradient).
 """
 
 from __future__ import annotations
@@ -49,6 +49,34 @@ def stage_call(problem: Contraction, fused: Fused, width: int, name: str) -> tup
                 fused.store_temp(temp, where, identity_of("add", dtype) if value is None else value)
 
             line = Line(ix.const(depth[-1]), depth[-1], access)
+            copy_line(w, line, clip(line), lambda a: fused.read(replace(a, bounds=())), put, width)
+    return temp, fused.call(name, task, task.extent, 0.0)
+
+
+def stage_across_call(problem: Contraction, fused: Fused, width: int, name: str) -> tuple[Temp, KernelCall]:
+    """(temp, call): temp[b, k, m] = A[b, m, k], for an A whose rows are neighbours in memory."""
+    batch, m, _, k = problem.sizes
+    dtype = problem.anchor.dtype
+    temp = Temp("rows", TensorType((batch, k, padded(m, dtype.itemsize)), dtype))
+    tasks = max(1, min(MOST_TASKS, batch * k, batch * m * k // TASK_ELEMENTS))
+    chunk = -(-batch * k // tasks)
+    task = Var(int64, "task", -(-batch * k // chunk))
+    w = fused.scope
+    first = ix.mul(task, chunk)
+    with w.loop("i", ix.minimum(chunk, ix.sub(batch * k, first)), chunk) as i:
+        flat_batch, step = ix.unflatten(ix.add(first, i), (batch, k))
+        at = ix.unflatten(flat_batch, problem.batch) if problem.batch else ()
+        depth = ix.unflatten(step, problem.depth)
+        with w.nest("m", problem.rows[:-1]) as outer:
+
+            def access(j: Expr) -> Access:
+                return problem.a(at, (*outer, j), depth)
+
+            def put(j: Expr, value: Expr | None) -> None:
+                where = (flat_batch, step, ix.flatten((*outer, j), problem.rows))
+                fused.store_temp(temp, where, identity_of("add", dtype) if value is None else value)
+
+            line = Line(ix.const(problem.rows[-1]), problem.rows[-1], access)
             copy_line(w, line, clip(line), lambda a: fused.read(replace(a, bounds=())), put, width)
     return temp, fused.call(name, task, task.extent, 0.0)
 

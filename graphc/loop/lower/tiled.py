@@ -261,6 +261,8 @@ class Tiled:
         if self.staged is not None:
             buffer = self.fused.buffer(self.staged)
             first = ix.flatten(block.first(), self.p.depth)
+            if self.a.across:
+                return PackedA(lambda r: address(buffer, (self.flat_batch, first, r)), 1, buffer.shape[-1])
             return PackedA(lambda r: address(buffer, (self.flat_batch, r, first)), buffer.shape[-1], 1)
         if self.cut.source is Source.PLACE:
             row = flat_stride(self.a.side, self.p.rows)
