@@ -17,7 +17,7 @@ from graphc.loop.lower.winograd.weight_plan import Plan, candidates, plan_weight
 from graphc.plan import make
 from graphc.program import Machine
 from tests.loop.test_contract import draw, evaluate, group_of, leaf
-from tests.loop.test_winograd_weight import weight_grad
+from tests.loop.test_winograd_weight import ahead, weight_grad
 from tests.native.test_contractions import TARGETS
 
 Values = dict[Node, np.ndarray]
@@ -33,7 +33,7 @@ def run(outputs: Sequence[Node], anchor: Node, plan: Plan, target: str, values: 
     """The outputs of the group around `anchor`; the same bits on one thread and on three."""
     backend, group = Backend(target), group_of(*outputs)
     graph = Graph(group.inputs, tuple(outputs))
-    calls = tuple(weight_grad_calls(anchor, plan, group, backend.machine.lanes(4)))
+    calls = tuple(weight_grad_calls(anchor, plan, group))
     compiled = backend.compile(graph, make(graph, [group], {group: calls}).plan)
     before, results = threads.get_num_threads(), []
     try:
@@ -64,7 +64,8 @@ def test_every_cut(outputs: int, target: str) -> None:
     assert {len(p.rows) for p in tried} == {1, (outputs + 2) // 2, outputs + 2}
     assert {p.out_block for p in tried} == {p.in_block for p in tried} == {64, 32}
     assert {p.shares for p in tried} >= {1, 2}
-    for plan in tried[:: 1 + len(tried) // 8]:
+    assert any(p.ahead for p in tried)
+    for plan in [*tried[:: 1 + len(tried) // 6], *[p for p in tried if p.ahead][:2]]:
         check([node], node, plan, target)
 
 
@@ -73,6 +74,7 @@ SHAPES = {
     "wide": (1, 16, 30, 3, 70),
     "layer": (2, 64, 64, 28, 28),
     "short": (4, 128, 96, 4, 4),
+    "deep": (2, 256, 512, 7, 7),
     "groups": (2, 64, 128, 14, 14, (1, 1, 1, 1), 2),
     "uneven": (3, 24, 40, 10, 9, (2, 0, 0, 3)),
 }
@@ -86,13 +88,15 @@ def test_shapes(name: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_optimizer(target: str) -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_optimizer(early: bool, target: str) -> None:
     """Momentum and weight decay follow in the same group."""
     grad = weight_grad(2, 36, 40, 12, 12)
+    plan = best(grad, Backend(target).machine)
     weight, momentum = (leaf(name, *grad.shape) for name in ("w", "m"))
     rate = ops.broadcast(leaf("rate"), grad.shape, ())
     step = ops.add(ops.mul(momentum, rate), ops.add(grad, ops.mul(weight, rate)))
-    check([step, ops.sub(weight, ops.mul(step, rate))], grad, best(grad, Backend(target).machine), target)
+    check([step, ops.sub(weight, ops.mul(step, rate))], grad, ahead(plan) if early else plan, target)
 
 
 @pytest.mark.parametrize("data", ["normal", "positive"])

@@ -258,9 +258,7 @@ class _Lowering:
         if found is None:
             return None
         plan, cost = found
-        return cost / CLEARLY, lambda: self.each.extend(
-            weight_grad_calls(self.anchor, plan, self.group, self.width)
-        )
+        return cost / CLEARLY, lambda: self.each.extend(weight_grad_calls(self.anchor, plan, self.group))
 
     def _as_winograd(self, problem: Contraction) -> _Option | None:
         """A convolution with fewer multiplications. Its rounding errors are larger: it must pay clearly."""

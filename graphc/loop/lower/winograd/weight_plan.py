@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from graphc.ir.node import Node
@@ -28,6 +28,8 @@ OUTPUTS, TAPS = 4, 3  # F(4x4, 3x3)
 DEPTH = 64  # tiles that are multiplied at once, roughly
 DEPTHS = (1 << 30, 256, 192, 128, 96, 64, 48, 32)
 SHARES = (1, 2, 4, 8)
+MOST_BLOCKS = 8  # of channels, where every task transforms its own
+MOST_AHEAD = 256  # tiles that are all transformed ahead: their products are one long sum
 LEAST = 32  # channels of a block, if there are several
 VERTICAL = 9.0  # cycles to compute a vector of a row of points, and to turn it round
 LOAD = 2.0  # cycles to load a vector of a row of an image, from the second-level cache
@@ -35,7 +37,7 @@ HORIZONTAL = 10.0  # cycles to compute a tile's points of a row
 STORE = 2.0  # cycles to store a vector of points
 FAR = 4.0  # cycles to move a vector between the second- and the third-level cache
 MEMORY = 12.0  # cycles to move a vector to or from memory
-BACK = 5.0  # cycles for a vector of dU to be transformed back
+BACK = 8.0  # cycles for a vector of dU to be transformed back
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Plan:
     shares                 parts that the strips of all images are cut into
     strips_at_once         strips that are transformed, then multiplied
     tile_rows, lanes       the register tile
+    width                  elements of a vector
+    ahead                  all tiles are transformed by kernels of their own, and tasks finish their results
     """
 
     outputs: int
@@ -73,6 +77,8 @@ class Plan:
     strips_at_once: int
     tile_rows: int
     lanes: int
+    width: int
+    ahead: bool = False
 
     @property
     def size(self) -> int:
@@ -126,9 +132,9 @@ class Plan:
         tiles = self.strips * self.tiles[1]
         return 2.0 * self.groups * self.points * tiles * self.outs * self.ins
 
-    def pitch(self, channels: int, width: int) -> int:
+    def pitch(self, channels: int) -> int:
         """Channels of a buffer: whole vectors."""
-        return -(-channels // width) * width
+        return -(-channels // self.width) * self.width
 
     def row_spans(self) -> list[Span]:
         """Rows of a block of dU, in tiles of nearly equal height."""
@@ -137,9 +143,9 @@ class Plan:
         short = Span(cut.tall * cut.most, cut.tiles - cut.tall, cut.most - 1)
         return [span for span in (tall, short) if span.count]
 
-    def column_spans(self, width: int) -> list[Span]:
+    def column_spans(self) -> list[Span]:
         """Columns of a block of dU, whole vectors; the last tile may be narrower."""
-        full, rest = divmod(self.pitch(self.in_block, width), self.lanes)
+        full, rest = divmod(self.pitch(self.in_block), self.lanes)
         spans = Span(0, full, self.lanes), Span(full * self.lanes, int(rest > 0), rest)
         return [span for span in spans if span.count]
 
@@ -171,24 +177,30 @@ def candidates(outputs: int, shape: Shape, machine: Machine) -> Iterator[Plan]:
     groups, outs, ins, images, *space = shape
     width = machine.lanes(float32.itemsize)
     tiles = tuple([-(-extent // outputs) for extent in space])
-    strips = images * tiles[0]
+    strips, ways = images * tiles[0], _row_groups(outputs + TAPS - 1)
     for out_block, in_block in itertools.product(_blocks(outs, width), _blocks(ins, width)):
-        register = choose_tile(out_block, in_block, DEPTH, machine, float32.itemsize)
-        for rows, shares in itertools.product(_row_groups(outputs + TAPS - 1), SHARES):
+        rows, lanes = choose_tile(out_block, in_block, DEPTH, machine, float32.itemsize)
+        whole = Plan(
+            outputs, TAPS, groups, outs, ins, images, tiles, ways[0], out_block, in_block, 1, strips,
+            rows, lanes, width
+        )  # fmt: skip
+        sums = whole.points * out_block * whole.pitch(in_block) * float32.itemsize
+        if strips * tiles[1] <= MOST_AHEAD and sums <= machine.l2_bytes // 2:
+            yield replace(whole, ahead=True)
+        if out_block * MOST_BLOCKS < outs or in_block * MOST_BLOCKS < ins:
+            continue
+        for groups_of_rows, shares in itertools.product(ways, SHARES):
             of_share = -(-strips // shares)
             if shares > 1 and (shares - 1) * of_share >= strips:
                 continue
             counts = [-(-of_share // max(1, depth // tiles[1])) for depth in DEPTHS]
             for at_once in dict.fromkeys([-(-of_share // max(count, 1)) for count in counts]):
-                yield Plan(
-                    outputs, TAPS, groups, outs, ins, images, tiles, rows, out_block, in_block,
-                    shares, at_once, *register
-                )  # fmt: skip
+                yield replace(whole, rows=groups_of_rows, shares=shares, strips_at_once=at_once)
 
 
 def _blocks(channels: int, width: int) -> list[int]:
     """Numbers of channels that divide all, in whole vectors, or all of them."""
-    cuts = [channels // n for n in (2, 4, 8) if channels % n == 0]
+    cuts = [channels // n for n in (2, 4, 8, 16, 32) if channels % n == 0]
     return [channels, *[c for c in cuts if c % width == 0 and c >= LEAST]]
 
 
@@ -201,38 +213,48 @@ def _row_groups(size: int) -> list[tuple[tuple[int, ...], ...]]:
 
 def _cost(plan: Plan, machine: Machine) -> float:
     """Cycles on one core, and what too few tasks lose."""
-    width = machine.lanes(float32.itemsize)
-    work = _products(plan, width) + _transforms(plan, width) + _traffic(plan, machine)
+    work = _products(plan) + TASK
+    if plan.ahead:
+        work += (
+            _block_traffic(plan)
+            + BACK * plan.points * plan.out_block * plan.pitch(plan.in_block) / plan.width
+        )
+        points = plan.points * plan.strips * plan.tiles[1] * (plan.pitch(plan.outs) + plan.pitch(plan.ins))
+        more = 2 * KERNEL + plan.groups * (
+            _transforms(plan, plan.outs, plan.ins) + MEMORY * points / plan.width
+        )
+    else:
+        work += _transforms(plan, plan.out_block, plan.in_block) + _traffic(plan, machine)
+        more = _combination(plan, machine)
     worth = min(THREADS[-1], max(1, int(plan.flops / SMALL)))
-    return plan.tasks * (work + TASK) * idle(plan.tasks, worth) + _back(plan, machine)
+    return plan.tasks * work * idle(plan.tasks, worth) + more
 
 
-def _products(plan: Plan, width: int) -> float:
+def _products(plan: Plan) -> float:
     """Cycles of a task to multiply."""
     calls = steps = 0.0
-    for rows, columns in itertools.product(plan.row_spans(), plan.column_spans(width)):
-        vectors = columns.size // width
+    for rows, columns in itertools.product(plan.row_spans(), plan.column_spans()):
+        vectors = columns.size // plan.width
         calls += rows.count * columns.count * (CALL + 2 * rows.size * vectors)
         steps += rows.count * columns.count * max(rows.size * vectors, LATENCY)
     return plan.points_at_once * (plan.blocks * calls + plan.strips_of_share * plan.tiles[1] * steps)
 
 
-def _transforms(plan: Plan, width: int) -> float:
-    """Cycles of a task to transform its tiles."""
-    total, line = 0.0, -(-plan.tiles[1] * plan.outputs // width)
-    for reach, channels in ((plan.size, plan.in_block), (plan.outputs, plan.out_block)):
-        vectors = -(-channels // width)
+def _transforms(plan: Plan, outs: int, ins: int) -> float:
+    """Cycles to transform a share of the tiles, at some rows of points."""
+    total, line = 0.0, -(-plan.tiles[1] * plan.outputs // plan.width)
+    for reach, channels in ((plan.size, ins), (plan.outputs, outs)):
         fetched = plan.outputs * MEMORY / len(plan.rows)  # the tasks of other rows find it in a cache
         vertical = fetched + LOAD * reach + plan.rows_at_once * VERTICAL
         horizontal = plan.rows_at_once * (reach + HORIZONTAL + STORE * plan.size)
-        total += vectors * (line * width * vertical + plan.tiles[1] * horizontal)
+        vectors = plan.pitch(channels) // plan.width
+        total += vectors * (line * plan.width * vertical + plan.tiles[1] * horizontal)
     return plan.strips_of_share * total
 
 
 def _traffic(plan: Plan, machine: Machine) -> float:
     """Cycles of a task to move what does not stay in the second-level cache."""
-    width = machine.lanes(float32.itemsize)
-    in_vectors, out_vectors = (-(-c // width) for c in (plan.in_block, plan.out_block))
+    in_vectors, out_vectors = (plan.pitch(c) // plan.width for c in (plan.in_block, plan.out_block))
     points = plan.points_at_once * plan.strips_at_once * plan.tiles[1] * (in_vectors + out_vectors)
     sums = plan.points_at_once * plan.out_block * in_vectors
     total = sums * _far(plan, machine)  # written once at the end
@@ -241,9 +263,16 @@ def _traffic(plan: Plan, machine: Machine) -> float:
     return total
 
 
-def _back(plan: Plan, machine: Machine) -> float:
+def _block_traffic(plan: Plan) -> float:
+    """Cycles of a task to fetch the transformed tiles; the task before has left M in the cache."""
+    tiles = plan.strips * plan.tiles[1]
+    per_row = plan.out_block * plan.in_block / plan.ins
+    return FAR * plan.points * tiles * (plan.pitch(plan.in_block) + per_row) / plan.width
+
+
+def _combination(plan: Plan, machine: Machine) -> float:
     """Cycles of the second kernel."""
-    vectors = plan.groups * plan.points * plan.outs * -(-plan.ins // machine.lanes(float32.itemsize))
+    vectors = plan.groups * plan.points * plan.outs * plan.pitch(plan.ins) // plan.width
     return KERNEL + vectors * (_far(plan, machine) * plan.shares + BACK)
 
 
