@@ -136,15 +136,38 @@ def inspect(
     if target.wants_graph:
         stages.note("trace", 0.0, partial(print_graph, graph), graph=graph)
         return Report(record.stages, None)
-    return Report(record.stages, lower(graph, donated, target.machine, stages))
+    clock = _Clock()
+    planned = lower(graph, donated, target.machine, stages, ahead=clock.ahead)
+    return Report(record.stages, planned, clock.seconds)
+
+
+class _Clock:
+    """Notes how long the compiler works at each kernel, from the one before."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[Kernel, float] = {}
+
+    @contextmanager
+    def ahead(self, expected: int) -> Iterator[Submit]:
+        before = time.perf_counter()
+
+        def note(kernel: Kernel) -> None:
+            nonlocal before
+            now = time.perf_counter()
+            self.seconds[kernel] = self.seconds.get(kernel, 0.0) + now - before
+            before = now
+
+        yield note
 
 
 @dataclass(frozen=True)
 class Report:
-    """The stages of a compilation, in order, and the plan they led to."""
+    """The stages of a compilation, in order, the plan they led to, and the seconds each kernel took to lower
+    (those of its group, if it is the first of several)."""
 
     stages: list[Stage]
     planned: plan.Planned | None
+    seconds: Mapping[Kernel, float] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Stage:
         """The stage of this name. Raises KeyError that lists the names."""

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphc.backends.llvm.executable import Executable
 from graphc.backends.llvm.image import dump_image, make_image, parse_image
@@ -19,6 +19,9 @@ from graphc.backends.llvm.target import Target, get_target
 from graphc.ir.graph import Graph
 from graphc.loop.ir import Kernel
 from graphc.program import Machine, Plan
+
+if TYPE_CHECKING:
+    from graphc.backends.llvm.timing import Cost
 
 __all__ = ["Backend", "Executable"]
 
@@ -73,6 +76,11 @@ class Backend:
         if image.target != self.target.key:
             raise ValueError(f"program was compiled for {image.target!r}, not for {self.target.key!r}")
         return Executable(image, get_runtime(self.target))
+
+    def costs(self, kernels: Sequence[Kernel]) -> tuple[list[Cost], list[tuple[str, Cost]]]:
+        """What compiling each kernel costs, and each tile function that they call. Works for any target."""
+        timing = importlib.import_module("graphc.backends.llvm.timing")
+        return timing.kernel_costs(kernels, self.target), timing.tile_costs(kernels, self.target)
 
     def llvm_ir(self, kernel: Kernel, optimised: bool = False) -> str:
         """LLVM IR of a kernel, as emitted or after the passes. Works for any target."""

@@ -105,12 +105,17 @@ def build_object(text: str, target: Target) -> bytes:
     return target_machine(target).emit_object(_optimised(text, target))
 
 
-def _optimised(text: str, target: Target) -> llvm.ModuleRef:
+def parse(text: str, target: Target) -> llvm.ModuleRef:
+    """A module for a target."""
     module = llvm.parse_assembly(text)
-    machine = target_machine(target)
     module.triple = target.triple
-    module.data_layout = str(machine.target_data)
-    optimise(module, machine)
+    module.data_layout = str(target_machine(target).target_data)
+    return module
+
+
+def _optimised(text: str, target: Target) -> llvm.ModuleRef:
+    module = parse(text, target)
+    optimise(module, target_machine(target))
     return module
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graphc import backend as backends
 from graphc import pipeline
-from graphc.command import render
+from graphc.command import render, timing
 from graphc.command.target import Target, UsageError, differentiate, load
 from graphc.debug import Stage
 from graphc.ir.printer import print_graph
@@ -51,7 +53,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--no-winograd", action="store_true", help="keep Winograd's algorithm out of 3x3 convolutions"
     )
-    parser.add_argument("--timing", action="store_true", help="a table of the time each stage took")
+    parser.add_argument(
+        "--timing", action="store_true", help="where the compiler's time goes: each stage, each kernel"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="write numbered files instead of printing"
     )
@@ -100,6 +104,21 @@ class Dump:
         parts = [f"{comment} kernel {k.name}: {NATIVE[name]}\n{show(k)}" for k in self.report.kernels]
         return "\n".join(parts) or f"{comment} no kernels\n"
 
+    def timing(self, tracing: float) -> str:
+        """Tables of the stages and the kernels; tracing took so many seconds."""
+        first, *stages = self.report.stages
+        text = timing.timing_table([replace(first, seconds=tracing), *stages])
+        if not self.report.kernels:
+            return text
+        calls = Counter(call.kernel for call in self.report.planned.plan.calls)  # type: ignore[union-attr]
+        costs, tiles = self.backend.costs(self.report.kernels)
+        rows = [
+            timing.KernelTime(kernel.name, calls[number], self.report.seconds.get(kernel, 0.0), cost)
+            for number, (kernel, cost) in enumerate(zip(self.report.kernels, costs, strict=True))
+        ]
+        rows += [timing.KernelTime(symbol, 0, 0.0, cost) for symbol, cost in tiles]
+        return f"{text}\n{timing.kernel_table(rows)}"
+
     def drawing(self, view: View) -> render.Drawing:
         stage = view.stage
         if stage is not None and stage.partition is not None:
@@ -140,14 +159,17 @@ def choose(dump: Dump, views: list[View], stages: list[str], form: str) -> list[
 
 
 def run(args: argparse.Namespace) -> int:
+    started = time.perf_counter()
     target = load(args.target, args.input, args.train)
+    tracing = time.perf_counter() - started
     dump = Dump(target, args.grad, args.cpu, not args.no_winograd)
     views = list(dump.views())
     if args.stage == ["list"]:
         print("\n".join(v.name for v in views))
         return 0
     stages = [*args.stage, *([args.after] if args.after else [])]
-    chosen = choose(dump, views, stages, args.format)
+    only_timing = args.timing and not stages and not args.output
+    chosen = [] if only_timing else choose(dump, views, stages, args.format)
     if args.output:
         write(dump, views, chosen, args.format, args.output)
     elif args.format == "text":
@@ -158,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
         for view in chosen:
             print(dump.rendered(view, args.format), end="")
     if args.timing:
-        print(render.timing_table(dump.report.stages), end="")
+        print(dump.timing(tracing), end="")
     if dump.report.planned is not None:
         print(arena_line(dump.report.planned.plan), file=sys.stderr)
     return 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import fields
 
 from graphc.analysis.drawing import Box, Drawing
-from graphc.debug import Stage
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node, site_of
 from graphc.ir.partition import Partition
@@ -98,12 +97,3 @@ def graph_json(graph: Graph) -> dict:
         "inputs": [number[n] for n in graph.inputs],
         "outputs": [number[n] for n in graph.outputs],
     }
-
-
-def timing_table(stages: Sequence[Stage]) -> str:
-    """Milliseconds and graph size of every stage."""
-    lines = [f"{'stage':12} {'ms':>9} {'nodes':>7}"]
-    for stage in stages:
-        nodes = str(len(stage.graph.nodes)) if stage.graph is not None else ""
-        lines.append(f"{stage.name:12} {1e3 * stage.seconds:9.2f} {nodes:>7}")
-    return "\n".join(lines) + "\n"

@@ -176,6 +176,23 @@ def test_timing(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "partition" in out
 
 
+def test_timing_alone_is_two_tables(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages, kernels = (
+        [line.split() for line in table.splitlines()]
+        for table in dump(capsys, f"{program}:Net", *NET, "--grad", "--timing").split("\n\n")
+    )
+    assert [row[0] for row in stages[:2]] == ["stage", "trace"]
+    assert sum(float(row[1]) for row in stages[1:]) > 1
+    head, *rows, total = kernels
+    assert (head[0], total[0]) == ("kernel", "sum")
+    columns = [[float(x) for x in row[1:]] for row in rows]
+    assert all(row[5] > 0 and row[-2] > 0 and row[-1] > 0 for row in columns)
+    for sums, column in zip(map(float, total[1:]), zip(*columns, strict=True), strict=True):
+        assert sum(column) == pytest.approx(sums, abs=0.01 * len(rows))
+    totals = [row[6] for row in columns]
+    assert totals == sorted(totals, reverse=True)
+
+
 @pytest.mark.parametrize(
     "target, args, said",
     [
