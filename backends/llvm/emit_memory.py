@@ -15,6 +15,7 @@ from graphc.backends.llvm.emit_builder import Builder, Operand
 from graphc.backends.llvm.emit_index import affine, bounds
 from graphc.backends.llvm.emit_narrow import LIMIT, is_varying, narrow
 from graphc.backends.llvm.emit_state import Entry, State, Storage, element
+from graphc.backends.llvm.emit_strided import cover, element_mask, pick
 from graphc.ir.types import DType, row_major_strides
 from graphc.loop import ir
 
@@ -284,6 +285,8 @@ def _vector_load(values: Values, e: ir.Load, at: Location) -> Operand:
         other = _other(values, e, lanes) if own is not None else None
         return masked_load(values, address, e.dtype, mask, other)
     mask = _both(state.mask, own)
+    if b.avx512 and mask is not None and at.varying is None and _is_short_stride(at, e.dtype):
+        return _masked_strided_load(values, e, at, lanes)
     if b.avx512 and e.dtype.itemsize >= 4 and (at.varying is not None or mask is not None):
         mask = _both(active_lanes(state), own)
         return _hardware_gather(values, e, at, mask, None if own is None else _other(values, e, lanes), lanes)
@@ -293,6 +296,11 @@ def _vector_load(values: Values, e: ir.Load, at: Location) -> Operand:
     if at.varying is None and 1 < at.stride <= MAX_SHUFFLE_STRIDE and (count == lanes or b.avx512):
         return _strided_load(values, e, at, lanes, count)
     return _gather(values, at, _lane_pointers(values, at, count), lanes)
+
+
+def _is_short_stride(at: Location, dtype: DType) -> bool:
+    """Whether elements lie so close that wide loads and shuffles beat loads lane by lane."""
+    return 1 < at.stride <= MAX_SHUFFLE_STRIDE and dtype.itemsize >= 4
 
 
 def masked_load(
@@ -351,32 +359,36 @@ def _guarded_gather(values: Values, e: ir.Load, at: Location, mask: Operand, lan
 
 
 def _strided_load(values: Values, e: ir.Load, at: Location, lanes: int, count: int) -> Operand:
-    """Wide loads that together cover the elements of the first `count` lanes and nothing beyond the last,
-    then shuffles."""
+    """Wide loads and shuffles, for the first `count` lanes."""
     b = values.state.builder
-    elem, base, stride = memory_element(e.dtype), pointer(values, at), at.stride
-    span = (count - 1) * stride + 1
-    if span < lanes:
-        parts, starts = [_first_elements(values, e, base, lanes, span)], [0]
-    else:
-        starts = [min(k * lanes, span - lanes) for k in range(-(-span // lanes))]
-        parts = [read(b, at, b.offset(base, elem, start), lanes) for start in starts]
-    result = None
-    for k, part in enumerate(parts):
-        owner = {i: min(i * stride // lanes, len(parts) - 1) for i in range(count)}
-        mine = {i: i * stride - starts[k] for i in range(count) if owner[i] == k}
-        if result is None:
-            result = b.shuffle(part, part, [mine.get(i, -1) for i in range(lanes)])
-        else:
-            result = b.shuffle(result, part, [lanes + mine[i] if i in mine else i for i in range(lanes)])
-    assert result is not None
-    return result
+    elem, base, span = memory_element(e.dtype), pointer(values, at), (count - 1) * at.stride + 1
+    inside = None if span >= lanes else b.vector("i1", [i < span for i in range(lanes)])
+
+    def part(start: int, mine: dict[int, int]) -> Operand:
+        if inside is not None:
+            return masked_load(values, base, e.dtype, inside, None)
+        return read(b, at, b.offset(base, elem, start), lanes)
+
+    return pick(b, lanes, cover(lanes, at.stride, count), part)
 
 
-def _first_elements(values: Values, e: ir.Load, base: Operand, lanes: int, span: int) -> Operand:
-    """A wide load of no more than `span` elements."""
-    mask = values.state.builder.vector("i1", [i < span for i in range(lanes)])
-    return masked_load(values, base, e.dtype, mask, None)
+def _masked_strided_load(values: Values, e: ir.Load, at: Location, lanes: int) -> Operand:
+    """The same under masks, without touching what is masked off."""
+    state = values.state
+    b, vector = state.builder, state.vector
+    assert vector is not None
+    own = None if e.mask is None else values.value(e.mask).operand
+    same = own if own is not None and not own.lanes else None
+    mask = _both(state.mask, own if same is None else None)
+    count = lanes if vector.prefix is None else vector.prefix
+    elem, base = memory_element(e.dtype), pointer(values, at)
+
+    def part(start: int, mine: dict[int, int]) -> Operand:
+        wanted = element_mask(b, mine, lanes, mask, same)
+        return masked_load(values, b.offset(base, elem, start), e.dtype, wanted, None)
+
+    got = pick(b, lanes, cover(lanes, at.stride, count), part)
+    return got if own is None else b.select(b.splat(own, lanes), got, _other(values, e, lanes))
 
 
 # -------------------------------------------------------------------- stores

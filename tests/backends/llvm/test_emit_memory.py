@@ -7,11 +7,13 @@ from build import add, array, idx, kernel, lt, mul, rng, serial, sub, var, vecto
 from jit import NATIVE, check
 
 from graphc.backends.llvm.emit import emit_kernel
+from graphc.backends.llvm.target import get_target
 from graphc.ir.types import DType, bool_, float32, float64, int64
 from graphc.loop.ir import (
     ZERO,
     Buffer,
     Const,
+    For,
     Let,
     Local,
     Store,
@@ -103,7 +105,7 @@ def test_gather_and_scatter_by_loaded_index() -> None:
 
 
 @pytest.mark.parametrize("dtype", [float32, int64, bool_], ids=str)
-@pytest.mark.parametrize("stride", [0, 1, 2])
+@pytest.mark.parametrize("stride", [0, 1, 2, 3, 4, 5])
 def test_masked_loads(stride: int, dtype: DType) -> None:
     """A padded window: out-of-range lanes give `other` and touch nothing."""
     n, pad = 29, 5
@@ -132,3 +134,36 @@ def test_mask_that_is_the_same_in_all_lanes() -> None:
         value = load(x, index, inside, cast(i, float32))
         k = kernel([x, y], t, vector(i, 8, Store(y, (t, i), value)))
         check(k, [array(float32, 4, 21), array(float32, 8, 21)])
+
+
+@pytest.mark.parametrize("n", [7, 16, 21, 40])
+@pytest.mark.parametrize("stride", [2, 3, 4])
+@pytest.mark.parametrize("dtype", [float32, float64, int64], ids=str)
+def test_strided_loads_under_masks_stay_in_bounds(dtype: DType, stride: int, n: int) -> None:
+    """Windows' rows above and below an image: a condition on the row for all lanes, one on each lane, and
+    rows of a length that is not known before running."""
+    x, y = Buffer("x", dtype, (4, n * stride)), Buffer("y", dtype, (6, n))
+    t, i = var("t", 6), var("i", n)
+    row, at = sub(t, 1), sub(mul(i, stride), 1)
+    same = binary("and", binary("ge", row, ZERO), lt(row, 4))
+    each = binary("ge", at, ZERO)
+    for mask, index in (
+        (same, (row, mul(i, stride))),
+        (each, (ZERO, at)),
+        (binary("and", same, each), (row, at)),
+    ):
+        value = load(x, index, mask, cast(i, dtype))
+        arrays = [array(dtype, 4, n * stride), array(dtype, 6, n)]
+        check(kernel([x, y], t, vector(i, 16, Store(y, (t, i), value))), arrays)
+        some = For(i, sub(idx(n), t), (Store(y, (t, i), value),), "vector", 16)
+        check(kernel([x, y], t, some), arrays)
+
+
+def test_strided_loads_under_masks_are_no_gathers() -> None:
+    x, y = Buffer("x", float32, (64,)), Buffer("y", float32, (32,))
+    t, i = var("t", 1), var("i", 32)
+    at = sub(mul(i, 2), 1)
+    value = load(x, (at,), binary("ge", at, ZERO), Const(float32, 0.0))
+    text = emit_kernel(kernel([x, y], t, vector(i, 16, Store(y, (i,), value))), get_target("x86-64-v4"))
+    assert "masked.gather" not in text
+    assert "masked.load" in text
