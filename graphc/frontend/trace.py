@@ -239,6 +239,7 @@ class Trace:
             cell.version += 1
             if cell.view is not None:
                 cell.view.seen = -1
+        self.cells.clear()  # cells made in the trace refer to it, and would keep the old values alive
         for saved in self.handles.values():
             t = saved.tensor
             t._requires, t._grad, t._var, t._retains = saved.requires, saved.grad, None, saved.retains

@@ -160,3 +160,26 @@ def test_state_is_let_go_with_the_function() -> None:
     gc.collect()
     assert watch() is None
     assert array() is None
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_a_trace_keeps_no_old_state(optimizer: str) -> None:
+    """After the first compiled step there is one array for each parameter: old ones are used or gone."""
+    layer = nn.Linear(300, 300)
+    options = {"lr": 0.1, "momentum": 0.9} if optimizer == "SGD" else {"lr": 0.1}
+    update = getattr(optim, optimizer)(layer.parameters(), **options)
+    x = graphc.randn(5, 300)
+    graphc.sync()
+    before = [weakref.ref(p._cell.node.bound) for p in layer.parameters()]
+
+    @graphc.compile
+    def step(x: graphc.Tensor) -> graphc.Tensor:
+        update.zero_grad()
+        loss = layer(x).square().mean()
+        loss.backward()
+        update.step()
+        return loss
+
+    step(x)
+    for old, parameter in zip(before, layer.parameters(), strict=True):
+        assert old() is None or old() is parameter._cell.node.bound
