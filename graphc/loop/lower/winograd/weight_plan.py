@@ -215,16 +215,10 @@ def _cost(plan: Plan, machine: Machine) -> float:
     """Cycles on one core, and what too few tasks lose."""
     work = _products(plan) + TASK
     if plan.ahead:
-        work += (
-            _block_traffic(plan)
-            + BACK * plan.points * plan.out_block * plan.pitch(plan.in_block) / plan.width
-        )
-        points = plan.points * plan.strips * plan.tiles[1] * (plan.pitch(plan.outs) + plan.pitch(plan.ins))
-        more = 2 * KERNEL + plan.groups * (
-            _transforms(plan, plan.outs, plan.ins) + MEMORY * points / plan.width
-        )
+        work += _block_traffic(plan)
+        more = _ahead(plan, machine)
     else:
-        work += _transforms(plan, plan.out_block, plan.in_block) + _traffic(plan, machine)
+        work += _transforms(plan, plan.out_block, plan.in_block, machine) + _traffic(plan, machine)
         more = _combination(plan, machine)
     worth = min(THREADS[-1], max(1, int(plan.flops / SMALL)))
     return plan.tasks * work * idle(plan.tasks, worth) + more
@@ -240,11 +234,14 @@ def _products(plan: Plan) -> float:
     return plan.points_at_once * (plan.blocks * calls + plan.strips_of_share * plan.tiles[1] * steps)
 
 
-def _transforms(plan: Plan, outs: int, ins: int) -> float:
+def _transforms(plan: Plan, outs: int, ins: int, machine: Machine) -> float:
     """Cycles to transform a share of the tiles, at some rows of points."""
     total, line = 0.0, -(-plan.tiles[1] * plan.outputs // plan.width)
+    pixels = plan.images * math.prod(plan.tiles) * plan.outputs**2
+    size = plan.groups * pixels * (plan.outs + plan.ins) * float32.itemsize
+    fetch = MEMORY if size > machine.l2_bytes else FAR
     for reach, channels in ((plan.size, ins), (plan.outputs, outs)):
-        fetched = plan.outputs * MEMORY / len(plan.rows)  # the tasks of other rows find it in a cache
+        fetched = plan.outputs * fetch / len(plan.rows)  # the tasks of other rows find it in a cache
         vertical = fetched + LOAD * reach + plan.rows_at_once * VERTICAL
         horizontal = plan.rows_at_once * (reach + HORIZONTAL + STORE * plan.size)
         vectors = plan.pitch(channels) // plan.width
@@ -264,10 +261,19 @@ def _traffic(plan: Plan, machine: Machine) -> float:
 
 
 def _block_traffic(plan: Plan) -> float:
-    """Cycles of a task to fetch the transformed tiles; the task before has left M in the cache."""
+    """Cycles of a task to fetch transformed tiles (the task before has left M in the cache), and to transform
+    back."""
     tiles = plan.strips * plan.tiles[1]
     per_row = plan.out_block * plan.in_block / plan.ins
-    return FAR * plan.points * tiles * (plan.pitch(plan.in_block) + per_row) / plan.width
+    back = BACK * plan.points * plan.out_block * plan.pitch(plan.in_block)
+    return (FAR * plan.points * tiles * (plan.pitch(plan.in_block) + per_row) + back) / plan.width
+
+
+def _ahead(plan: Plan, machine: Machine) -> float:
+    """Cycles of the kernels that transform all tiles."""
+    channels = plan.pitch(plan.outs) + plan.pitch(plan.ins)
+    points = plan.points * plan.strips * plan.tiles[1] * channels / plan.width
+    return 2 * KERNEL + plan.groups * (_transforms(plan, plan.outs, plan.ins, machine) + MEMORY * points)
 
 
 def _combination(plan: Plan, machine: Machine) -> float:
