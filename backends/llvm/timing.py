@@ -48,5 +48,5 @@ def _measure(source: Source, target: Target) -> Cost:
     times.append(time.perf_counter())
     code = machine.emit_object(module)
     times.append(time.perf_counter())
-    spent = [b - a for a, b in pairwise(times)]
-    return Cost(*spent, text.count("\n"), len(code))
+    emitting, parsing, passes, coding = [b - a for a, b in pairwise(times)]
+    return Cost(emitting, parsing, passes, coding, text.count("\n"), len(code))

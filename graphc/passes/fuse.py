@@ -16,8 +16,7 @@ from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group, Partition
 from graphc.loop.lower.attention import is_attention
 from graphc.loop.lower.evaluate import LoweringError
-from graphc.loop.lower.frame import Frame
-from graphc.loop.lower.rows import analyse
+from graphc.loop.lower.rows import probe
 from graphc.ops.scan import key_of, siblings
 from graphc.passes import attention
 from graphc.passes.clusters import Quotient
@@ -246,7 +245,7 @@ def _lowers(group: Group) -> bool:
     if not reductions or tuple(reductions) == group.outputs == group.outputs[:1]:
         return True
     try:
-        analyse(Frame(group))
+        probe(group)
     except LoweringError:
         return False
     return True

@@ -14,9 +14,8 @@ from graphc.loop import index as ix
 from graphc.loop.lower import cost
 from graphc.loop.lower.box import enter
 from graphc.loop.lower.choose import choose, settle_rows
-from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.keep import dear_values
-from graphc.loop.lower.rows import analyse
+from graphc.loop.lower.rows import rows_of
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lower.stages import in_stream, in_two_stages
 from graphc.loop.lower.sweeps import Nest
@@ -26,8 +25,7 @@ from graphc.program import Machine
 
 def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     """Kernels for a group whose reductions share their rows."""
-    frame = Frame(group)
-    rows = analyse(frame)
+    frame, rows = rows_of(group)
     if not rows.count:
         return ()
     found = settle_rows(rows, frame)

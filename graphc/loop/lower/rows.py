@@ -125,6 +125,28 @@ def analyse(frame: Frame) -> Rows:
     return rows
 
 
+_probed: dict[Group, tuple[Frame, Rows]] = {}  # found by `probe`, not lowered yet
+_MOST_PROBED = 1024
+
+
+def probe(group: Group) -> None:
+    """Find the rows of a group that is to be lowered soon. LoweringError if its reductions share none."""
+    frame = Frame(group)
+    rows = analyse(frame)
+    if len(_probed) >= _MOST_PROBED:  # of partitions that were not lowered
+        _probed.clear()
+    _probed[group] = frame, rows
+
+
+def rows_of(group: Group) -> tuple[Frame, Rows]:
+    """A frame for the group, and its rows, for the caller to change. LoweringError as `probe`."""
+    known = _probed.pop(group, None)
+    if known is None:
+        frame = Frame(group)
+        known = frame, analyse(frame)
+    return known
+
+
 def _levels(group: Group, reductions: Sequence[Node]) -> dict[Node, int]:
     """How many sweeps must be over before each node can be computed anywhere."""
     levels: dict[Node, int] = dict.fromkeys(group.inputs, 0)
