@@ -57,6 +57,7 @@ def _groups(
     fusion.join_together()
     again = shed(graph, roles, fusion.quotient.home, fusion.fitter.sources, recompute).again
     fusion.join_fellows(again)
+    fusion.join_readers(again)
     fusion.join_small()
     clusters = [fusion.quotient.members[c] for c in fusion.quotient.order()]
     return build_groups(graph, roles, clusters, again)
@@ -124,6 +125,21 @@ class _Fusion:
                 if at in self.fits and last in self.fits and at != last:
                     self._join(last, at)
                 last = at if at in self.fits else last
+
+    def join_readers(self, again: AbstractSet[Node]) -> None:
+        """Merge independent loops over the elements of a value that no cache holds: it is read once."""
+        last: dict[Node, int] = {}
+        for at in sorted(self.quotient.members):
+            fit = self.fits[at]
+            if fit.kind != "point":
+                continue
+            _, inputs = _closure(self.quotient.members[at], self.roles, self.graph, again)
+            of_points = [s for s in inputs if s.type.size == fit.size]
+            large = [s for s in of_points if s.type.nbytes > self.fitter.machine.l2_bytes]
+            for before in dict.fromkeys(last[s] for s in large if s in last):
+                if before in self.fits and self.fits[before].kind == "point":
+                    self._join(before, at)
+            last.update(dict.fromkeys(large, at))
 
     def join_small(self) -> None:
         """Merge independent loops over a few elements (counters, scalars of an optimizer): fewer calls."""

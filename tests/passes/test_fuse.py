@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import networkx as nx
 import pytest
 from hypothesis import given, settings
@@ -216,3 +218,17 @@ def test_a_concat_of_unequal_parts_or_of_inputs_is_right_too() -> None:
     parts = partition(graph, WIDE)
     verify(parts)
     check(graph, parts)
+
+
+def test_independent_loops_over_a_value_that_no_cache_holds_are_one() -> None:
+    """A rectifier and its gradient, given another's: x is read once, if reading it is what takes time."""
+    x, g = m.leaf("x", 40, 50), m.leaf("g", 40, 50)
+    zero = ops.zeros(x.type)
+    outputs = [ops.maximum(x, zero), ops.select(ops.gt(x, zero), g, zero)]
+    graph = m.graph([x, g], outputs)
+    assert len(partition(graph, WIDE).groups) == 2
+    small = replace(WIDE, l2_bytes=4096)
+    parts = partition(graph, small)
+    (group,) = parts.groups
+    assert set(group.outputs) == set(outputs)
+    check(graph, parts, small)
