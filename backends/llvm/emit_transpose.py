@@ -229,6 +229,7 @@ def transpose(b: Builder, rows: list[Operand]) -> list[Operand]:
     while step < within:
         rows = _interleave(b, rows, step, within)
         step *= 2
+    rows = [_fence(b, row) for row in rows]
     if within == 4:  # two steps of interleaving leave the columns in bit-reversed order
         rows = [rows[i + k] for i in range(0, n, 4) for k in (0, 2, 1, 3)]
     parts = n // within
@@ -237,6 +238,15 @@ def transpose(b: Builder, rows: list[Operand]) -> list[Operand]:
         for part, vector in enumerate(_quarters(b, [rows[within * i + j] for i in range(parts)], within)):
             result[within * part + j] = vector
     return [r for r in result if r is not None]
+
+
+def _fence(b: Builder, row: Operand) -> Operand:
+    """The same vector, opaque to LLVM, which would otherwise spend half of its time on a kernel looking
+    through shuffles of shuffles for better ones."""
+    if row.elem not in ("float", "double"):
+        return row
+    suffix = "f32" if row.elem == "float" else "f64"
+    return b.call(f"llvm.arithmetic.fence.v{row.lanes}{suffix}", row.elem, row.lanes, [row])
 
 
 def _interleave(b: Builder, rows: list[Operand], step: int, within: int) -> list[Operand]:

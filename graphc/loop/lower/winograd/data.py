@@ -15,9 +15,9 @@ from graphc.loop.ir import ZERO, Buffer, Expr, identity_of, load
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.problem import Contraction, Index
 from graphc.loop.lower.winograd.geometry import Geometry
-from graphc.loop.lower.winograd.transforms import nested
+from graphc.loop.lower.winograd.transforms import apply
 
-Put = Callable[[int, Expr, Expr, Expr], None]  # point, tile, channel, value
+Put = Callable[[Expr, Expr, Expr, Expr], None]  # point, tile, channel, value
 WIDE = 12  # pixels of a row from which on rows are turned round one by one
 
 
@@ -30,9 +30,12 @@ class Data:
         g = geometry
         self.high, self.wide = g.m * band + g.size - g.m, g.m * g.grid[1] + g.size - g.m
         self.stage: Buffer | None = None
+        self.half: Buffer | None = None
 
     def room(self) -> None:
-        """Scratch for a band, zeros: what is outside the image is never written."""
+        """Scratch for a band, zeros: what is outside the image is never written. And for a row of tiles that
+        is transformed along columns only."""
+        self.half = self.w.alloc("half", self.p.anchor.dtype, (self.g.size, self.wide, self.width))
         shape = (self.high, self.wide, self.width)
         self.stage = self.w.alloc("stage", self.p.anchor.dtype, shape)
         with self.w.nest("z", shape[:2]) as at, self.w.loop("c", self.width, None, "vector", self.width) as c:
@@ -44,22 +47,34 @@ class Data:
         """put(point, tile, channel, value) for `count` channels from `first` on, and `rows` rows of tiles
         from row `top` on, numbered from `tile0`."""
         self._fill(batch, image, top, rows, first, count)
-        g, w, stage = self.g, self.w, self.stage
+        with self.w.loop("y", rows, self.band) as y:
+            self._columns(ix.mul(y, self.g.m), count)
+            self._rows(ix.add(tile0, ix.mul(y, self.g.grid[1])), first, count, put)
+
+    def _columns(self, top: Expr, count: int) -> None:
+        """half = B^T stage, for the rows of the stage from `top` on. Neighbouring tiles share columns."""
+        w, g, stage, half = self.w, self.g, self.stage, self.half
         assert stage is not None
+        assert half is not None
+        with w.loop("x", self.wide) as x, w.loop("c", count, None, "vector", self.width) as c:
+            column = [w.let(load(stage, (ix.add(top, i), x, c)), "d") for i in range(g.size)]
+            for i, value in enumerate(apply(w, g.filtering.bt, column)):
+                assert value is not None
+                w.store(half, (ix.const(i), x, c), value)
+
+    def _rows(self, tile0: Expr, first: Expr, count: int, put: Put) -> None:
+        """The tiles of a row: half B."""
+        w, g, half = self.w, self.g, self.half
+        assert half is not None
         with (
-            w.loop("y", rows, self.band) as y,
             w.loop("x", g.grid[1]) as x,
+            w.loop("i", g.size) as i,
             w.loop("c", count, None, "vector", self.width) as c,
         ):
-            row, col = ix.mul(y, g.m), ix.mul(x, g.m)
-            values = nested(
-                w, g.filtering.bt, lambda i, j: w.let(load(stage, (ix.add(row, i), ix.add(col, j), c)), "d")
-            )
-            tile = ix.add(tile0, ix.flatten((y, x), g.grid))
-            for i, line in enumerate(values):
-                for j, value in enumerate(line):
-                    assert value is not None
-                    put(i * g.size + j, tile, ix.add(first, c), value)
+            row = [w.let(load(half, (i, ix.add(ix.mul(x, g.m), j), c)), "h") for j in range(g.size)]
+            for j, value in enumerate(apply(w, g.filtering.bt, row)):
+                assert value is not None
+                put(ix.add(ix.mul(i, g.size), j), ix.add(tile0, x), ix.add(first, c), value)
 
     def _fill(self, batch: Index, image: Expr, top: Expr, rows: Expr, first: Expr, count: int) -> None:
         """The inside of the stage."""
@@ -112,7 +127,7 @@ class Data:
         assert self.stage is not None
         assert self.p.window is not None
         # the tap and the result that meet at a pixel do not matter: the access is linear
-        tap = [ix.const(t) for t in g.tap((0, 0))]
+        tap = g.tap((ix.ZERO, ix.ZERO))
         at = [ix.sub(i, o) for i, o in zip(pixel, g.origin, strict=True)]
         access = self.p.b(batch, (channel, *tap), (image, *at))
         value = self.fused.read(replace(access, bounds=()))

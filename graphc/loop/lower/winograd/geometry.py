@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from graphc.loop import index as ix
+from graphc.loop.ir import Expr
 from graphc.loop.lower.problem import Contraction
 from graphc.loop.lower.winograd.transforms import Filtering, filtering
 
@@ -53,10 +55,9 @@ class Geometry:
         """Tiles of all images; number (image * rows + row) * columns + column."""
         return self.images * math.prod(self.grid)
 
-    def tap(self, at: tuple[int, int]) -> tuple[int, int]:
+    def tap(self, at: tuple[Expr, Expr]) -> tuple[Expr, ...]:
         """The weight's index for the tap that source element `at` of a window meets."""
-        i, j = (TAPS - 1 - t if turn else t for t, turn in zip(at, self.turned, strict=True))
-        return i, j
+        return tuple([ix.sub(TAPS - 1, t) if turn else t for t, turn in zip(at, self.turned, strict=True)])
 
 
 def geometry(problem: Contraction, m: int) -> Geometry | None:

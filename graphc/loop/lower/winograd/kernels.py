@@ -91,9 +91,9 @@ def _data_call(
     source = Data(problem, g, fused, width, plan.band)
     source.room()
 
-    def put(point: int, tile: Expr, channel: Expr, value: Expr) -> None:
+    def put(point: Expr, tile: Expr, channel: Expr, value: Expr) -> None:
         place = ix.add(ix.mul(ix.add(block.first(), tile), pitch), channel)
-        fused.store_temp(temp, (group, ix.const(point), place), value)
+        fused.store_temp(temp, (group, point, place), value)
 
     with fused.scope.loop("i", block.images, plan.images) as i:
         for count in cases(fused.scope, number, g.channels, width):
@@ -160,8 +160,8 @@ class _Products:
         source = Data(self.p, g, self.fused, self.width, self.plan.band)
         source.room()
 
-        def put(point: int, tile: Expr, channel: Expr, value: Expr) -> None:
-            w.store(made, (ix.const(point), ix.add(ix.mul(tile, self.pitch), channel)), value)
+        def put(point: Expr, tile: Expr, channel: Expr, value: Expr) -> None:
+            w.store(made, (point, ix.add(ix.mul(tile, self.pitch), channel)), value)
 
         with (
             w.loop("i", block.images, self.plan.images) as i,
@@ -195,8 +195,8 @@ class _Products:
         blocks = -(-g.channels // depth)
         chunks, most = -(-g.channels // CHUNK), depth // CHUNK
 
-        def put(point: int, channel: Expr, lane: Expr, value: Expr) -> None:
-            w.store(made, (ix.const(point), ix.add(ix.mul(channel, lanes), lane)), value)
+        def put(point: Expr, channel: Expr, lane: Expr, value: Expr) -> None:
+            w.store(made, (point, ix.add(ix.mul(channel, lanes), lane)), value)
 
         def multiply(source: Callable[[Expr, Expr], Address], panel: Expr) -> None:
             if blocks > 1:

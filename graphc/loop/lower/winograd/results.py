@@ -7,6 +7,8 @@ turned round, with vectors along pixels.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from graphc.loop import index as ix
 from graphc.loop.ir import Buffer, Expr, load
 from graphc.loop.lower.fused import Fused
@@ -22,10 +24,13 @@ class Results:
         self.p, self.g, self.fused, self.width, self.band = problem, geometry, fused, width, band
         self.w = fused.scope
         self.pixels: Buffer | None = None
+        self.half: Buffer | None = None
 
     def room(self) -> None:
-        """Scratch for a band; the tiles of its last row may reach beyond it."""
+        """Scratch for a band; the tiles of its last row may reach beyond it. And for a tile that is
+        transformed along columns only."""
         g = self.g
+        self.half = self.w.alloc("half", self.p.anchor.dtype, (g.m, g.size, self.width))
         size = g.m * self.band * g.space[1] + g.m
         self.pixels = self.w.alloc("pixels", self.p.anchor.dtype, (size, self.width))
 
@@ -48,34 +53,41 @@ class Results:
         wide = g.space[1]
         first = ix.mul(ix.mul(top, g.m), wide)
         left = ix.mul(ix.sub(g.space[0], ix.mul(top, g.m)), wide)
-        most = g.m * self.band * wide
-        count = ix.minimum(ix.mul(rows, g.m * wide), left)
-        with w.loop("v", count, most, "vector", self.width) as v, w.loop("k", channels[1]) as k:
-            place = ix.unflatten(ix.add(first, v), g.space)
+        whole = g.space[0] % g.m == 0 and g.m * wide % self.width == 0
+        # a run of whole vectors for each row of tiles, or one run of all
+        runs, most = (rows, g.m * wide) if whole else (ix.ONE, g.m * self.band * wide)
+        count = ix.const(most) if whole else ix.minimum(ix.mul(rows, g.m * wide), left)
+        with (
+            w.loop("y", runs, self.band) as y,
+            w.loop("v", count, most, "vector", self.width) as v,
+            w.loop("k", channels[1]) as k,
+        ):
+            pixel = ix.add(ix.mul(y, most), v)
+            place = ix.unflatten(ix.add(first, pixel), g.space)
             index = self.p.c(batch, (ix.add(channels[0], k),), (image, *place))
-            self.fused.finish(index, load(pixels, (v, k)))
+            self.fused.finish(index, load(pixels, (pixel, k)))
 
     def _transform(self, products: Buffer, at: tuple[Expr, Expr, int], rows: Expr, channels: int) -> None:
         """The results of all tiles to their pixels. Tiles of a row go from right to left: those at the right
         border reach into the next row of pixels, which is written later."""
-        w, g, pixels = self.w, self.g, self.pixels
+        w, g, pixels, half = self.w, self.g, self.pixels, self.half
         assert pixels is not None
+        assert half is not None
         start, tile0, pitch = at
         wide = g.space[1]
-        with (
-            w.loop("y", rows, self.band) as y,
-            w.loop("x", g.grid[1]) as back,
-            w.loop("k", channels, None, "vector", self.width) as k,
-        ):
+        with w.loop("y", rows, self.band) as y, w.loop("x", g.grid[1]) as back:
             x = ix.sub(g.grid[1] - 1, back)
             tile = ix.add(tile0, ix.flatten((y, x), g.grid))
-            place = ix.add(ix.add(start, ix.mul(tile, pitch)), k)
+            place = ix.add(start, ix.mul(tile, pitch))
             pixel = ix.add(ix.mul(y, g.m * wide), ix.mul(x, g.m))
 
-            def product(i: int, j: int) -> Expr:
-                return w.let(load(products, (ix.const(i * g.size + j), place)), "m")
+            def across() -> AbstractContextManager[Expr]:
+                return w.loop("k", channels, None, "vector", self.width)
 
-            for i, line in enumerate(nested(w, g.filtering.at, product)):
-                for j, value in enumerate(line):
-                    assert value is not None
-                    w.store(pixels, (ix.add(pixel, i * wide + j), k), value)
+            def product(i: int, j: Expr, k: Expr) -> Expr:
+                return load(products, (ix.add(i * g.size, j), ix.add(place, k)))
+
+            def write(i: Expr, j: int, k: Expr, value: Expr) -> None:
+                w.store(pixels, (ix.add(pixel, ix.add(ix.mul(i, wide), j)), k), value)
+
+            nested(w, g.filtering.at, half, across, product, write)

@@ -15,13 +15,15 @@ whose rows share their even and odd parts, and have few bits, so that A and B ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
 from graphc.ir.types import DType
-from graphc.loop.ir import Const, Expr, binary
+from graphc.loop import index as ix
+from graphc.loop.ir import Buffer, Const, Expr, binary, load
 from graphc.loop.lower.writer import Writer
 
 Row = tuple[Fraction, ...]
@@ -202,10 +204,26 @@ def _constant(value: Fraction, dtype: DType) -> Const:
 
 
 def nested(
-    w: Writer, matrix: Matrix, element: Callable[[int, int], Expr | None]
-) -> Iterator[list[Expr | None]]:
-    """matrix @ x @ matrix^T, row by row: element(i, j) is x's, and is asked for column by column."""
-    size = len(matrix[0])
-    columns = [apply(w, matrix, [element(i, j) for i in range(size)]) for j in range(size)]
-    for i in range(len(matrix)):
-        yield apply(w, matrix, [column[i] for column in columns])
+    w: Writer,
+    matrix: Matrix,
+    half: Buffer,
+    lanes: Callable[[], AbstractContextManager[Expr]],
+    element: Callable[[int, Expr, Expr], Expr],
+    put: Callable[[Expr, int, Expr, Expr], None],
+) -> None:
+    """put(i, j, lane, (matrix @ x @ matrix^T)[i, j]) for vectors of `lanes()`; element(i, j, lane) is x's.
+
+    Loops over columns, then over rows, with `half` [rows, columns, lanes] between them: a sixth of the code
+    that all elements in a line would be, at the same speed, for it does not spill.
+    """
+    rows, size = len(matrix), len(matrix[0])
+    with w.loop("j", size) as column, lanes() as v:
+        values = apply(w, matrix, [w.let(element(i, column, v), "x") for i in range(size)])
+        for i, value in enumerate(values):
+            assert value is not None
+            w.store(half, (ix.const(i), column, v), value)
+    with w.loop("i", rows) as row, lanes() as v:
+        values = apply(w, matrix, [w.let(load(half, (row, ix.const(j), v)), "x") for j in range(size)])
+        for j, value in enumerate(values):
+            assert value is not None
+            put(row, j, v, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
@@ -19,7 +20,7 @@ from graphc.loop.lowered import KernelCall, Temp
 CHUNK = 16  # channels turned round at a time
 MOST_TASKS = 64
 
-Put = Callable[[int, Expr, Expr, Expr], None]  # point, channel, result within the panel, value
+Put = Callable[[Expr, Expr, Expr, Expr], None]  # point, channel, result within the panel, value
 
 
 class Weights:
@@ -32,10 +33,12 @@ class Weights:
         depth = probe(lambda a: place(fused.group, flat_buffer, a), problem.a, shapes).depth
         self.close = depth == (TAPS * TAPS, TAPS, 1)  # filters of neighbouring channels are neighbours
         self.stage: Buffer | None = None
+        self.half: Buffer | None = None
 
     def room(self) -> None:
-        """Scratch for some filters."""
-        self.stage = self.w.alloc("filters", self.p.anchor.dtype, (CHUNK, TAPS, TAPS, self.width))
+        """Scratch for some filters, and for one that is transformed along columns only."""
+        self.half = self.w.alloc("half", self.p.anchor.dtype, (self.g.size, TAPS, self.width))
+        self.stage = self.w.alloc("filters", self.p.anchor.dtype, (CHUNK * TAPS * TAPS, self.width))
 
     def transform(
         self, batch: Index, panel: Expr, lanes: int, first: Expr, count: Expr, most: int, put: Put
@@ -59,7 +62,7 @@ class Weights:
                 self._transform(lane, some, ix.mul(chunk, CHUNK), channels, put)
 
     def _fill(self, batch: Index, row0: Expr, lanes: int, first: Expr, count: int) -> None:
-        """stage[c, t, lane] = the weight of tap t of channel first + c for result row0 + lane."""
+        """stage[c * taps + t, lane] = the weight of tap t of channel first + c for result row0 + lane."""
         w, stage = self.w, self.stage
         assert stage is not None
         runs = (1, count * TAPS * TAPS) if self.close else (count, TAPS * TAPS)
@@ -70,20 +73,25 @@ class Weights:
         ):
             at = ix.unflatten(ix.add(ix.mul(c, runs[1]), t), (count, TAPS, TAPS))
             access = self.p.a(batch, (ix.add(row0, k),), (ix.add(first, at[0]), *at[1:]))
-            w.store(stage, (*at, k), self.fused.read(access))
+            w.store(stage, (ix.add(ix.mul(c, runs[1]), t), k), self.fused.read(access))
 
     def _transform(self, part: Expr, lanes: int, before: Expr, count: int, put: Put) -> None:
-        w, g, stage = self.w, self.g, self.stage
+        w, g, stage, half = self.w, self.g, self.stage, self.half
         assert stage is not None
+        assert half is not None
+        with w.loop("c", count) as c:
 
-        def tap(c: Expr, k: Expr, i: int, j: int) -> Expr:
-            return w.let(load(stage, (c, *[ix.const(t) for t in g.tap((i, j))], k)), "g")
+            def across() -> AbstractContextManager[Expr]:
+                return w.loop("k", lanes, None, "vector", self.width)
 
-        with w.loop("c", count) as c, w.loop("k", lanes, None, "vector", self.width) as k:
-            for i, line in enumerate(nested(w, g.filtering.g, lambda i, j: tap(c, k, i, j))):
-                for j, value in enumerate(line):
-                    assert value is not None
-                    put(i * g.size + j, ix.add(before, c), ix.add(k, part), value)
+            def tap(i: int, j: Expr, k: Expr) -> Expr:
+                place = ix.flatten((c, *g.tap((ix.const(i), j))), (count, TAPS, TAPS))
+                return load(stage, (place, k))
+
+            def write(i: Expr, j: int, k: Expr, value: Expr) -> None:
+                put(ix.add(ix.mul(i, g.size), j), ix.add(before, c), ix.add(k, part), value)
+
+            nested(w, g.filtering.g, half, across, tap, write)
 
 
 def weights_call(
@@ -104,10 +112,10 @@ def weights_call(
     batch = ix.unflatten(group, problem.batch) if problem.batch else ()
     first = ix.mul(share, each)
 
-    def put(point: int, channel: Expr, lane: Expr, value: Expr) -> None:
+    def put(point: Expr, channel: Expr, lane: Expr, value: Expr) -> None:
         number = ix.add(ix.mul(first, CHUNK), channel)
         at = ix.flatten((panel, number, lane), (plan.all_panels, g.channels, lanes))
-        fused.store_temp(temp, (group, ix.const(point), at), value)
+        fused.store_temp(temp, (group, point, at), value)
 
     weights = Weights(problem, g, fused, width)
     weights.room()
