@@ -176,3 +176,11 @@ def test_results_of_a_weight_gradient_are_stored_across_its_taps():
     assert any(
         v.extent > 3 and ix.linear(position, v) == 1 for v in ix.variables(position) if isinstance(v, Var)
     )
+
+
+@pytest.mark.parametrize("space,images", [((14, 14), 4), ((6, 8), 1), ((40, 40), 2)])
+def test_weight_gradients_of_points_read_the_result_gradient_in_place(space: tuple, images: int):
+    """Pixels of an image are K in one stride, those of several are not: blocks of K end where images do."""
+    case = Case((images, 24, *space), (96, 24, 1, 1))
+    for tile in tiles(check(case.weight_grad())):
+        assert tile.a.buffer.space == "param"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -47,7 +48,8 @@ class Sizes:
     """A flattened problem; `depth` are the axes of K. Costs are cycles per element: to copy one of A or
     of B, to store one of C.
 
-    a_pitch           bytes from row to row of A, if it can be read where it is
+    a_pitch           bytes from row to row of A, if blocks of it can be read where they are
+    a_flat            the axis of K from which on such a block has one stride
     a_across          along K, every step of A is in a cache line of its own
     a_fixed, b_fixed  one of many problems with the same A or B, whose copy is made once for all of them
     tile              the register tile, if the order of columns asks for it
@@ -62,6 +64,7 @@ class Sizes:
     a_cost: float
     stage_cost: float
     a_pitch: int | None
+    a_flat: int
     a_across: bool
     b_cost: float
     c_cost: float
@@ -195,11 +198,10 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
     )
     row_tiles, together = -(-sizes.rows // rows), max(sizes.together, 1)
     panel_cuts = [together * c for c in _cuts(-(-sizes.cols // lanes) // together)]
-    sources = (Source.PLACE, Source.TASK) if sizes.a_pitch is not None else (Source.TASK, Source.KERNEL)
     splits = [s for s in (1, 2, 4, 8, 16) if s == 1 or (s * MIN_DEPTH <= sizes.k and not sizes.together)]
     best, best_cost = None, math.inf
-    for split in splits:
-        axis, units, depth, blocks = _panel(sizes, lanes, split, machine)
+    for split, (axis, units, depth, blocks) in _panels(sizes, lanes, splits, machine):
+        sources = _sources(sizes, axis)
         room = machine.l2_bytes * 3 // 8 // (depth * lanes * sizes.itemsize)
         group = max(1, room // together) * together
         parts = -(-blocks // -(-blocks // split))
@@ -218,6 +220,28 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
     return best, best_cost
 
 
+def _panels(
+    sizes: Sizes, lanes: int, splits: list[int], machine: Machine
+) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+    """(split, panel) for each number of partial sums: the largest panel, and if that is too large to read A
+    where it is, one that is not."""
+    for split in splits:
+        panel = _panel(sizes, lanes, split, machine)
+        yield split, panel
+        if sizes.a_pitch is not None and panel[0] < sizes.a_flat:
+            extent = sizes.depth[sizes.a_flat]
+            depth = math.prod(sizes.depth[sizes.a_flat :])
+            if depth >= MIN_DEPTH:
+                yield split, (sizes.a_flat, extent, depth, math.prod(sizes.depth[: sizes.a_flat]))
+
+
+def _sources(sizes: Sizes, axis: int) -> tuple[Source, ...]:
+    """Where panels that are cut along an axis of K may find A."""
+    if sizes.a_pitch is None or axis < sizes.a_flat:
+        return Source.TASK, Source.KERNEL
+    return (Source.PLACE, Source.TASK) if sizes.a_flat == 0 else (Source.PLACE, Source.TASK, Source.KERNEL)
+
+
 def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int, int, int, int]:
     """(axis, steps of it, k of a panel, number of panels): panels take at most a quarter of the
     second-level cache, and there is at least one for each of `split` partial sums if the axes allow it."""
@@ -231,6 +255,9 @@ def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int,
         unit //= sizes.depth[axis]
     extent = sizes.depth[axis]
     units = -(-extent // -(-extent * unit // most))
+    if units == 1 and axis < len(sizes.depth) - 1:  # all of the next axis
+        axis, extent = axis + 1, sizes.depth[axis + 1]
+        units, unit = extent, unit // extent
     return axis, units, units * unit, -(-extent // units) * math.prod(sizes.depth[:axis])
 
 

@@ -29,7 +29,16 @@ from graphc.loop.lower.fetch import worth_fetching
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.long_dots import long_dots_call
 from graphc.loop.lower.merge import merged
-from graphc.loop.lower.operand import Layout, Strides, along_rows, flat_stride, probe, run_length, symbols
+from graphc.loop.lower.operand import (
+    Layout,
+    Strides,
+    along_rows,
+    flat_from,
+    flat_stride,
+    probe,
+    run_length,
+    symbols,
+)
 from graphc.loop.lower.pack import CLIPPED_RUN, run_cost
 from graphc.loop.lower.pad import pad_call, worth_padding
 from graphc.loop.lower.panels import choose_way
@@ -304,9 +313,9 @@ class _Lowering:
         batch, m, n, _ = p.sizes
         pitch = flat_stride(way.a.side, p.rows) if way.a.direct else None
         itemsize = p.anchor.dtype.itemsize
-        step = flat_stride(way.a.depth, p.depth)
-        if pitch is not None:
-            pitch = None if step is None else pitch * itemsize
+        first = flat_from(way.a.depth, p.depth)
+        step = flat_stride(way.a.depth[first:], p.depth[first:])
+        pitch = None if pitch is None or step is None else pitch * itemsize
         a_runs = list(zip(p.depth[-1:], way.a.depth[-1:], strict=True))
         a_runs += zip(p.rows, way.a.side, strict=True) if len(p.rows) == 1 else ()
         run = p.cols[-1] if p.cols and _last(way.c)[1] == 1 else 0
@@ -328,6 +337,7 @@ class _Lowering:
             a_cost,
             stage_cost,
             pitch,
+            first,
             abs(step or 0) * itemsize >= LINE,
             choose_way(p, way.b, LANES * width, width)[1] + far,
             run_cost([(run, 1)] if run else (), width, TRANSPOSED if along_rows(p) else SCATTER),

@@ -63,6 +63,14 @@ def flat_stride(strides: Strides, extents: Shape) -> int | None:
     return step
 
 
+def flat_from(strides: Strides, extents: Shape) -> int:
+    """The first axis from which on all axes have one stride; the last axis if even its steps differ."""
+    for first in range(len(extents)):
+        if flat_stride(strides[first:], extents[first:]) is not None:
+            return first
+    return max(len(extents) - 1, 0)
+
+
 def along_rows(problem: Contraction) -> bool:
     """Whether neighbouring rows of the result, and not its columns, are neighbours in memory."""
     at = symbols("b", problem.batch), symbols("m", problem.rows), symbols("n", problem.cols)

@@ -266,7 +266,7 @@ class Tiled:
             return PackedA(lambda r: address(buffer, (self.flat_batch, r, first)), buffer.shape[-1], 1)
         if self.cut.source is Source.PLACE:
             row = flat_stride(self.a.side, self.p.rows)
-            step = flat_stride(self.a.depth, self.p.depth)
+            step = flat_stride(self.a.depth[self.cut.axis :], self.p.depth[self.cut.axis :])
             assert row is not None
             assert step is not None
             return PackedA(lambda r: self._place_of_a(r, block), row, step)
