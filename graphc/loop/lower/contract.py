@@ -65,6 +65,7 @@ FAR = 0.25  # cycles more to pack an element from beyond the second-level cache
 LINE = 64  # bytes of a cache line
 WORTH = 0.93  # part of the cost at which a kernel more is worth it
 CLEARLY = 0.85  # part of the cost at which less exact results are worth it
+LITTLE = 3e7  # flops below which Winograd's kernels do not make up for the time it takes to compile them
 LANES = 4  # vectors of a usual tile
 THIN = 2  # with fewer rows or columns there is nothing to tile
 
@@ -148,7 +149,7 @@ class _Lowering:
         """Add the kernels of one problem: of all ways to run it the cheapest."""
         if not self.anchor.type.size or not math.prod((*problem.batch, *problem.rows, *problem.cols)):
             return
-        options = [self._as_contraction(problem), self._as_winograd_weights()]
+        options = [self._as_contraction(problem), self._as_winograd_weights(problem)]
         _, put = min((o for o in options if o is not None), key=lambda option: option[0])
         put()
 
@@ -261,8 +262,10 @@ class _Lowering:
 
         return found[1], put
 
-    def _as_winograd_weights(self) -> _Option | None:
+    def _as_winograd_weights(self, problem: Contraction) -> _Option | None:
         """A weight gradient by Winograd's algorithm."""
+        if problem.flops < LITTLE:
+            return None
         found = plan_weight_grad(self.anchor, self.machine)
         if found is None:
             return None
@@ -271,7 +274,7 @@ class _Lowering:
 
     def _as_winograd(self, problem: Contraction) -> _Option | None:
         """A convolution with fewer multiplications. Its rounding errors are larger: it must pay clearly."""
-        if problem.window is None:
+        if problem.window is None or problem.flops < LITTLE:
             return None
         weights = problem.a(*(symbols("q", s) for s in (problem.batch, problem.rows, problem.depth))).node
         fixed = self._is_fixed(weights)
