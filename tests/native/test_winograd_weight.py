@@ -1,5 +1,5 @@
 """Compiled weight gradients by minimal filtering: every cut the planner tries, fused optimizers, the bits on
-one and on three threads, and how far results are from exact sums."""
+one to three threads, how far results are from exact sums, and gradients of gradients as PyTorch has them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+import graphc
 from graphc import ops, threads
 from graphc.backends.llvm import Backend
 from graphc.ir.graph import Graph
@@ -17,7 +18,7 @@ from graphc.loop.lower.winograd.weight_plan import Plan, candidates, plan_weight
 from graphc.plan import make
 from graphc.program import Machine
 from tests.loop.test_contract import draw, evaluate, group_of, leaf
-from tests.loop.test_winograd_weight import ahead, weight_grad
+from tests.loop.test_winograd_weight import ahead, names, weight_grad
 from tests.native.test_contractions import TARGETS
 
 Values = dict[Node, np.ndarray]
@@ -30,21 +31,21 @@ def best(node: Node, machine: Machine) -> Plan:
 
 
 def run(outputs: Sequence[Node], anchor: Node, plan: Plan, target: str, values: Values) -> list[np.ndarray]:
-    """The outputs of the group around `anchor`; the same bits on one thread and on three."""
+    """The outputs of the group around `anchor`; the same bits on one, two and three threads."""
     backend, group = Backend(target), group_of(*outputs)
     graph = Graph(group.inputs, tuple(outputs))
     calls = tuple(weight_grad_calls(anchor, plan, group))
     compiled = backend.compile(graph, make(graph, [group], {group: calls}).plan)
     before, results = threads.get_num_threads(), []
     try:
-        for count in (1, 3):
+        for count in (1, 2, 3):
             threads.set_num_threads(count)
             results.append([np.full(o.shape, 7, o.dtype.numpy) for o in outputs])
             assert compiled([values[n] for n in group.inputs], results[-1]) == 0
     finally:
         threads.set_num_threads(before)
-    for got, again in zip(*results, strict=True):
-        assert got.tobytes() == again.tobytes()
+    for got, *others in zip(*results, strict=True):
+        assert all(got.tobytes() == other.tobytes() for other in others)
     return results[0]
 
 
@@ -117,3 +118,21 @@ def test_rounding(data: str) -> None:
     error = np.abs(got - want)
     assert (error / sizes).max() < 2**-23
     assert (error / np.sqrt(squares)).max() < 2**-17
+
+
+def second_order(T, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Gradients of a convolution, and gradients of those, in namespace T."""
+    x, w = (T.tensor(a, requires_grad=True) for a in arrays)
+    y = T.nn.functional.conv2d(x, w, padding=1)
+    gx, gw = T.autograd.grad((y * y * y).mean(), (x, w), create_graph=True)
+    return [g.detach().numpy() for g in (gx, gw, *T.autograd.grad((gw * gw).sum() + (gx * gx).sum(), (x, w)))]
+
+
+def test_second_order_as_torch() -> None:
+    torch = pytest.importorskip("torch")
+    assert "conv_weight_grad_winograd" in names(weight_grad(4, 32, 64, 16, 16), Backend(None).machine)
+    rng = np.random.default_rng(7)
+    arrays = [rng.standard_normal(shape) for shape in ((4, 32, 16, 16), (64, 32, 3, 3))]
+    got = second_order(graphc, [a.astype(np.float32) for a in arrays])
+    for ours, theirs in zip(got, second_order(torch, arrays), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-6 * np.abs(theirs).max())

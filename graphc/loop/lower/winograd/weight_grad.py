@@ -12,6 +12,9 @@ a block of dU. It transforms so many tiles at a time that they fit into the seco
 of dU, and adds their products to that. A second kernel adds up the shares, in order, transforms back, and
 runs the epilogue. With few tiles and many channels dU is larger than all else, and should not be stored:
 then the tiles are all transformed ahead, and a task computes a block of dU at all points and finishes it.
+
+Rounding errors stay below 2^-17 of the root of the sum of (x dy)^2, over all pixels, for data without much
+correlation, and below 2^-23 of the sum of |x dy|: about five times those of direct sums in float32.
 """
 
 from __future__ import annotations
