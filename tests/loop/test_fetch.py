@@ -26,7 +26,7 @@ def test_a_large_operand_is_fetched_ahead() -> None:
 
 
 def test_what_is_small_or_scattered_is_not() -> None:
-    small = matmul(leaf("x", 40, 16), leaf("y", 16, 30))
+    small = matmul(leaf("x", 16, 20), leaf("y", 20, 16))
     doubles = matmul(leaf("x", 40, 90, dtype=float64), leaf("y", 90, 300, dtype=float64))
     across = ops.dot_general(leaf("x", 40, 90), leaf("y", 300, 90), ((1,), (1,)))
     for node in (small, doubles, across):
