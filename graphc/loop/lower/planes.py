@@ -176,7 +176,9 @@ def gradient_layout(node: Node) -> Layout:
             for way, axis in zip(phase, axes, strict=True)
         ]
         first, step = tuple(way.first for way in phase), tuple(way.stride for way in phase)
-        parts.append(Part(first, step, tuple(way.count for way in phase), _taps(axes, found)))
+        # From low places to high ones, as forward: a block of rows needs fewest registers so.
+        taps = sorted(_taps(axes, found), key=lambda tap: (tap.phase, tap.shift))
+        parts.append(Part(first, step, tuple(way.count for way in phase), tuple(taps)))
     return Layout(tuple(axes), tuple(parts))
 
 
