@@ -13,6 +13,7 @@ from graphc.ir.types import float32
 from graphc.loop.inplace import statements
 from graphc.loop.interpret import run
 from graphc.loop.ir import Accumulate, Block, Buffer, Const, For, If, Kernel, Prefetch, Tile
+from graphc.loop.lower.blocking import choose_tile
 from graphc.loop.lower.contract import lower_contraction
 from graphc.loop.lowered import KernelCall
 from graphc.loop.parser import parse_kernel
@@ -92,3 +93,12 @@ def test_short_tiles_fetch_nothing() -> None:
     """With few multiply-adds there is nothing to hide a fetch behind."""
     assert prefetches(tiled(momentum(32, 20, 96), WIDE).kernel)
     assert not prefetches(tiled(momentum(12, 20, 96), WIDE).kernel)
+
+
+def test_arrays_beside_the_result_want_wide_tiles() -> None:
+    """Going through an optimizer's state, a tile of 64 columns has a quarter of the runs of one of 16."""
+    size = (512, 784, 128)
+    assert choose_tile(*size, WIDE, 4, 4) == (27, 16)
+    assert choose_tile(*size, WIDE, 4, 4, beside=3) == (6, 64)
+    kernel = tiled(momentum(32, 64, 208), WIDE).kernel
+    assert {s.lanes for s, _ in statements(kernel.body) if isinstance(s, Tile)} >= {64}

@@ -31,6 +31,7 @@ BEYOND = 16  # second-level caches that surely do not fit into all caches
 MOST_TASKS = 96  # more are not tried if fewer do
 KERNEL = 3000  # cycles to start a kernel: a barrier
 MIN_DEPTH = 64  # least K of a partial sum
+RUN = 5.0  # cycles to start a run of an array that an epilogue reads or writes beside the result
 FAR = 0.4  # cycles more to copy an element to memory outside the second-level cache, and fetch it again
 
 
@@ -54,6 +55,7 @@ class Sizes:
     a_fixed, b_fixed  one of many problems with the same A or B, whose copy is made once for all of them
     tile              the register tile, if the order of columns asks for it
     together          panels that one task must have and finish together, all of K at once (0: any)
+    beside            arrays of the result's size that the epilogue reads or writes beside it
     """
 
     batch: int
@@ -72,6 +74,7 @@ class Sizes:
     b_fixed: bool = False
     tile: tuple[int, int] | None = None
     together: int = 0
+    beside: int = 0
 
     @property
     def k(self) -> int:
@@ -131,10 +134,17 @@ def _step(rows: int, vectors: int) -> float:
 
 
 def choose_tile(
-    rows: int, cols: int, depth: int, machine: Machine, itemsize: int, pitch: int | None = None
+    rows: int,
+    cols: int,
+    depth: int,
+    machine: Machine,
+    itemsize: int,
+    pitch: int | None = None,
+    beside: int = 0,
 ) -> tuple[int, int]:
     """The (rows, lanes) of the register tile that covers rows x cols in the fewest cycles, if the rows are
-    cut as `Rows` does. `pitch`: bytes from row to row of A where it is read in place."""
+    cut as `Rows` does. `pitch`: bytes from row to row of A where it is read in place; `beside`: arrays that
+    the epilogue goes through beside the result, for which the rows of a wide tile are longer runs."""
     width = machine.lanes(itemsize)
     best, best_cost = (1, width), math.inf
     for most, vectors in machine.tiles:
@@ -148,6 +158,7 @@ def choose_tile(
         step = cut.steps(vectors) + rows * _fetch(cut.most, size, pitch, machine)
         cost = wide * step * depth + cut.tiles * (panels + bool(rest)) * (CALL + 2 * cut.most * vectors)
         cost *= 1.0 if panels == 0 or not narrow else 1.04  # few distinct tiles: each is compiled once
+        cost += RUN * beside * rows * (panels + bool(rest))
         if cost < best_cost:
             best, best_cost = (cut.most, vectors * width), cost
     return best
@@ -194,7 +205,7 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
     """Cut the problem so that packed panels stay in the second-level cache, packing is shared as widely as
     balance allows, and a big problem has enough tasks. Returns the blocking and its cost."""
     rows, lanes = sizes.tile or choose_tile(
-        sizes.rows, sizes.cols, sizes.k, machine, sizes.itemsize, sizes.a_pitch
+        sizes.rows, sizes.cols, sizes.k, machine, sizes.itemsize, sizes.a_pitch, sizes.beside
     )
     row_tiles, together = -(-sizes.rows // rows), max(sizes.together, 1)
     panel_cuts = [together * c for c in _cuts(-(-sizes.cols // lanes) // together)]

@@ -142,6 +142,7 @@ class _Lowering:
         self.width = machine.lanes(anchor.dtype.itemsize)
         self.find = partial(place, group, flat_buffer)
         self.cells = cells_of(group, anchor)
+        self.beside = _beside(group, anchor) if anchor.kind is Kind.CONTRACT else 0
         self.once: list[KernelCall] = []
         self.each: list[KernelCall] = []
 
@@ -346,6 +347,7 @@ class _Lowering:
             run_cost([(run, 1)] if run else (), width, TRANSPOSED if along_rows(p) else SCATTER),
             way.a_fixed,
             way.b_fixed,
+            beside=self.beside,
         )
 
     def _tiled(self, way: _Way, blocking: Blocking, ahead: bool) -> None:
@@ -381,6 +383,18 @@ class _Lowering:
         self.each.append(tiled.call(name))
         if tiled.partial is not None:
             self._combine(problem, tiled.partial, flat)
+
+
+def _beside(group: Group, anchor: Node) -> int:
+    """How many arrays of the result's size the epilogue reads or writes, the result itself not counted."""
+    before = {anchor}
+    stack = [anchor]
+    while stack:
+        found = [x for x in stack.pop().inputs if x not in before]
+        before.update(found)
+        stack += found
+    read = {x for node in group.nodes if node not in before for x in node.inputs if x in group.inputs}
+    return sum(x.type.size == anchor.type.size for x in (*read, *group.outputs)) - 1
 
 
 def _last(c: tuple[Strides, Strides]) -> tuple[int | None, int | None]:
