@@ -18,6 +18,9 @@ from graphc.program import Machine
 
 SMALL = 1 << 16  # flops worth a task of their own
 THREADS = (1, 2, 2, 4, 8)  # numbers of threads that tasks should divide among evenly
+LOAD = (
+    1.02  # cycles to load a vector or to broadcast an element: one-vector tiles do it for each multiply-add
+)
 LATENCY = 5  # cycles a multiply-add takes: fewer accumulators than this leave the pipe idle
 STREAM = 0.5  # cycles to fetch an element of A from beyond the second-level cache
 SCATTERED = 1.0  # the same if more rows are read at once than caches and prefetchers follow
@@ -130,7 +133,7 @@ class Rows:
 
 def _step(rows: int, vectors: int) -> float:
     """Cycles for one step of K of a tile."""
-    return max(rows * vectors, LATENCY)
+    return max(rows * vectors, LOAD * (rows + vectors), LATENCY)
 
 
 def choose_tile(
@@ -255,8 +258,10 @@ def _sources(sizes: Sizes, axis: int) -> tuple[Source, ...]:
 
 def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int, int, int, int]:
     """(axis, steps of it, k of a panel, number of panels): panels take at most a quarter of the
-    second-level cache, and there is at least one for each of `split` partial sums if the axes allow it."""
+    second-level cache, or half of it if that is all of K (nothing has to be summed up in memory then), and
+    there is at least one for each of `split` partial sums if the axes allow it."""
     most = max(1, machine.l2_bytes // 4 // (lanes * sizes.itemsize))
+    most = sizes.k if sizes.k <= 2 * most else most
     most = max(1, min(most, -(-sizes.k // split)))
     if not sizes.depth:
         return 0, 1, 1, 1

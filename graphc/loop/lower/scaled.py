@@ -26,6 +26,7 @@ TOGETHER = 4  # rows of the result at once, unless more steps of K fit
 MOST_STEPS = 8  # rows of B at once: each is a stream from memory
 FEW_STEPS = 4  # the same where rows are used twice: more, a power of two apart, would lose their cache sets
 AHEAD = 2  # times so many rows ahead of their use B is asked for
+STREAMED = 4  # second-level caches of B that few rows stream as fast without asking
 SPARE = 4  # vector registers of a tile that hold no elements of A
 CHUNK = 1 << 14  # most bytes of a run of B; the sums stay in the first-level cache
 TASK_FLOPS = 1 << 17
@@ -75,7 +76,7 @@ def plan_scaled(
     cycles = max(steps * tall, steps + 3 * tall) * -(-chunk // width) + START * steps * tall
     cost = cycles * blocks / (steps * m * chunk)
     heights = tuple(m // blocks + (i < m % blocks) for i in range(blocks))
-    ahead = n * k * itemsize > machine.l2_bytes
+    ahead = n * k * itemsize > machine.l2_bytes * (1 if m >= TOGETHER else STREAMED)
     return ScaledPlan(heights, steps, chunk, -(-k // part), part, ahead, cost)
 
 
