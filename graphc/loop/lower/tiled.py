@@ -170,22 +170,18 @@ class Tiled:
             block = self.depth.block(ix.add(before, i))
             after = self.depth.block(ix.minimum(ix.add(ix.add(before, i), 1), self.depth.count - 1))
             a = self._rows_of_a(block)
-            last = ix.compare("eq", i, ix.sub(blocks, 1))
             with self._groups() as (first, count):
                 self._pack_b(panels, block, first, count)
-                with self._row_tiles() as t, self._bundles(count) as p:
-                    start = len(w.block)
-                    number = ix.add(first, p)
-                    with w.loop("q", self.together) as q:
-                        at = ix.add(number, q)
-                        fetch = self._fetch(block, ix.add(at, self.group), t)
-                        if self.group == self.cut.col_panels:
-                            fetch = self._fetch(after, at, t)
-                        c = address(sums, (at, t, ZERO, ZERO))
-                        self._tile(a, t, panels, ix.add(p, q), c, block, at, fetch)
-                    with w.when(last):
-                        self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
-                    w.block[start:start] = self._ahead(w.block[-1:])
+                with self._row_tiles() as t, w.loop("p", count, self.group) as p:
+                    at = ix.add(first, p)
+                    fetch = self._fetch(block, ix.add(at, self.group), t)
+                    if self.group == self.cut.col_panels:
+                        fetch = self._fetch(after, at, t)
+                    c = address(sums, (at, t, ZERO, ZERO))
+                    self._tile(a, t, panels, p, c, block, at, fetch)
+        with self._groups() as (first, count), self._row_tiles() as t, self._bundles(count) as p:
+            number = ix.add(first, p)
+            self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
 
     def _result(self, t: Expr, panel: Expr) -> Address:
         """Where a tile stores its sums, if these are the result."""
