@@ -15,7 +15,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import float32, float64
 from graphc.loop.lowered import KernelCall
 from graphc.plan import make
-from tests.loop.test_contract import draw, evaluate, group_of, leaf
+from tests.loop.test_contract import draw, evaluate, group_of, leaf, tiles
 from tests.loop.winograd_plans import CASES, Case, forced, schedules
 from tests.native.test_contractions import TARGETS, compare
 
@@ -56,6 +56,16 @@ def test_schedules(target: str, name: str, gradient: bool) -> None:
     case, backend = CASES[name], Backend(target)
     plans = list(schedules(case, backend.machine))
     run_forced(case.gradient() if gradient else case.forward(), backend, plans[gradient::2])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_large_weights_are_fetched_ahead(target: str) -> None:
+    case, backend = Case(1, 100, 96, (13, 14)), Backend(target)
+    plan = {"m": 4, "height": 8, "several": 1, "lanes": backend.machine.lanes(4), "panels": 2}
+    plan |= {"data_ahead": True, "weights_ahead": True}
+    calls = forced(group_of(case.forward()), backend.machine, **plan)
+    assert any(tile.fetch is not None for tile in tiles(calls))
+    run_forced(case.forward(), backend, [plan])
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -96,9 +96,13 @@ class PanelFetcher:
 
 
 def _lines(problem: Contraction, lanes: int, tiles: int) -> int:
-    """Lines of a round, for each of so many tiles to do its share of a panel; a power of two, since there is
-    a tile function for each number."""
-    lines = -(-FETCH_STEPS * lanes * problem.anchor.dtype.itemsize // (LINE * tiles))
+    return fetched_lines(lanes * problem.anchor.dtype.itemsize, tiles)
+
+
+def fetched_lines(row_bytes: int, tiles: int) -> int:
+    """Lines of a round, for each of so many tiles to do its share of a panel with rows of `row_bytes`; a
+    power of two, since there is a tile function for each number."""
+    lines = -(-FETCH_STEPS * row_bytes // (LINE * tiles))
     return min(1 << (lines - 1).bit_length(), MOST_LINES)
 
 

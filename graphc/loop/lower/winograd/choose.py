@@ -31,12 +31,13 @@ from graphc.loop.lower.winograd.weights import CHUNK
 from graphc.program import Machine
 
 SIZES = (4, 2)  # results of a tile along an axis
-DATA = 12.0  # cycles for each vector of transformed data: turning the source round, the transform, storing it
-WEIGHTS = 9.0  # cycles for each vector of transformed weights
+DATA = 10.0  # cycles for each vector of transformed data: turning the source round, the transform, storing it
+WEIGHTS = 6.5  # cycles for each vector of transformed weights
 PRODUCT = 6.0  # cycles to read a vector of products and transform it
 RESULT = 14.0  # cycles to finish a vector of results
 REMOTE = 1.1  # cycles to write an element to memory beyond all caches and fetch it again
 AGAIN = 0.03  # cycles to fetch an element of transformed weights or data from outside the second-level cache
+COLD = 0.25  # cycles to fetch an element of weights that were transformed in an earlier run, from memory
 ROOM = 1.25  # second-level caches that the scratch of a task may take
 CLOSE = 0.7  # second-level caches from which on the operands of a task are fetched from outside
 
@@ -123,7 +124,9 @@ def _cost(plan: Plan, machine: Machine, itemsize: int, fixed: bool) -> float:
         work += data * panel_shares
     if not plan.weights_ahead:
         work += weights * shares * bands
-    elif not fixed:
+    elif fixed:
+        work += COLD * _weights_of(g)
+    else:
         before += KERNEL + weights + _far(_weights_of(g), machine, itemsize)
     work += AGAIN * _fetched(plan, machine, itemsize)
     tasks = plan.tasks

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from graphc.ir.partition import Group
-from graphc.ir.types import TensorType, int64
+from graphc.ir.types import TensorType, float32, int64
 from graphc.loop import index as ix
-from graphc.loop.ir import Address, Expr, Tile, Var, address, identity_of
+from graphc.loop.ir import FETCH_STEPS, Address, Buffer, Expr, Fetch, Tile, Var, address, identity_of
+from graphc.loop.lower.fetch import LINE, fetched_lines
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.problem import Contraction
 from graphc.loop.lower.winograd.cases import cases
@@ -24,6 +25,11 @@ from graphc.loop.lower.winograd.results import Results
 from graphc.loop.lower.winograd.weights import CHUNK, Weights, weights_call
 from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
+
+FEWEST_ROWS = (
+    8  # of a tile that fetches: with fewer, memory's bandwidth decides, and the hardware streams best
+)
+MOST_TILES = 4  # of a point that fetch: with more, the hardware has time enough
 
 
 def winograd_calls(
@@ -42,7 +48,7 @@ def winograd_calls(
     if plan.data_ahead:
         data, call = _data_call(problem, plan, Fused(group, problem.anchor), width, f"{name}_winograd_data")
         each.append(call)
-    kernel = _Products(problem, plan, Fused(group, problem.anchor), width, weights, data)
+    kernel = _Products(problem, plan, Fused(group, problem.anchor), machine, weights, data)
     each.append(kernel.call(f"{name}_winograd"))
     return once, each
 
@@ -112,11 +118,12 @@ class _Products:
         problem: Contraction,
         plan: Plan,
         fused: Fused,
-        width: int,
+        machine: Machine,
         weights: Temp | None,
         data: Temp | None,
     ) -> None:
-        self.p, self.plan, self.fused, self.width = problem, plan, fused, width
+        self.p, self.plan, self.fused = problem, plan, fused
+        self.width, self.l2_bytes = machine.lanes(problem.anchor.dtype.itemsize), machine.l2_bytes
         self.g, self.w, self.dtype = plan.geometry, fused.scope, problem.anchor.dtype
         self.weights, self.data = weights, data
         self.pitch = pitch_of(self.g.channels, self.dtype.itemsize)
@@ -177,13 +184,25 @@ class _Products:
     def _with_panels(self, temp: Temp) -> Callable[[Callable[[Expr, Expr], Address], Expr], None]:
         """Products with weights that were transformed before."""
         weights, lanes, channels = self.fused.buffer(temp), self.plan.lanes, self.g.channels
+        far = self.dtype is float32 and temp.type.nbytes > self.l2_bytes
+        far = far and self.rows.most >= FEWEST_ROWS and self.rows.tiles <= MOST_TILES
 
         def multiply(source: Callable[[Expr, Expr], Address], panel: Expr) -> None:
             with self.w.loop("point", self.g.points) as point, self._row_tiles() as t:
-                b = address(weights, (self.group, point, ix.mul(panel, channels * lanes)))
-                self._tile(source, point, t, b, ix.const(channels), accumulate=False)
+                first = ix.mul(panel, channels * lanes)
+                b = address(weights, (self.group, point, first))
+                fetch = self._fetch(weights, ix.add(point, 1), first, t) if far else None
+                self._tile(source, point, t, b, ix.const(channels), accumulate=False, fetch=fetch)
 
         return multiply
+
+    def _fetch(self, weights: Buffer, point: Expr, first: Expr, t: Expr) -> Fetch | None:
+        """What a tile asks for: its share of the panel of the next point."""
+        lines = fetched_lines(self.plan.lanes * self.dtype.itemsize, self.rows.tiles)
+        step = lines * LINE // self.dtype.itemsize
+        share = self.g.channels // FETCH_STEPS * step
+        at = address(weights, (self.group, point, ix.add(first, ix.mul(t, share))))
+        return Fetch(at, ix.const(step), lines) if share else None
 
     def _with_weights(self) -> Callable[[Callable[[Expr, Expr], Address], Expr], None]:
         """Products with weights that are transformed here, some channels at a time."""
@@ -238,6 +257,7 @@ class _Products:
         b: Address,
         depth: Expr,
         accumulate: bool,
+        fetch: Fetch | None = None,
     ) -> None:
         """Multiply a point of some tiles: of `most` of them, or of one less."""
         lanes, rows = ix.const(self.plan.lanes), self.rows
@@ -248,7 +268,7 @@ class _Products:
             if not ix.is_false(condition):
                 tile = Tile(
                     height, self.plan.lanes, depth, source(point, first), ix.const(self.pitch), ix.ONE,
-                    b, lanes, c, lanes, accumulate,
+                    b, lanes, c, lanes, accumulate, fetch,
                 )  # fmt: skip
                 with nullcontext() if ix.is_true(condition) else self.w.when(condition):
                     self.w.put(tile)
