@@ -59,6 +59,7 @@ class Sizes:
     tile              the register tile, if the order of columns asks for it
     together          panels that one task must have and finish together, all of K at once (0: any)
     beside            arrays of the result's size that the epilogue reads or writes beside it
+    added_cost        cycles to store an element of C in the kernel that adds up partial sums
     """
 
     batch: int
@@ -78,6 +79,7 @@ class Sizes:
     tile: tuple[int, int] | None = None
     together: int = 0
     beside: int = 0
+    added_cost: float = 0.0
 
     @property
     def k(self) -> int:
@@ -320,7 +322,7 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
         )
     results = sizes.batch * sizes.rows * sizes.cols
     work += results * sizes.c_cost
-    after = combining(results, b.split)
+    after = combining(results, b.split) + (results * sizes.added_cost if b.split > 1 else 0.0)
     tasks = _tasks(b, sizes)
     worth = min(THREADS[-1], max(1, int(2.0 * results * sizes.k / SMALL)))
     even = row_blocks * b.row_tiles * col_blocks * b.col_panels / (row_tiles * panels)

@@ -348,6 +348,7 @@ class _Lowering:
             way.a_fixed,
             way.b_fixed,
             beside=self.beside,
+            added_cost=run_cost([(run, 1)] if run else (), width, SCATTER),
         )
 
     def _tiled(self, way: _Way, blocking: Blocking, ahead: bool) -> None:
