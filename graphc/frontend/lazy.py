@@ -7,6 +7,7 @@ this thread in one program, and lets new values take over the buffers of those t
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -209,7 +210,10 @@ class _Variant:
         return all(a == b or i in lifted for i, (a, b) in enumerate(zip(scalars, self.scalars, strict=True)))
 
 
-_programs: dict[tuple, list[_Variant]] = {}
+CAPACITY = (
+    1024  # structures whose programs are kept; those unused for longest go first, and their code with them
+)
+_programs: OrderedDict[tuple, list[_Variant]] = OrderedDict()
 
 
 def clear_programs() -> None:
@@ -250,11 +254,20 @@ def build_graph(
     return Graph(tuple(inputs), tuple(new[at] for at in outputs), tuple(n.attrs.name for n in inputs))
 
 
+def _variants(key: tuple) -> list[_Variant]:
+    """The programs known for a structure, which is now the last used."""
+    variants = _programs.pop(key, None)
+    if variants is None:
+        variants = []
+        while len(_programs) >= CAPACITY:
+            _programs.popitem(last=False)
+    _programs[key] = variants
+    return variants
+
+
 def _find(found: Pending, outputs: tuple[int, ...], donate: tuple[tuple[int, int], ...]) -> _Variant:
     key = (tuple(found.key), outputs, donate, SETTINGS.backend)
-    variants = _programs.get(key)
-    if variants is None:
-        variants = _programs[key] = []
+    variants = _variants(key)
     for variant in variants:
         if variant.fits(found.scalars):
             return variant

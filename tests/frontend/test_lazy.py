@@ -159,3 +159,17 @@ def test_evaluation_loops_compute_batch_by_batch() -> None:
     assert lazy.STATS.native_calls >= 5
     assert lazy.STATS.compilations <= 3
     assert 0 <= right.item() <= 56
+
+
+def test_programs_unused_for_longest_are_forgotten(monkeypatch) -> None:
+    monkeypatch.setattr(lazy, "CAPACITY", 3)
+
+    def run(size: int) -> int:
+        before = lazy.STATS.compilations
+        assert (gc.ones(size) * 2 + 1).sum().item() == 3 * size
+        return lazy.STATS.compilations - before
+
+    assert [run(size) for size in (3, 4, 5)] == [1, 1, 1]
+    assert [run(size) for size in (3, 6, 3)] == [0, 1, 0]  # 4 went
+    assert [run(size) for size in (5, 4)] == [0, 1]
+    assert len(lazy._programs) == 3
