@@ -3,7 +3,8 @@
 Yes if every location of the operand is read, by the task that overwrites it, no later than the
 overwrite. That is proved by comparing index expressions: each load of the operand must use the
 index of the store, in the store's own innermost loop or in a loop over the same range that runs
-earlier inside the same outer loops (an earlier sweep over the row).
+earlier inside the same outer loops (an earlier sweep over the row). Several stores count as one if they
+have the same index and stand under conditions that exclude each other.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ Index = tuple[Expr, ...]
 
 @dataclass(frozen=True, eq=False)
 class Access:
-    """One read or write of a param: where (textual order), inside which loops, at which index."""
+    """One read or write of a param: where (textual order), inside which loops, at which index; `conditions`
+    around it, each with the number of loops that are outside of it."""
 
     order: int
     loops: tuple[For, ...]
     index: Index | None  # None: a block of addresses (a Tile operand)
+    conditions: tuple[tuple[Expr, int], ...]
 
 
 _known: WeakKeyDictionary[Kernel, frozenset[tuple[int, int]]] = WeakKeyDictionary()
@@ -69,20 +72,43 @@ def _prove(kernel: Kernel) -> frozenset[tuple[int, int]]:
     for target, stores in writes.items():
         if target in reads or not _writes_once(kernel, writes[target], lets):
             continue
-        (store,) = stores
         for source, loads in reads.items():
             same = source.dtype.itemsize == target.dtype.itemsize and source.shape == target.shape
-            if same and source not in writes and all(_overwritten_later(load, store) for load in loads):
+            if same and source not in writes and all(_overwritten(load, stores) for load in loads):
                 pairs.add((position[source], position[target]))
     return frozenset(pairs)
 
 
+def _overwritten(load: Access, stores: list[Access]) -> bool:
+    """Whether the store that is made where `load` is made overwrites what that has read."""
+    here = [store for store in stores if not _exclude(load, store)]
+    return bool(here) and all(_overwritten_later(load, store) for store in here)
+
+
+def _exclude(a: Access, b: Access) -> bool:
+    """Whether one is made under a condition and the other under its negation, inside the same loops."""
+    return any(
+        outside == others and a.loops[:outside] == b.loops[:outside] and (_negates(x, y) or _negates(y, x))
+        for x, outside in a.conditions
+        for y, others in b.conditions
+    )
+
+
+def _negates(a: Expr, b: Expr) -> bool:
+    return isinstance(a, Unary) and a.op == "not" and same_expr(a.x, b, {})
+
+
 def _writes_once(kernel: Kernel, stores: list[Access], lets: dict[Local, Expr]) -> bool:
-    """Whether there is one store, and its index follows every loop around it (and the task)."""
-    if len(stores) != 1 or stores[0].index is None:
+    """Whether there is one store (or several that exclude each other, with the same index), and its index
+    follows every loop around it (and the task)."""
+    first = stores[0].index
+    if first is None:
         return False
+    for number, store in enumerate(stores[1:], 1):
+        if not all(_exclude(store, other) and _same_place(store, other) for other in stores[:number]):
+            return False
     found: set[Expr] = set()
-    stack = list(stores[0].index)
+    stack = list(first)
     while stack:
         for e in walk(stack.pop()):
             if e not in found:
@@ -101,17 +127,22 @@ def _is_one(extent: Expr) -> bool:
 
 def _overwritten_later(load: Access, store: Access) -> bool:
     """Whether each location of `load` is met again by `store`, in the same task and not earlier."""
-    if load.index is None or load.order > store.order or len(load.loops) != len(store.loops):
+    return load.order <= store.order and _same_place(load, store, extents=True)
+
+
+def _same_place(a: Access, b: Access, extents: bool = False) -> bool:
+    """Whether two accesses have the same index, in their own loops or shared ones; with `extents`, their own
+    loops have the same ranges too."""
+    if a.index is None or b.index is None or len(a.loops) != len(b.loops):
         return False
     renamed: dict[Var, Var] = {}
-    for ours, theirs in zip(load.loops, store.loops, strict=True):
+    for ours, theirs in zip(a.loops, b.loops, strict=True):
         if ours is theirs and not renamed:
             continue  # a shared outer loop
-        if not same_expr(ours.extent, theirs.extent, renamed):
+        if extents and not same_expr(ours.extent, theirs.extent, renamed):
             return False
         renamed[ours.var] = theirs.var
-    assert store.index is not None
-    return all(same_expr(a, b, renamed) for a, b in zip(load.index, store.index, strict=True))
+    return all(same_expr(x, y, renamed) for x, y in zip(a.index, b.index, strict=True))
 
 
 def same_expr(a: Expr, b: Expr, renamed: dict[Var, Var]) -> bool:
@@ -123,7 +154,7 @@ def same_expr(a: Expr, b: Expr, renamed: dict[Var, Var]) -> bool:
             if renamed.get(a, a) is not b:
                 return False
         elif a is b:
-            if renamed and _has_var(a):
+            if renamed and any(isinstance(e, Local) or e in renamed for e in walk(a)):
                 return False  # the same text in two loops: its variables mean different things
         elif isinstance(a, Const) and isinstance(b, Const):
             if a.dtype is not b.dtype or a.value != b.value:
@@ -133,10 +164,6 @@ def same_expr(a: Expr, b: Expr, renamed: dict[Var, Var]) -> bool:
         else:
             return False
     return True
-
-
-def _has_var(expr: Expr) -> bool:
-    return any(isinstance(e, Var | Local) for e in walk(expr))
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
@@ -170,31 +197,48 @@ def _accesses(kernel: Kernel) -> tuple[dict[Buffer, list[Access]], dict[Buffer, 
     reads: dict[Buffer, list[Access]] = {}
     writes: dict[Buffer, list[Access]] = {}
     params = set(kernel.params)
-    for order, (stmt, loops) in enumerate(statements(kernel.body)):
+    for order, (stmt, around) in enumerate(_nested(kernel.body)):
+        loops = tuple(s for s in around if isinstance(s, For))
+        conditions = _conditions(around)
         for root in expressions(stmt):
             for e in walk(root):
                 if isinstance(e, Load | Address) and e.buffer in params:
                     index = e.index if isinstance(e, Load) else None
-                    reads.setdefault(e.buffer, []).append(Access(order, loops, index))
+                    reads.setdefault(e.buffer, []).append(Access(order, loops, index, conditions))
         if isinstance(stmt, Store | Accumulate) and stmt.buffer in params:
-            writes.setdefault(stmt.buffer, []).append(Access(order, loops, stmt.index))
+            writes.setdefault(stmt.buffer, []).append(Access(order, loops, stmt.index, conditions))
         if isinstance(stmt, Accumulate) and stmt.buffer in params:
-            reads.setdefault(stmt.buffer, []).append(Access(order, loops, stmt.index))
+            reads.setdefault(stmt.buffer, []).append(Access(order, loops, stmt.index, conditions))
         if isinstance(stmt, Tile) and stmt.c.buffer in params:
-            writes.setdefault(stmt.c.buffer, []).append(Access(order, loops, None))
+            writes.setdefault(stmt.c.buffer, []).append(Access(order, loops, None, conditions))
     return reads, writes
+
+
+def _conditions(around: tuple[For | If, ...]) -> tuple[tuple[Expr, int], ...]:
+    found = []
+    loops = 0
+    for stmt in around:
+        if isinstance(stmt, If):
+            found.append((stmt.condition, loops))
+        else:
+            loops += 1
+    return tuple(found)
 
 
 def statements(body: Block) -> Iterator[tuple[Stmt, tuple[For, ...]]]:
     """Every statement with its enclosing loops, in textual order."""
-    stack: list[tuple[Stmt, tuple[For, ...]]] = [(s, ()) for s in reversed(body)]
+    for stmt, around in _nested(body):
+        yield stmt, tuple(s for s in around if isinstance(s, For))
+
+
+def _nested(body: Block) -> Iterator[tuple[Stmt, tuple[For | If, ...]]]:
+    """Every statement with the loops and conditions around it, in textual order."""
+    stack: list[tuple[Stmt, tuple[For | If, ...]]] = [(s, ()) for s in reversed(body)]
     while stack:
-        stmt, loops = stack.pop()
-        yield stmt, loops
-        if isinstance(stmt, For):
-            stack += [(s, (*loops, stmt)) for s in reversed(stmt.body)]
-        elif isinstance(stmt, If):
-            stack += [(s, loops) for s in reversed(stmt.body)]
+        stmt, around = stack.pop()
+        yield stmt, around
+        if isinstance(stmt, For | If):
+            stack += [(s, (*around, stmt)) for s in reversed(stmt.body)]
 
 
 def expressions(stmt: Stmt) -> tuple[Expr, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.ir.types import float32, int64
+from graphc.ir.types import bool_, float32, int64
 from graphc.loop.inplace import inplace_pairs
 from graphc.loop.ir import (
     Accumulate,
@@ -10,11 +10,13 @@ from graphc.loop.ir import (
     Buffer,
     Expr,
     For,
+    If,
     Kernel,
     Let,
     Local,
     Stmt,
     Store,
+    Unary,
     Var,
     binary,
     index_const,
@@ -155,3 +157,49 @@ def test_size_of_elements_must_agree() -> None:
     i = var("i")
     wide = Buffer("wide", int64, (8 * N,))
     assert pairs(loop(i, Store(OUT, (i,), load(wide, (i,)))), params=(wide, OUT)) == set()
+
+
+def test_branches_that_exclude_each_other() -> None:
+    """The same place stored in one branch or the other, in loops of different length."""
+    t = var("t", 2)
+    first = binary("lt", t, index_const(1))
+    there = Unary(bool_, "not", first)
+
+    def branch(condition: Expr, count: int, shift: int = 0) -> If:
+        i = var("i", count)
+        place = at(t, plus(i, index_const(shift)))
+        return If(condition, (loop(i, Store(OUT, (place,), unary("neg", load(A, (place,))))),))
+
+    both = {("a", "out")}
+    assert pairs(branch(first, 40), branch(there, 39), task=t) == both
+    again = binary("lt", t, index_const(1))
+    assert pairs(branch(again, 40), branch(there, 39), task=t) == both
+    assert pairs(branch(first, 40), branch(first, 39), task=t) == set()
+    assert pairs(branch(first, 40), branch(there, 39, shift=1), task=t) == set()
+    k = var("k", 3)
+    assert pairs(loop(k, branch(first, 40), branch(there, 39), mode="serial"), task=t) == set()
+
+
+def test_conditions_of_different_loops_exclude_nothing() -> None:
+    """The same text under two loops holds at different times."""
+    j = var("j", 8)
+    even = binary("lt", j, index_const(4))
+    i, k = var("i"), var("k")
+    stores = [
+        If(c, (loop(v, Store(OUT, (at(j, v),), load(A, (at(j, v),)))),))
+        for c, v in ((even, i), (Unary(bool_, "not", even), k))
+    ]
+    assert pairs(loop(j, *stores, mode="serial")) == {("a", "out")}
+    assert pairs(*(loop(j, s, mode="serial") for s in stores)) == set()
+
+
+def test_a_load_outside_of_the_branches_is_read_first() -> None:
+    t, i, j = var("t", 2), var("i", 40), var("j", 40)
+    condition = binary("lt", t, index_const(1))
+    stores = [
+        If(c, (loop(v, Store(OUT, (at(t, v),), load(A, (at(t, v),)))),))
+        for c, v in ((condition, i), (Unary(bool_, "not", condition), j))
+    ]
+    assert pairs(*stores, task=t) == {("a", "out")}
+    late = Let(Local(float32, "late"), load(A, (at(t, index_const(3)),)))
+    assert pairs(*stores, late, task=t) == set()
