@@ -40,7 +40,7 @@ def program_of(compiled):
 @pytest.fixture
 def tensors() -> tuple[graphc.Tensor, graphc.Tensor]:
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 64, 14, 14)).astype(np.float32)
+    x = rng.standard_normal((4, 64, 14, 14)).astype(np.float32)
     w = rng.standard_normal((64, 64, 3, 3)).astype(np.float32)
     return graphc.from_numpy(x), graphc.from_numpy(w)
 
@@ -99,7 +99,7 @@ def test_names() -> None:
 def test_dump(tmp_path) -> None:
     file = tmp_path / "model.py"
     file.write_text("from graphc import nn\nmodel = nn.Conv2d(64, 64, 3, padding=1)\n")
-    target = load(f"{file}:model", ["2x64x14x14"], False)
+    target = load(f"{file}:model", ["4x64x14x14"], False)
     for winograd in (True, False):
         dump = Dump(target, False, None, winograd)
         assert any("winograd" in k.name for k in dump.report.kernels) == winograd
@@ -113,6 +113,6 @@ def test_inspect(tensors) -> None:
 
 
 def load_graph():
-    x = ops.input_("x", TensorType((2, 64, 14, 14), float32))
+    x = ops.input_("x", TensorType((4, 64, 14, 14), float32))
     w = ops.input_("w", TensorType((64, 64, 3, 3), float32))
     return Graph((x, w), (ops.conv(x, w, low=(1, 1), high=(1, 1)),))

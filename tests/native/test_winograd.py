@@ -13,6 +13,7 @@ from graphc.backends.llvm import Backend
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import float32, float64
+from graphc.loop.lower import lower_group
 from graphc.loop.lowered import KernelCall
 from graphc.plan import make
 from tests.loop.test_contract import draw, evaluate, group_of, leaf, tiles
@@ -85,12 +86,15 @@ def with_epilogue(y: Node) -> list[Node]:
 
 
 @pytest.mark.parametrize(
-    "case", [Case(2, 64, 48, (14, 14)), Case(3, 48, 80, (7, 9)), Case(1, 128, 128, (6, 6))]
+    "case", [Case(4, 64, 48, (14, 14)), Case(8, 48, 80, (7, 9)), Case(3, 128, 128, (6, 6))]
 )
 @pytest.mark.parametrize("target", TARGETS)
 def test_chosen_with_epilogue(target: str, case: Case) -> None:
     for node in (case.forward(), case.gradient()):
-        compare(with_epilogue(node), target)
+        outputs = with_epilogue(node)
+        calls = lower_group(group_of(*outputs), Backend(target).machine)
+        assert any(call.kernel.name.endswith("_winograd") for call in calls)
+        compare(outputs, target)
 
 
 def reach(x: np.ndarray, w: np.ndarray, m: int) -> np.ndarray:
