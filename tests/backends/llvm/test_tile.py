@@ -76,7 +76,9 @@ def test_every_tile_of_the_table_multiplies(name, accumulate):
 @pytest.mark.parametrize("rows,lanes", [(1, 16), (2, 8), (3, 4), (5, 32)])
 def test_odd_sizes(rows, lanes):
     """Tiles outside the table, also narrower than a vector, for the edges of a matrix."""
-    target = get_target()
+    target = get_target("native")
+    if (rows + 1) * lanes // target.machine.lanes(4) + 1 > target.registers:
+        pytest.skip("more vectors than this machine has registers")
     got, want = run_tile(TileSpec(rows, lanes, "f32", True), target, 13, True, 2)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
