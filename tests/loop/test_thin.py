@@ -11,7 +11,7 @@ from graphc.ir.types import float64
 from graphc.loop.lower import contract
 from graphc.program import Machine
 from tests.loop.test_cells import OLD, gates
-from tests.loop.test_contract import MACHINES, check, leaf, tiles
+from tests.loop.test_contract import MACHINES, WIDE, check, group_of, leaf, tiles
 
 
 @pytest.fixture
@@ -118,3 +118,10 @@ def test_many_rows_are_tiled(prefer, m, right):
     assert not dots
     assert not scaled
     assert tiles(calls)
+
+
+@pytest.mark.parametrize("n,k", [(1024, 1024), (512, 2048)])
+def test_many_columns_are_not_walked_across(n: int, k: int):
+    """Sixteen rows times a large matrix as stored: tiles would fetch a cache line for every step of K."""
+    group = group_of(ops.dot_general(leaf("x", 16, k), leaf("w", k, n), ((1,), (0,))))
+    assert not tiles(contract.lower_contraction(group, WIDE))

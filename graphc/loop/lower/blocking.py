@@ -30,6 +30,7 @@ CALL = 30  # cycles of a tile call besides its multiply-adds
 NARROW_GAIN = 0.04  # least part of the columns whose waste a narrower last tile must save
 TASK = 300  # cycles to start a task
 WALK = 3.0  # cycles to fetch an element of A from memory, line by line for every step of K
+ACROSS = 12.0  # cycles of a step of K that fetches a cache line of its own from beyond the second-level cache
 BEYOND = 16  # second-level caches that surely do not fit into all caches
 MOST_TASKS = 96  # more are not tried if fewer do
 KERNEL = 3000  # cycles to start a kernel: a barrier
@@ -127,10 +128,12 @@ class Rows:
     def tall(self) -> int:
         return self.count - self.tiles * (self.most - 1)
 
-    def steps(self, vectors: int) -> float:
-        """Cycles for one step of K and one column panel of `vectors` vectors, over all tiles."""
+    def steps(self, vectors: int, least: float = 0.0) -> float:
+        """Cycles for one step of K and one column panel of `vectors` vectors, over all tiles; each takes at
+        `least` so many."""
         short = self.tiles - self.tall
-        return self.tall * _step(self.most, vectors) + short * _step(self.most - 1, vectors)
+        tall = max(least, _step(self.most, vectors))
+        return self.tall * tall + short * max(least, _step(self.most - 1, vectors))
 
 
 def _step(rows: int, vectors: int) -> float:
@@ -305,12 +308,12 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     narrow = narrow_tile(sizes.cols, b.lanes, width)
     wide = panels - (1 - narrow / b.lanes if narrow else 0)
     calls = b.blocks * panels * row_tiles
-    work = sizes.batch * (
-        sizes.k * wide * Rows(sizes.rows, b.rows).steps(vectors) + calls * (CALL + 2 * b.rows * vectors)
-    )
+    elements = sizes.batch * sizes.rows * sizes.k
+    walked = b.source is Source.PLACE and sizes.a_across and elements * sizes.itemsize > machine.l2_bytes
+    step = Rows(sizes.rows, b.rows).steps(vectors, ACROSS if walked else 0.0)
+    work = sizes.batch * (sizes.k * wide * step + calls * (CALL + 2 * b.rows * vectors))
     if not sizes.b_fixed:
         work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
-    elements = sizes.batch * sizes.rows * sizes.k
     before = 0.0
     if b.source is Source.PLACE and sizes.a_across and elements * sizes.itemsize > BEYOND * machine.l2_bytes:
         work += WALK * elements * panels
