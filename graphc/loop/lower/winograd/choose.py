@@ -36,7 +36,8 @@ WEIGHTS = 6.5  # cycles for each vector of transformed weights
 PRODUCT = 6.0  # cycles to read a vector of products and transform it
 RESULT = 14.0  # cycles to finish a vector of results
 REMOTE = 1.1  # cycles to write an element to memory beyond all caches and fetch it again
-AGAIN = 0.03  # cycles to fetch an element of transformed weights or data from outside the second-level cache
+AGAIN = 0.03  # cycles to fetch an element of transformed weights from outside the second-level cache
+APART = 5.0  # how much longer that takes for data, whose rows lie apart, where others use the cache too
 COLD = 0.25  # cycles to fetch an element of weights that were transformed in an earlier run, from memory
 ROOM = 1.25  # second-level caches that the scratch of a task may take
 CLOSE = 0.7  # second-level caches from which on the operands of a task are fetched from outside
@@ -183,5 +184,5 @@ def _fetched(plan: Plan, machine: Machine, itemsize: int) -> float:
         scale = REMOTE / FAR if _weights_of(g) * itemsize > BEYOND * machine.l2_bytes else 1.0
         total += scale * blocks * _weights_of(g) if share > room else 0.0
     if block > room:
-        total += g.groups * g.tiles * g.channels * g.points * plan.all_panels
+        total += APART * g.groups * g.tiles * g.channels * g.points * plan.all_panels
     return total
