@@ -51,6 +51,16 @@ def test_cells(target: str, model: str, batch: int, hidden: int) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("left", [0, 1])
+@pytest.mark.parametrize("right", [0, 1])
+@pytest.mark.parametrize("m,n,k", [(8, 200, 1500), (5, 500, 2049), (256, 128, 200)])
+def test_long_rows_and_plain_results(target: str, left: int, right: int, m: int, n: int, k: int) -> None:
+    """K in parts, B asked for ahead; a result that its tiles store."""
+    x, w = leaf("x", *((k, m) if left else (m, k))), leaf("w", *((n, k) if right else (k, n)))
+    compare((ops.dot_general(x, w, ((1 - left,), (right,))),), target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("right", [0, 1])
 @pytest.mark.parametrize("m,n,k", [(1, 300, 500), (2, 65, 999), (7, 130, 257), (16, 200, 300), (45, 90, 60)])
 def test_shapes(target: str, right: int, m: int, n: int, k: int) -> None:
