@@ -7,6 +7,7 @@ are checked at each call, and another variant is made where they differ.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -190,6 +191,7 @@ def compile(
     *,
     backend: str | None = None,
     options: Mapping[str, Any] | None = None,
+    disable: bool = False,
     **others: Any,
 ) -> Any:
     """Compile a function, a Module, or a whole training step (also as a decorator).
@@ -198,18 +200,24 @@ def compile(
     part of the signature, and another value means another program. Parameters, buffers and optimizer
     state that the function changes are updated in place by the program. `backend` names a graphc
     backend. `options={"winograd": False}` keeps Winograd's algorithm out of 3x3 convolutions (see
-    `graphc.set_backend`); PyTorch's other options (mode, fullgraph, dynamic) are accepted and not needed.
+    `graphc.set_backend`); names of PyTorch's own options there are warned about. `disable=True` gives the
+    function back as it is. PyTorch's mode, fullgraph and dynamic are accepted and not needed.
 
     The function runs once per signature, on tensors without values: TracerError where it needs one.
     """
-    unknown = set(others) - {"mode", "fullgraph", "dynamic", "disable"}
+    unknown = set(others) - {"mode", "fullgraph", "dynamic"}
     if unknown:
         raise fail(TypeError, f"compile() got unexpected options {sorted(unknown)}")
     if function is None:
-        return lambda f: compile(f, backend=backend, options=options)
+        return lambda f: compile(f, backend=backend, options=options, disable=disable)
     if not callable(function):
         raise fail(TypeError, f"compile() needs a function or a Module, got {type(function).__name__}")
+    if disable:
+        return function
     ours = {name: value for name, value in (options or {}).items() if name in KNOWN}
+    ignored = sorted(set(options or ()) - KNOWN)
+    if ignored:
+        warnings.warn(f"compile(): options {ignored} have no effect in graphc", UserWarning, stacklevel=2)
     if backend is not None or ours:
         backend = check_backend(backend or lazy.SETTINGS.backend, ours)
     return Compiled(function, name_of(function), backend)

@@ -703,3 +703,14 @@ def test_buffers_that_are_assigned_are_updated(whole: bool) -> None:
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-6)
     np.testing.assert_allclose(results[0][2], results[1][2], rtol=1e-5)
+
+
+def test_options_that_do_nothing_say_so_and_disable_disables() -> None:
+    def double(x: gc.Tensor) -> gc.Tensor:
+        return x * 2
+
+    with pytest.warns(UserWarning, match="'max_autotune'.* have no effect"):
+        compiled = gc.compile(double, mode="max-autotune", options={"max_autotune": True})
+    assert compiled(gc.ones(2)).tolist() == [2.0, 2.0]
+    assert gc.compile(double, disable=True) is double
+    assert gc.compile(disable=True)(double) is double
