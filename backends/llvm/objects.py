@@ -46,6 +46,7 @@ def source_key(text: str, target: Target) -> str:
 
 
 REMEMBERED = 4096  # objects kept in memory
+COLD = 5  # modules that no cache knows before helper processes are worth their start
 _memory: dict[str, bytes] = {}
 _lock = threading.Lock()
 
@@ -77,7 +78,7 @@ def ahead(target: Target, expected: int) -> Iterator[Callable[[Source], None]]:
             sources[source.key] = source
             crew.add(source.emit())
 
-    with Crew(target, build_object, expected) as crew:
+    with Crew(target, build_object, expected, after=COLD) as crew:
         yield submit
         codes = crew.finish()
     with _lock:

@@ -31,17 +31,25 @@ Build = Callable[[str, Target], bytes]
 class Crew:
     """Modules being compiled by helpers; to be used as a context manager, which sends them home."""
 
-    def __init__(self, target: Target, build: Build, expected: int) -> None:
-        """`build` compiles a text in this process; about `expected` modules are to come."""
+    def __init__(self, target: Target, build: Build, expected: int, after: int = 0) -> None:
+        """`build` compiles a text in this process; about `expected` modules are to come.
+
+        Helpers start when `after` modules have come: of those expected, caches may know most.
+        """
         self._target, self._build = target, build
         self._batch = _Batch()
+        self._missing = after
         wanted = min(get_num_threads() - 1, MOST_HELPERS, expected // FEWEST) if sys.executable else 0
         self.helpers = max(0, wanted)
 
     def __enter__(self) -> Crew:
+        if not self._missing:
+            self._start()
+        return self
+
+    def _start(self) -> None:
         for _ in range(self.helpers):
             threading.Thread(target=_drive, args=(self._batch, self._target), daemon=True).start()
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._batch.close()
@@ -49,6 +57,9 @@ class Crew:
     def add(self, text: str) -> None:
         """Queue a module."""
         self._batch.add(text)
+        self._missing -= 1
+        if not self._missing:
+            self._start()
 
     def finish(self) -> list[bytes]:
         """Compile what is left; the object code of all modules, in the order they came."""

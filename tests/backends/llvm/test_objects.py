@@ -252,6 +252,20 @@ def test_kernels_compiled_ahead_are_found(cold, two_threads, emissions):
     assert codes[source.symbol] == objects.build_object(source.emit(), target)
 
 
+def test_helpers_start_only_for_enough_modules_that_no_cache_knows(cold, two_threads, monkeypatch):
+    started = []
+    monkeypatch.setattr(parallel, "_drive", lambda *job: started.append(job))
+    target, known = get_target(), [affine_kernel(float(n), 0.25) for n in range(parallel.FEWEST)]
+    compile_kernels(known[2:], target)  # (as many as start a helper when all are cold)
+    started.clear()
+    for count, helpers in ((2, 0), (objects.COLD, 1)):
+        new = [affine_kernel(float(n), float(count)) for n in range(count)]
+        with kernels.ahead(target, 2 * parallel.FEWEST) as submit:
+            for kernel in (*known[2:], *new):
+                submit(kernel)
+        assert len(started) == helpers, count
+
+
 def test_nothing_goes_ahead_without_helpers(cold, emissions, monkeypatch):
     monkeypatch.setattr(parallel, "get_num_threads", lambda: 1)
     with kernels.ahead(get_target(), 1000) as submit:
