@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import sys
 import threading
 from functools import cache
 
@@ -19,6 +20,7 @@ from graphc.backends.llvm import walker
 from graphc.backends.llvm.engine import Loaded, get_engine
 from graphc.backends.llvm.memory import Block, GrowingBlock
 from graphc.backends.llvm.objects import compile_runtime
+from graphc.backends.llvm.placement import MASK_BYTES
 from graphc.backends.llvm.target import Target
 from graphc.threads import available_cpus, get_num_threads
 
@@ -41,7 +43,8 @@ class Team:
         self._memory = Block(walker.team_bytes(self.rounds))
         self.address = self._memory.address
         self._set("rounds", self.rounds)
-        self._set("spins", _SPINS if workers <= available_cpus() else _SPINS_CROWDED)
+        crowded = workers > available_cpus()
+        self._set("spins", _SPINS_CROWDED if crowded else _SPINS)
         self._stop = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code.address(walker.STOP))
         self._enter = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(code.address(walker.WORKER))
         self.threads = [
@@ -50,6 +53,17 @@ class Team:
         ]
         for thread in self.threads:
             thread.start()
+        if hasattr(os, "sched_getaffinity") and not crowded:
+            self._place_threads()
+
+    def _place_threads(self) -> None:
+        """Say who the threads are and where they may run, so that callers can keep them off their own CPU."""
+        cpus = sum(1 << cpu for cpu in os.sched_getaffinity(0) if cpu < 8 * MASK_BYTES)
+        self._cpus = np.frombuffer(cpus.to_bytes(MASK_BYTES, sys.byteorder), np.uint8)
+        self._ids = np.array([thread.native_id for thread in self.threads], np.int32)
+        self._set("avoided_cpu", -1)
+        self._set("cpus", self._cpus.ctypes.data)
+        self._set("thread_ids", self._ids.ctypes.data)
 
     def _set(self, word: str, value: int) -> None:
         ctypes.c_int64.from_address(self.address + walker.team_offset(word)).value = value

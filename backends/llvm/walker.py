@@ -33,6 +33,7 @@ spins for a while and then sleeps on the word's address (futex, or the system's 
 
 from __future__ import annotations
 
+from graphc.backends.llvm.placement import MASK_BYTES, emit_placement
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.waiting import emit_waiting
 
@@ -44,7 +45,8 @@ SERIAL, SHARED, BACKWARDS = 1, 2, 4
 CLAIM_SHIFT = 8
 
 LINE = 128
-TEAM_WORDS = ("ticket", "ticket_sleepers", "current", "stop", "spins", "rounds")
+PLACES = ("caller_cpu", "avoided_cpu", "cpus", "thread_ids")
+TEAM_WORDS = ("ticket", "ticket_sleepers", "current", "stop", "spins", "rounds", *PLACES)
 ROUND_WORDS = ("state", "completed", "completed_sleepers", "status", "job")
 ROUND_BYTES = LINE * len(ROUND_WORDS)
 RUN, WORKER, STOP = "graphc_run", "graphc_worker", "graphc_stop"
@@ -63,11 +65,12 @@ def team_bytes(rounds: int) -> int:
 def emit_walker(target: Target) -> str:
     """LLVM IR of the module with `graphc_run(job, team) -> status` and `graphc_worker(team, index)`."""
     triple = f'target triple = "{target.triple}"'
-    text = "\n".join((triple, emit_waiting(target), _CALL, _TASKS, _ALONE, _WALK, _CLAIM, _ENTRY))
+    system = (emit_waiting(target), emit_placement(target))
+    text = "\n".join((triple, *system, _CALL, _TASKS, _ALONE, _WALK, _CLAIM, _ENTRY))
     offsets = {word: team_offset(word) for word in TEAM_WORDS}
     offsets |= {word: LINE * n for n, word in enumerate(ROUND_WORDS)}
     offsets |= {"first_round": team_bytes(0), "round_bytes": ROUND_BYTES}
-    offsets |= {"job_bytes": 8 * JOB_WORDS, "job_gate": offsets["job"] + 16}
+    offsets |= {"job_bytes": 8 * JOB_WORDS, "job_gate": offsets["job"] + 16, "mask_bytes": MASK_BYTES}
     for word, offset in offsets.items():
         text = text.replace(f"@{word}@", str(offset))
     return text
@@ -434,6 +437,7 @@ alone:
   %alone.code = call i64 @walk_alone(ptr %job)
   ret i64 %alone.code
 team.run:
+  call void @keep_apart(ptr %team, i64 %workers)
   %round = call ptr @open_round(ptr %job, ptr %team)
   %ticket = getelementptr i8, ptr %team, i64 @ticket@
   %sleepers = getelementptr i8, ptr %team, i64 @ticket_sleepers@
