@@ -32,8 +32,7 @@ def unary_op(b: Builder, op: str, dtype: DType, x: Operand) -> Operand:
     if op == "neg":
         return -x
     if op == "sign":
-        signed = b.intrinsic("copysign", x.like(1.0), x)
-        return b.select(b.compare("une", x, 0.0), b.select(b.compare("uno", x, x), x, signed), x.like(0.0))
+        return b.select(b.compare("one", x, 0.0), b.intrinsic("copysign", x.like(1.0), x), x.like(0.0))
     if op == "isnan":
         return b.compare("uno", x, x)
     if op == "isinf":

@@ -54,7 +54,7 @@ def _round(x: Any) -> Any:
 UNARY: dict[str, Callable[[Any], Any]] = {
     "neg": np.negative,
     "abs": np.abs,
-    "sign": np.sign,
+    "sign": lambda x: np.sign(x) if x == x else type(x)(0),  # (0 for NaN)
     "floor": np.floor,
     "ceil": np.ceil,
     "round": _round,

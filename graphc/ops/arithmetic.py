@@ -26,13 +26,18 @@ def flat(ct: Node, node: Node) -> tuple[Node]:
     return (like(ct, 0),)
 
 
+def _sign(x: np.ndarray) -> np.ndarray:
+    found = np.sign(x)
+    return np.where(np.isnan(found), found.dtype.type(0), found) if found.dtype.kind == "f" else found
+
+
 # ------------------------------------------------------------- one operand
 
 neg: Unary = unary_op("neg", "-x.", evaluate=np.negative, vjp=lambda ct, node: (neg(ct),), dtypes=NUMBERS)
 sign = unary_op(
     "sign",
-    "-1, 0 or 1 (NaN for NaN); its gradient is 0.",
-    evaluate=np.sign,
+    "-1, 0 or 1, and 0 for NaN as in PyTorch; its gradient is 0.",
+    evaluate=_sign,
     vjp=flat,
     dtypes=NUMBERS,
     domain=Arg((3, 5), low=0.5),
