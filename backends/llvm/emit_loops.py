@@ -215,6 +215,8 @@ class Statements:
         a, panel, c = end(stmt.a), end(stmt.b), end(stmt.c)
         args = [a, scalar(stmt.a_row), scalar(stmt.a_step), panel, scalar(stmt.b_step), c]
         args += [scalar(stmt.c_row), scalar(stmt.depth)]
+        if stmt.walk is not None:
+            args.append(end(stmt.walk.at))
         if (fetch := stmt.fetch) is not None:
             args += [end(fetch.at), scalar(fetch.step)]
         self.state.builder.call_void(spec_of(stmt).symbol, args)

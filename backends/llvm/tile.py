@@ -4,9 +4,11 @@ For i < rows and j < lanes, a tile function computes::
 
     c[i*c_row + j] (+)= sum over k < depth of a[i*a_row + k*a_step] * b[k*b_step + j]
 
-with the whole of c in vector registers. Every UNROLL steps of k it may also ask for cache lines that the
-code after it will want. It is a function of its own because LLVM's register allocator
-spills as soon as other code is inlined beside a loop that fills the register file.
+with the whole of c in vector registers. With a walk, a table says for each k how far the next step of one
+operand is, in place of a_step or b_step. (If it said how far from the start, steps would not depend on
+each other, and LLVM would load those of a whole round at once and spill.) Every UNROLL steps of k it may
+also ask for cache lines that the code after it will want. It is a function of its own because LLVM's
+register allocator spills as soon as other code is inlined beside a loop that fills the register file.
 """
 
 from __future__ import annotations
@@ -18,26 +20,29 @@ from graphc.backends.llvm.target import Target
 from graphc.loop.ir import FETCH_STEPS, Tile
 
 UNROLL = FETCH_STEPS
-_SYMBOL = re.compile(r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)(?:_fetch(\d+))?")
+_SYMBOL = re.compile(r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)(?:_walk([ab]))?(?:_fetch(\d+))?")
 LINE = 64  # bytes of a cache line
+_ENTRY = 8  # bytes of an entry of a walk
 _GROUP = 8  # rows addressed from one pointer, by 0, 1, 2, 4 x {1, 3, 5, 7} times the row stride
 
 
 @dataclass(frozen=True)
 class TileSpec:
     """One tile function: `rows` x `lanes` elements of `dtype` (f32 or f64); `accumulate` adds the old c;
-    `fetch` cache lines are asked for every UNROLL steps."""
+    `fetch` cache lines are asked for every UNROLL steps; `walk`: the operand whose steps a table says."""
 
     rows: int
     lanes: int
     dtype: str
     accumulate: bool
     fetch: int = 0
+    walk: str = ""
 
     @property
     def symbol(self) -> str:
         mode = "acc" if self.accumulate else "set"
-        tail = f"_fetch{self.fetch}" if self.fetch else ""
+        tail = f"_walk{self.walk}" if self.walk else ""
+        tail += f"_fetch{self.fetch}" if self.fetch else ""
         return f"graphc_tile_{self.dtype}_{self.rows}x{self.lanes}_{mode}{tail}"
 
     @property
@@ -48,7 +53,8 @@ class TileSpec:
 def spec_of(tile: Tile) -> TileSpec:
     """The function that a statement calls."""
     lines = 0 if tile.fetch is None else tile.fetch.lines
-    return TileSpec(tile.rows, tile.lanes, tile.c.dtype.short, tile.accumulate, lines)
+    walk = "" if tile.walk is None else tile.walk.operand
+    return TileSpec(tile.rows, tile.lanes, tile.c.dtype.short, tile.accumulate, lines, walk)
 
 
 def parse_symbol(symbol: str) -> TileSpec:
@@ -56,14 +62,15 @@ def parse_symbol(symbol: str) -> TileSpec:
     match = _SYMBOL.fullmatch(symbol)
     if not match:
         raise ValueError(f"{symbol!r} is not a tile symbol")
-    dtype, rows, lanes, mode, fetch = match.groups()
-    return TileSpec(int(rows), int(lanes), dtype, mode == "acc", int(fetch or 0))
+    dtype, rows, lanes, mode, walk, fetch = match.groups()
+    return TileSpec(int(rows), int(lanes), dtype, mode == "acc", int(fetch or 0), walk or "")
 
 
 def declaration(symbol: str) -> str:
     """The LLVM declaration a caller of the tile needs."""
-    fetch = ", ptr, i64" if parse_symbol(symbol).fetch else ""
-    return f"declare void @{symbol}(ptr, i64, i64, ptr, i64, ptr, i64, i64{fetch})"
+    spec = parse_symbol(symbol)
+    more = (", ptr" if spec.walk else "") + (", ptr, i64" if spec.fetch else "")
+    return f"declare void @{symbol}(ptr, i64, i64, ptr, i64, ptr, i64, i64{more})"
 
 
 def emit_tile(spec: TileSpec, target: Target) -> str:
@@ -96,6 +103,7 @@ class _TileWriter:
         self.fma = f"llvm.fma.v{width}{spec.dtype}"
         self.cells = [(i, j) for i in range(spec.rows) for j in range(vectors)]
         self.groups = -(-spec.rows // _GROUP)
+        self.heads = self.groups + 1 + bool(spec.walk)  # loop-carried pointers
         self.lines: list[str] = []
         self.count = 0
 
@@ -119,6 +127,8 @@ class _TileWriter:
             "ptr noalias readonly captures(none) %b, i64 %b_step, "
             "ptr noalias captures(none) %c, i64 %c_row, i64 %depth"
         )
+        if self.spec.walk:
+            parameters += ", ptr noalias readonly captures(none) %walk"
         if self.spec.fetch:
             parameters += ", ptr captures(none) %fetch, i64 %fetch_step"
         return "\n".join(
@@ -151,22 +161,23 @@ class _TileWriter:
                 self.put(f"call void @llvm.prefetch.p0(ptr {line}, i32 1, i32 3, i32 1)")
 
     def initial(self) -> list[str]:
-        """The loop-carried values at the start: a pointer per group of rows, b, and zeros."""
+        """The loop-carried values at the start: a pointer per group of rows, b, the table, and zeros."""
         pointers = ["%a"]
         for g in range(1, self.groups):
             rows = self.let(f"mul i64 %a_row.bytes, {g * _GROUP}")
             pointers.append(self.offset("%a", rows))
+        walk = ["%walk"] if self.spec.walk else []
         fetch = ["%fetch"] if self.spec.fetch else []
-        return [*pointers, "%b", *["zeroinitializer"] * len(self.cells), *fetch]
+        return [*pointers, "%b", *walk, *["zeroinitializer"] * len(self.cells), *fetch]
 
     @property
     def carried(self) -> int:
         """How many of the loop-carried values belong to the multiply-adds."""
-        return self.groups + 1 + len(self.cells)
+        return self.heads + len(self.cells)
 
     def loop(self, name: str, trips: str, unroll: int, before: str, state: list[str]) -> list[str]:
         """A loop of `trips` times `unroll` k-steps, entered from block `before`; the values after it."""
-        types = ["ptr"] * (self.groups + 1) + [self.vector] * len(self.cells)
+        types = ["ptr"] * self.heads + [self.vector] * len(self.cells)
         types += ["ptr"] * (len(state) - self.carried)
         carried = [f"%{name}.v{n}" for n in range(len(state))]
         empty = self.let(f"icmp eq i64 {trips}, 0")
@@ -193,7 +204,7 @@ class _TileWriter:
 
     def step(self, state: list[str]) -> list[str]:
         """One k: load a row of b, broadcast a column of a, multiply and add."""
-        pointers, b, cells = state[: self.groups], state[self.groups], state[self.groups + 1 :]
+        pointers, b, cells = state[: self.groups], state[self.groups], state[self.heads :]
         pointers = [self.opaque(p) for p in pointers]
         columns = [self.load_vector(b, j) for j in range(self.vectors)]
         sums = []
@@ -201,8 +212,21 @@ class _TileWriter:
             value = self.broadcast(self.row_address(pointers[i // _GROUP], i % _GROUP))
             for j in range(self.vectors):
                 sums.append(self.multiply_add(value, columns[j], cells[i * self.vectors + j]))
-        moved = [self.offset(p, "%a_step.bytes") for p in pointers]
-        return [*moved, self.offset(b, "%b_step.bytes"), *sums]
+        return [*self.moved(pointers, b, state[self.groups + 1]), *sums]
+
+    def moved(self, pointers: list[str], b: str, table: str) -> list[str]:
+        """The pointers of the next step; `table` is the third of them if one operand walks."""
+        if not self.spec.walk:
+            return [*[self.offset(p, "%a_step.bytes") for p in pointers], self.offset(b, "%b_step.bytes")]
+        far = self.let(f"load i64, ptr {table}, align {_ENTRY}")
+
+        def walked(pointer: str) -> str:
+            return self.let(f"getelementptr {self.scalar}, ptr {pointer}, i64 {far}")
+
+        after = self.offset(table, str(_ENTRY))
+        if self.spec.walk == "a":
+            return [*[walked(p) for p in pointers], self.offset(b, "%b_step.bytes"), after]
+        return [*[self.offset(p, "%a_step.bytes") for p in pointers], walked(b), after]
 
     def opaque(self, pointer: str) -> str:
         """The pointer, of unknown origin: LLVM would keep one for every offset it meets."""
@@ -222,7 +246,7 @@ class _TileWriter:
 
     def epilogue(self, state: list[str]) -> None:
         """Add the old c if asked, and store."""
-        for (i, j), value in zip(self.cells, state[self.groups + 1 :], strict=True):
+        for (i, j), value in zip(self.cells, state[self.heads :], strict=True):
             row = self.let(f"mul i64 %c_row.bytes, {i}")
             place = self.vector_address(self.offset("%c", row), j)
             if self.spec.accumulate:

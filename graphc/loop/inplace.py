@@ -256,8 +256,9 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
             return (condition,)
         case Tile():
             fetch = () if stmt.fetch is None else (stmt.fetch.at, stmt.fetch.step)
+            walk = () if stmt.walk is None else (stmt.walk.at,)
             sizes = (stmt.depth, stmt.a_row, stmt.a_step, stmt.b_step, stmt.c_row)
-            return (*sizes, stmt.a, stmt.b, stmt.c, *fetch)
+            return (*sizes, stmt.a, stmt.b, stmt.c, *walk, *fetch)
         case Alloc(_):
             return ()
     raise TypeError(f"unknown statement {type(stmt).__name__}")

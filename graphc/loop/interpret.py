@@ -237,9 +237,14 @@ class _Interpreter:
         b_step, c_row = (int(self.expr(e)) for e in (tile.b_step, tile.c_row))
         lanes = np.arange(tile.lanes)
         steps = np.arange(depth)
-        panel = b[b_at + steps[:, None] * b_step + lanes]
+        a_steps, b_steps = steps * a_step, steps * b_step
+        if tile.walk is not None:
+            table, start = self.address(tile.walk.at)
+            walked = np.cumsum(table[start + steps]) - table[start + steps]
+            a_steps, b_steps = (walked, b_steps) if tile.walk.operand == "a" else (a_steps, walked)
+        panel = b[b_at + b_steps[:, None] + lanes]
         for i in range(tile.rows):
-            total = a[a_at + i * a_row + steps * a_step] @ panel
+            total = a[a_at + i * a_row + a_steps] @ panel
             at = c_at + i * c_row
             if at < 0 or at + tile.lanes > c.size:
                 raise IndexError(f"tile row {i} is outside {tile.c.buffer.name}")

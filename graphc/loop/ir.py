@@ -8,7 +8,7 @@ The whole grammar::
            | Let(name, value)
            | Store(buffer, index, value)
            | Accumulate(buffer, index, combine, value)      # buffer[index] = combine(buffer[index], value)
-           | Tile(rows, lanes, depth, a, b, c, accumulate, fetch)  # register-tile multiply-accumulate
+           | Tile(rows, lanes, depth, a, b, c, accumulate, fetch, walk)  # register-tile multiply-accumulate
            | Prefetch(buffer, index, near)                  # a hint: buffer[index] is wanted soon
            | Check(condition, code)                         # records `code` where condition is false
            | If(condition, body)
@@ -215,6 +215,18 @@ class Fetch:
 
 
 @dataclass(frozen=True, eq=False)
+class Walk:
+    """A table (int64) of how many elements each step of K of one operand of a tile is before the next one.
+
+    The taps of a window are at no constant distance from each other, so a tile that reads pixels where they
+    are looks each step up.
+    """
+
+    at: Address
+    operand: Literal["a", "b"]
+
+
+@dataclass(frozen=True, eq=False)
 class Tile(Stmt):
     """The register tile, for i < rows, j < lanes:
 
@@ -223,7 +235,8 @@ class Tile(Stmt):
     where a, b and c are addresses and the strides are in elements. `rows` and `lanes` are
     compile-time sizes from the target's tile table; `depth` and the strides may be expressions.
     With `accumulate` the old c is added, else it is overwritten. All rows and lanes are computed:
-    whoever packs a and b pads them.
+    whoever packs a and b pads them. With a `walk`, walk[0] + ... + walk[k-1] stands for k*a_step or
+    k*b_step.
     """
 
     rows: int
@@ -238,6 +251,7 @@ class Tile(Stmt):
     c_row: Expr
     accumulate: bool
     fetch: Fetch | None = None
+    walk: Walk | None = None
 
 
 @dataclass(frozen=True, eq=False)

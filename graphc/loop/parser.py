@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Literal
 
 from graphc.ir.types import BY_SHORT, DType, bool_, int64
 from graphc.loop.ir import (
@@ -35,6 +36,7 @@ from graphc.loop.ir import (
     Tile,
     Unary,
     Var,
+    Walk,
 )
 from graphc.loop.printer import INFIX
 
@@ -265,9 +267,19 @@ class _Parser:
         b_step = self.expr()
         self.expect(",", "depth")
         depth = self.expr()
-        fetch = self.fetch() if self.accept(",") else None
         rows, lanes = int(match[1]), int(match[2])
-        return Tile(rows, lanes, depth, a, a_row, a_step, b, b_step, c, c_row, accumulate, fetch)
+        more = self.accept(",")
+        walk = self.walk() if more and self.accept("walk") else None
+        more = self.accept(",") if walk is not None else more
+        fetch = self.fetch() if more else None
+        return Tile(rows, lanes, depth, a, a_row, a_step, b, b_step, c, c_row, accumulate, fetch, walk)
+
+    def walk(self) -> Walk:
+        if self.peek not in ("a", "b"):
+            raise self.fail("a or b")
+        operand: Literal["a", "b"] = "a" if self.peek == "a" else "b"
+        self.at += 1
+        return Walk(self.address(), operand)
 
     def fetch(self) -> Fetch:
         self.expect("fetch")

@@ -141,6 +141,8 @@ class _Printer:
         c_row, a_row, a_step, b_step, length = strides
         operands = f"{a} row {a_row} step {a_step}, {b} step {b_step}"
         head = f"tile {tile.rows}x{tile.lanes} {c} row {c_row} {verb} {operands}, depth {length}"
+        if (walk := tile.walk) is not None:
+            head = f"{head}, walk {walk.operand} {self.expr(walk.at)}"
         return head if tile.fetch is None else f"{head}, fetch {self.fetch(tile.fetch)}"
 
     def fetch(self, fetch: Fetch) -> str:

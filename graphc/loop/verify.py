@@ -135,6 +135,9 @@ class _Verifier:
         for place in (tile.a, tile.b, tile.c):
             _rule(place.dtype is tile.c.dtype, "operands of a tile differ in dtype")
             self.place(place.buffer, place.index, exact)
+        if (walk := tile.walk) is not None:
+            _rule(walk.at.dtype is int64, "a walk must be a table of int64")
+            self.place(walk.at.buffer, walk.at.index, exact)
         if (fetch := tile.fetch) is not None:
             _rule(fetch.lines >= 1, "a fetch of no lines")
             for e in (fetch.step, *fetch.at.index):

@@ -38,6 +38,7 @@ def compiled(spec: TileSpec, target: Target):
     code = get_engine(target).load({spec.symbol: build_object(emit_tile(spec, target), target)})
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     kinds = (pointer, integer, integer, pointer, integer, pointer, integer, integer)
+    kinds += (pointer,) if spec.walk else ()
     function = ctypes.CFUNCTYPE(None, *kinds)(code.address(spec.symbol))
     function.code = code
     return function
@@ -117,6 +118,42 @@ def test_fetching_tiles_ask_for_lines_and_stay_off_the_stack(name: str, lines: i
         assert not any("mm" in line for line in stack)
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("operand", ["a", "b"])
+def test_walking_tiles_look_up_each_step_and_stay_off_the_stack(name: str, operand: str) -> None:
+    target = get_target(name)
+    for plain in specs_of(target, False):
+        if plain.dtype == "f64" or (name == "x86-64-v3" and plain.rows == 12):
+            continue  # the other spills without walking, too
+        spec = replace(plain, walk=operand)
+        hot = hot_block(assembly_text(emit_tile(spec, target), target))
+        hot = hot[: hot.rindex(hot.split(":")[0])]  # up to the jump back
+        assert multiply_adds(hot) == UNROLL * spec.rows * spec.lanes // target.machine.lanes(4)
+        stack = re.findall(r"^.*(?:\(%rsp|\[sp).*$", hot, re.MULTILINE)
+        assert len(stack) <= UNROLL, f"{name} {spec.symbol} uses the stack:\n{hot}"  # strides of tall tiles
+        assert not any("mm" in line for line in stack)
+
+
+@pytest.mark.parametrize("name", runnable())
+@pytest.mark.parametrize("operand", ["a", "b"])
+def test_walking_tiles_multiply_what_the_table_says(name: str, operand: str) -> None:
+    target = get_target(name)
+    rng = np.random.default_rng(3)
+    for spec in (replace(s, walk=operand) for s in specs_of(target)):
+        kind, depth = KINDS[spec.dtype], 11
+        a = rng.standard_normal((spec.rows, 60)).astype(kind)
+        b = rng.standard_normal((60, spec.lanes)).astype(kind)
+        c = np.zeros((spec.rows, spec.lanes), kind)
+        steps = rng.permutation(50)[:depth].astype(np.int64)
+        table = np.diff(steps, append=0) * (1 if operand == "a" else spec.lanes)
+        want = a[:, steps] @ b[:depth] if operand == "a" else a[:, :depth] @ b[steps]
+        start = int(steps[0])
+        a, b = (a[:, start:], b) if operand == "a" else (a, b[start:])
+        where = [x.ctypes.data for x in (a, b, c, table)]
+        compiled(spec, target)(where[0], 60, 1, where[1], spec.lanes, where[2], spec.lanes, depth, where[3])
+        np.testing.assert_allclose(c, want, rtol=1e-4, atol=1e-4, err_msg=spec.symbol)
+
+
 def hot_block(assembly: str) -> str:
     return max(re.split(r"\n(?=\.L)", assembly), key=multiply_adds)
 
@@ -145,6 +182,10 @@ def test_symbols_round_trip():
     assert fetching.symbol == "graphc_tile_f32_6x64_set_fetch2"
     assert parse_symbol(fetching.symbol) == fetching
     assert declaration(fetching.symbol).count("i64") == declaration(spec.symbol).count("i64") + 1
+    walking = replace(fetching, walk="b")
+    assert walking.symbol == "graphc_tile_f32_6x64_set_walkb_fetch2"
+    assert parse_symbol(walking.symbol) == walking
+    assert declaration(walking.symbol).count("ptr") == declaration(fetching.symbol).count("ptr") + 1
     with pytest.raises(ValueError, match="not a tile symbol"):
         parse_symbol("graphc_kernel_6x64")
 
