@@ -230,6 +230,7 @@ class Events:
             cell.node, cell.fn, cell.tracks, cell.version = old
             cell.__class__ = Cell
             del cell.events
+        self.saved = []  # a node that is referred to from here would not be written over
 
     def build(self) -> None:
         """Do everything noted as lazy nodes with history, in order."""

@@ -275,6 +275,7 @@ class Variant:
         for cell, kind in zip(self.cells, self.state_types, strict=True):
             if cell.node.type != kind:
                 raise Stale
+        self.nodes, self.arrays = [], []  # references that are not other people's
         for cell in self.written:
             _unshare(cell)
         self.sharing = Sharing.count

@@ -237,3 +237,17 @@ def test_what_is_built_lets_go_of_its_arguments() -> None:
     finally:
         if collecting:
             garbage.enable()
+
+
+@pytest.mark.parametrize("wrap", [as_it_is, gc.compile])
+def test_parameters_and_statistics_keep_their_arrays_from_step_to_step(wrap: Callable[[Any], Any]) -> None:
+    net = gc.nn.Sequential(gc.nn.Linear(6, 8), gc.nn.BatchNorm1d(8), gc.nn.ReLU(), gc.nn.Linear(8, 3))
+    optimizer = gc.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    loss_of = wrap(lambda x, y: gc.nn.functional.cross_entropy(net(x), y))
+    places = []
+    for i in range(5):
+        optimizer.zero_grad()
+        loss_of(gc.from_numpy(X[i]), gc.from_numpy(Y[i])).backward()
+        optimizer.step()
+        places.append([id(t._cell.node.bound) for t in net.state_dict(keep_vars=True).values()])
+    assert places[1:] == places[:1] * 4
