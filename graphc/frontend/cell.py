@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.frontend.drawn import Drawn
 from graphc.frontend.history import GradFn
 from graphc.frontend.modes import MODE
-from graphc.ir.node import Node
+from graphc.ir.node import Kind, Node
 from graphc.ir.types import TensorType, from_numpy_dtype
 from graphc.ops.constant import INPUT, InputAttrs
 
@@ -130,6 +131,11 @@ def leaf_node(array: np.ndarray) -> Node:
     return fresh_input(TensorType(array.shape, from_numpy_dtype(array.dtype)), array)
 
 
+def has_value(node: Node) -> bool:
+    """Whether the value of a node is there for who reads it, without computing others first."""
+    return type(node.bound) in (np.ndarray, Drawn) or node.kind is Kind.CONSTANT
+
+
 class Steps:
     """`count` goes up when an optimizer steps: what one step changes is undone together."""
 
@@ -158,4 +164,6 @@ def share(array: np.ndarray) -> np.ndarray:
 def alias(node: Node) -> Node:
     """Another input node with the value of an input node: each cell has an input node of its own."""
     bound = node.bound
+    if type(bound) is Drawn:
+        return fresh_input(node.type, bound)
     return fresh_input(node.type, share(bound) if type(bound) is np.ndarray else node)

@@ -16,6 +16,7 @@ import numpy as np
 
 from graphc.frontend.cell import Cell, Steps, fresh_input, share
 from graphc.frontend.compiler import check_backend, compile_graph
+from graphc.frontend.drawn import Drawn
 from graphc.frontend.errors import TracerError, here
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.tensor import Tensor, refresh
@@ -114,7 +115,9 @@ def canonical(targets: Sequence[Node], given: Sequence[Node] = (), barriers: boo
                 else:
                     stack += (node, bound)
                 continue
-            if type(bound) is not np.ndarray:
+            if type(bound) is Drawn:
+                bound = node.bound = bound.array()
+            elif type(bound) is not np.ndarray:
                 raise _no_value(node, bound, next((t for t in targets if t not in index), node))
             _leaf(found, slots, node, bound)
             continue
@@ -346,6 +349,8 @@ def _resolve(cell: Cell) -> bool:
     seen = node
     while type(bound) is Node:
         seen, bound = bound, bound.bound
+    if type(bound) is Drawn:
+        bound = seen.bound = bound.array()
     if type(bound) is np.ndarray:
         if seen is not node:
             node.bound = share(bound)

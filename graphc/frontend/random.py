@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend.cell import leaf_node
+from graphc.frontend.cell import fresh_input, leaf_node
 from graphc.frontend.convert import check_device
+from graphc.frontend.drawn import Drawn, evaluate
 from graphc.frontend.errors import TracerError, fail
 from graphc.frontend.lazy import value
 from graphc.frontend.methods import method
@@ -24,7 +25,6 @@ from graphc.frontend.nodes import cast, number, shape_args
 from graphc.frontend.placement import placed
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply, from_array, from_node, inplace
-from graphc.ir.graph import toposort
 from graphc.ir.node import Node
 from graphc.ir.types import DType, Shape, float32, float64, int64
 
@@ -140,22 +140,6 @@ def integers_node(low: int, high: int, shape: Shape, generator: Generator | None
         bits = ops.bit_or(ops.shl(ops.shr(words, number(1, int64, shape)), number(32, int64, shape)), wide)
         scaled = ops.rem(bits, number(span, int64, shape))
     return ops.add(scaled, number(low, int64, shape))
-
-
-def evaluate(node: Node) -> np.ndarray:
-    """The value of a small graph over bound inputs, computed by NumPy at once.
-
-    Initial values of parameters are made this way: they are needed once, and compiling a program
-    for each would cost more than the numbers do.
-    """
-    values: dict[Node, np.ndarray] = {}
-    for n in toposort([node]):
-        if isinstance(n.bound, np.ndarray):
-            values[n] = n.bound
-        else:
-            assert n.op.evaluate is not None
-            values[n] = n.op.evaluate([values[i] for i in n.inputs], n.attrs)
-    return np.ascontiguousarray(values[node]).reshape(node.type.shape)
 
 
 # ----------------------------------------------------------------------- creation
@@ -367,11 +351,10 @@ def multinomial(
 
 
 def _fill(self: Tensor, build: Callable[[Shape, DType], Node]) -> Tensor:
-    """Store a draw in `self`: computed at once outside traces."""
+    """Store a draw in `self`. Outside traces it takes place when somebody reads it."""
     kind = self._cell.node.type
     node = cast(build(kind.shape, kind.dtype), kind.dtype)
-    new = from_node(node) if MODE.trace is not None else from_array(evaluate(node))
-    return inplace(self, new)
+    return inplace(self, from_node(node if MODE.trace is not None else fresh_input(kind, Drawn(node))))
 
 
 def _affine(node: Node, scale: float, shift: float) -> Node:

@@ -34,13 +34,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend.cell import Build, Cell, Flags, Steps, View, alias, fresh_input, leaf_node
+from graphc.frontend.cell import Build, Cell, Flags, Steps, View, alias, fresh_input, has_value, leaf_node
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, GradFn
 from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.promotion import can_cast
 from graphc.frontend.size import Size
-from graphc.ir.node import Kind, Node
+from graphc.ir.node import Node
 from graphc.ir.types import DType
 from graphc.ops.constant import INPUT
 
@@ -590,8 +590,7 @@ def is_concrete(tensor: Tensor) -> bool:
         return False  # state: another value at each call
     if cell.view is not None:
         refresh(cell)
-    node = cell.node
-    known = type(node.bound) is np.ndarray or node.kind is Kind.CONSTANT
+    known = has_value(cell.node)
     if trace is not None and not known:
         trace.asked = True
     return known
