@@ -27,7 +27,7 @@ from graphc.loop.ir import Kernel
 from graphc.loop.lower import lower_group
 from graphc.loop.lowered import KernelCall, Part, S, Step, Temp, Value, calls_in, with_args
 from graphc.ops.constant import input_
-from graphc.passes import checks, fold, fuse, loops, prepare, remat, rowdot, simplify
+from graphc.passes import checks, fold, fuse, loops, prepare, remat, rowdot, simplify, sums
 from graphc.prepared import Prepared
 from graphc.program import Machine, check_donations
 from graphc.storage import is_alias
@@ -46,6 +46,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("fold", fold.run),
     Pass("scans", loops.run),
     Pass("rowdot", rowdot.run),
+    Pass("sums", sums.run),
     Pass("cleanup", simplify.run),
 )
 

@@ -56,6 +56,7 @@ STAGES = [
     "fold",
     "scans",
     "rowdot",
+    "sums",
     "cleanup",
     "checks",
     "remat",
