@@ -30,6 +30,7 @@ LAYERS = [
         "graphc.plan",
         "graphc.plan_kernels",
         "graphc.lifetimes",
+        "graphc.loop_body",
         "graphc.repeat",
         "graphc.schedule",
         "graphc.storage",
