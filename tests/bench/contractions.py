@@ -120,15 +120,15 @@ def measure(shape: Shape, seconds: float) -> tuple[float, float | None]:
     if other is not None:
         np.testing.assert_allclose(out, other().numpy(), rtol=0, atol=1e-4 * np.abs(out).max())
     runs = [r for r in (run, other) if r is not None]
-    calls = [max(1, int(0.004 / max(_spent(r, 2), 1e-7))) for r in runs]
+    calls = [max(1, int(0.004 / max(spent(r, 2), 1e-7))) for r in runs]
     best, begin, rounds = [float("inf")] * len(runs), time.thread_time(), 0
     while rounds < 5 or time.thread_time() - begin < seconds:
         rounds += 1
-        best = [min(b, _spent(r, c)) for b, r, c in zip(best, runs, calls, strict=True)]
+        best = [min(b, spent(r, c)) for b, r, c in zip(best, runs, calls, strict=True)]
     return best[0], best[1] if other is not None else None
 
 
-def _spent(run: Callable[[], Any], calls: int) -> float:
+def spent(run: Callable[[], Any], calls: int) -> float:
     start = time.thread_time()
     for _ in range(calls):
         run()

@@ -10,6 +10,8 @@ from functools import partial
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
+from graphc.loop.lower.band_kernel import band_calls
+from graphc.loop.lower.bands import plan_bands
 from graphc.loop.lower.blocking import (
     Blocking,
     Sizes,
@@ -95,8 +97,7 @@ def repeated_contraction(group: Group, machine: Machine, fixed: Set[Node]) -> Re
         return _spread(group, anchor, close, machine, fixed)
     problems = (dot_problem(anchor),) if anchor.kind is Kind.CONTRACT else conv_problems(anchor)
     lowering = _Lowering(group, anchor, machine, fixed)
-    for problem in problems:
-        lowering.lower(problem)
+    lowering.lower(problems)
     return Repeated(tuple(lowering.once), tuple(lowering.each))
 
 
@@ -118,7 +119,7 @@ def anchor_of(group: Group) -> Node:
     return anchor
 
 
-_Option = tuple[float, Callable[[], None]]  # its cost in cycles, and what adds its kernels
+_Option = tuple[float, Callable[[], object]]  # its cost in cycles, and what adds its kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +147,31 @@ class _Lowering:
         self.once: list[KernelCall] = []
         self.each: list[KernelCall] = []
 
-    def lower(self, problem: Contraction) -> None:
-        """Add the kernels of one problem: of all ways to run it the cheapest."""
-        if not self.anchor.type.size or not math.prod((*problem.batch, *problem.rows, *problem.cols)):
+    def lower(self, problems: Sequence[Contraction]) -> None:
+        """Add the kernels of the problems that together make the anchor: of all ways the cheapest."""
+        some = [p for p in problems if math.prod((*p.batch, *p.rows, *p.cols))]
+        if not self.anchor.type.size or not some:
             return
-        options = [self._as_contraction(problem), self._as_winograd_weights(problem)]
-        _, put = min((o for o in options if o is not None), key=lambda option: option[0])
+        each = [self._cheapest(self._as_contraction(p), self._as_winograd_weights(p)) for p in some]
+        apart = sum(cost for cost, _ in each), lambda: [put() for _, put in each]
+        _, put = self._cheapest(apart, self._as_bands(problems))
         put()
+
+    def _cheapest(self, *options: _Option | None) -> _Option:
+        return min((o for o in options if o is not None), key=lambda option: option[0])
+
+    def _as_bands(self, problems: Sequence[Contraction]) -> _Option | None:
+        """A convolution or its input gradient, all phases of it, on bands of rows."""
+        found = plan_bands(self.anchor, self.machine) if self.anchor.kind is Kind.CONV else None
+        if found is None:
+            return None
+
+        def put() -> None:
+            before, call = band_calls(self.group, self.anchor, problems, found[0], self.width, self.name)
+            (self.once if self._is_fixed(self.anchor.inputs[1]) else self.each).extend(before)
+            self.each.append(call)
+
+        return found[1], put
 
     def _as_contraction(self, problem: Contraction) -> _Option:
         """The cheapest way to compute the results one by one or in tiles."""
