@@ -6,7 +6,6 @@ Graph --PASSES--> Graph --checks--> Graph + flags --partition--> groups --lower-
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from graphc import backend as backends
 from graphc import lookup, plan, program_cache, repeat, report
+from graphc.collecting import no_collections
 from graphc.compiled import Code, Program
 from graphc.debug import Observer, Record, Stage, Validate, observers_from_environment
 from graphc.ir.graph import Graph
@@ -73,20 +73,7 @@ def compile(
     return build(wanted, observers) if found is None else found
 
 
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Compiling makes many objects, most of which stay: the garbage collector would look at them again and
-    again for a tenth of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@_no_collections()
+@no_collections()
 def build(wanted: lookup.Request, observers: Sequence[Observer] = ()) -> Program | Prepared:
     """Compile, and keep the code for the next time."""
     graph, target, explain = wanted.graph, wanted.target, wanted.explain

@@ -23,6 +23,7 @@ LAYERS = [
         "graphc.cache",
         "graphc.threads",
         "graphc.arrays",
+        "graphc.collecting",
     ),
     ("graphc.ops",),
     ("graphc.ir", "graphc.loop", "graphc.autodiff", "graphc.analysis", "graphc.passes"),

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from graphc.collecting import no_collections
 from graphc.frontend.errors import fail
 from graphc.ir.graph import Graph
 
 
+@no_collections()
 def compile_graph(
     graph: Graph, donate: Mapping[int, int], backend: str, fixed: AbstractSet[int] = frozenset()
 ) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphc.collecting import no_collections
 from graphc.frontend import tree
 from graphc.frontend.cell import Cell, fresh_input
 from graphc.frontend.history import AccumulateGrad, CutGrad, walk
@@ -102,6 +103,7 @@ class _Number:
         return False
 
 
+@no_collections()
 def record_call(
     function: Callable[..., Any],
     name: str,

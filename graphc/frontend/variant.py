@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.collecting import no_collections
 from graphc.frontend import deferred, lazy, tree
 from graphc.frontend.cell import Cell, Deferred, Flags, Sharing, fresh_input, leaf_node
 from graphc.frontend.compiler import compile_graph
@@ -38,6 +39,7 @@ _REQUIRES, _TRAINING = map(attrgetter, ("_requires", "training"))
 class Variant:
     """A function compiled for one signature."""
 
+    @no_collections()
     def __init__(self, record: Record, backend: str) -> None:
         trace = record.trace
         self.mode = MODE.grad
