@@ -104,7 +104,8 @@ def test_convolutions_multiply_in_tiles(shape: str, direction: str, winograd: bo
     node = three_directions(*CONVOLUTIONS[shape])[DIRECTIONS.index(direction)]
     sums = [s for kernel in kernels(node, target, winograd) for s in check_tiles(kernel, target)]
     narrow = shape == "stem" and direction == "input-grad"  # three rows, one a channel
-    assert max(sums) >= (6 if narrow else 0.5 * REGISTERS[name]), sums
+    usual = min(0.5 * REGISTERS[name], 14)  # two vectors for each of a row of seven pixels
+    assert max(sums) >= (6 if narrow else usual), sums
 
 
 @pytest.mark.parametrize("name", TARGETS)
