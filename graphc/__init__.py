@@ -69,6 +69,7 @@ from graphc.functional import trace as _trace
 from graphc.ir.types import DType as dtype
 from graphc.ir.types import bool_, float32, float64, int32, int64, uint8
 from graphc.threads import get_num_threads, set_num_threads
+from graphc.vectorized import vmap
 
 __version__ = "0.1.0"
 
@@ -81,7 +82,7 @@ bool = bool_
 globals().update(_methods.FUNCTIONS)
 trace = _trace
 
-from graphc import nn, optim, utils  # noqa: E402  (they use the methods installed above)
+from graphc import func, nn, optim, utils  # noqa: E402  (they use the methods installed above)
 from graphc.nn.functional import (  # noqa: E402  (those that PyTorch has on its top level with the same arguments)
     adaptive_avg_pool1d,
     adaptive_max_pool1d,

@@ -108,7 +108,8 @@ def _substitute(results: Sequence[Node], replace: dict[Node, Node]) -> list[Node
     return [new[n] for n in results]
 
 
-def _numbers(argnums: Argnums, count: int) -> tuple[int, ...]:
+def argument_numbers(argnums: Argnums, count: int) -> tuple[int, ...]:
+    """The arguments that `argnums` names, in a call with `count`; IndexError if there is no such argument."""
     found = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for i in found:
         if not -count <= i < count:
@@ -136,7 +137,7 @@ def value_and_grad(
     """
 
     def transformed(*args: Any, **kwargs: Any) -> Any:
-        numbers = _numbers(argnums, len(args))
+        numbers = argument_numbers(argnums, len(args))
         call = _Call(function, numbers, args, kwargs)
         value, extra = call.value if has_aux else (call.value, None)
         if not isinstance(value, Tensor) or value._cell.node.type.size != 1:

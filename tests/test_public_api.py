@@ -13,7 +13,9 @@ TESTS = Path(__file__).parent
 MODULES = [
     "graphc",
     "graphc.autograd",
+    "graphc.autograd.functional",
     "graphc.cuda",
+    "graphc.func",
     "graphc.nn",
     "graphc.nn.functional",
     "graphc.nn.init",
@@ -21,6 +23,7 @@ MODULES = [
     "graphc.nn.utils.parametrizations",
     "graphc.nn.utils.parametrize",
     "graphc.nn.utils.rnn",
+    "graphc.nn.utils.stateless",
     "graphc.optim",
     "graphc.optim.lr_scheduler",
     "graphc.optim.swa_utils",

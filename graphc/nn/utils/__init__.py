@@ -1,6 +1,6 @@
 """Work on the parameters of a model as a whole."""
 
-from graphc.nn.utils import parametrizations, parametrize, rnn
+from graphc.nn.utils import parametrizations, parametrize, rnn, stateless
 from graphc.nn.utils.clip_grad import (
     clip_grad_norm,
     clip_grad_norm_,
@@ -22,6 +22,7 @@ __all__ = [
     "parametrize",
     "remove_weight_norm",
     "rnn",
+    "stateless",
     "vector_to_parameters",
     "weight_norm",
 ]

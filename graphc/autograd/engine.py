@@ -1,4 +1,4 @@
-"""Gradients of recorded computations: `backward`, `grad`, user-defined `Function`s.
+"""The engine: `backward` and `grad` of recorded computations.
 
 The work is done on nodes by `graphc.autodiff`. This file finds the leaves, cuts the graph where
 user code takes part in the backward pass, keeps PyTorch's rules about freed history, and
@@ -7,34 +7,25 @@ accumulates into `.grad`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import numpy as np
 
 from graphc import ops
 from graphc.autodiff import gradients
 from graphc.frontend import deferred
-from graphc.frontend.cell import Cell, fresh_input
+from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, RemovableHandle, free, walk
+from graphc.frontend.joining import stack
 from graphc.frontend.methods import attach
-from graphc.frontend.modes import (
-    MODE,
-    enable_grad,
-    inference_mode,
-    is_grad_enabled,
-    no_grad,
-    set_grad_enabled,
-    settle,
-)
+from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.tensor import (
     Tensor,
     add_hook,
     from_node,
     gradient_fn,
     inplace,
-    needs_grad,
     operand,
     register,
     variable,
@@ -42,21 +33,7 @@ from graphc.frontend.tensor import (
 )
 from graphc.ir.node import Node
 
-__all__ = [
-    "Function", "Variable", "backward", "enable_grad", "grad", "inference_mode", "is_grad_enabled", "no_grad",
-    "set_grad_enabled",
-]  # fmt: skip
-
 Seeds = dict[Node, Node]
-
-
-def Variable(data: Tensor, requires_grad: bool = False, volatile: bool = False) -> Tensor:
-    """The tensor itself, as a leaf on the same storage (Variables and Tensors are one thing)."""
-    leaf = data.detach()
-    return leaf.requires_grad_() if requires_grad else leaf
-
-
-# -------------------------------------------------------------------- the engine
 
 
 def _seed(tensor: Tensor, gradient: Tensor | None) -> Tensor:
@@ -90,10 +67,17 @@ class _Sweep:
     """One backward pass: cotangents flow from `seeds` to the wanted nodes, stage by stage.
 
     A stage is a stretch of pure graph. Between stages stand cuts: Functions with a backward of
-    their own, and values whose hooks may change the gradient.
+    their own, and values whose hooks may change the gradient. With `create_graph` the gradients that these
+    are shown have history, which starts from `sources`: a second derivative flows through them too.
     """
 
-    def __init__(self, functions: Sequence[GradFn], wanted: Sequence[Node], create_graph: bool) -> None:
+    def __init__(
+        self,
+        functions: Sequence[GradFn],
+        wanted: Sequence[Node],
+        create_graph: bool,
+        sources: Sequence[GradFn],
+    ) -> None:
         self.wanted = list(dict.fromkeys(wanted))
         self.cuts = [fn for fn in functions if isinstance(fn, CutGrad)]
         self.hooked = [
@@ -101,7 +85,7 @@ class _Sweep:
         ]
         self.create_graph = create_graph
         self.found: Seeds = {}
-        self.histories: list[GradFn] = []
+        self.histories: list[GradFn] = list(sources)
 
     def run(self, seeds: Seeds) -> Seeds:
         """Cotangents of the wanted nodes."""
@@ -128,10 +112,7 @@ class _Sweep:
                 _add(self.found, node, ct)
 
     def _tensor(self, node: Node) -> Tensor:
-        tensor = from_node(node, True)
-        if self.create_graph and self.histories:
-            tensor._cell.fn = GradFn("AccumulateBackward0", tuple(self.histories))
-        return tensor
+        return _result(node, self.create_graph, self.histories)
 
     def _cut(self, fn: CutGrad, points: list[Node]) -> None:
         cts = [self.found.get(n) for n in fn.outputs]
@@ -214,10 +195,10 @@ def _prepare(
     return seeds, functions, [*roots, *histories]
 
 
-def _result(node: Node, create_graph: bool, sweep: _Sweep, histories: Sequence[GradFn]) -> Tensor:
+def _result(node: Node, create_graph: bool, histories: Sequence[GradFn]) -> Tensor:
     """A gradient as a tensor: with history if it may be differentiated again."""
     if create_graph:
-        out = wrap_cell(Cell(node, GradFn("GradBackward0", (*histories, *sweep.histories))))
+        out = wrap_cell(Cell(node, GradFn("GradBackward0", tuple(histories))))
         register(out)
         return out
     return from_node(node, True)
@@ -244,18 +225,18 @@ def backward(
         leaves = [fn for fn in leaves if id(fn.variable) in chosen]
     nodes = [fn.node for fn in leaves if fn.node is not None]
     extra = [] if inputs is None else [t for t in _sequence(inputs) if t._cell.fn is not None]
-    sweep = _Sweep(functions, [*nodes, *[t._cell.node for t in extra]], create_graph)
+    sweep = _Sweep(functions, [*nodes, *[t._cell.node for t in extra]], create_graph, histories)
     found = _run(sweep, seeds, create_graph)
     for fn in leaves:
         assert fn.node is not None
         ct = found.get(fn.node)
         if ct is None:  # reached, but through functions that are constant almost everywhere
             ct = ops.zeros(fn.node.type)
-        _accumulate(fn.variable, _result(ct, create_graph, sweep, histories), create_graph)
+        _accumulate(fn.variable, _result(ct, create_graph, sweep.histories), create_graph)
     for t in extra:
         ct = found.get(t._cell.node)
         if ct is not None:
-            _accumulate(t, _result(ct, create_graph, sweep, histories), create_graph)
+            _accumulate(t, _result(ct, create_graph, sweep.histories), create_graph)
     if not (create_graph if retain_graph is None else retain_graph):
         free(functions)
 
@@ -288,6 +269,7 @@ def grad(
     grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
@@ -296,9 +278,19 @@ def grad(
 
     With `create_graph` the results can be differentiated again. RuntimeError when an input is not
     part of the graph, unless `allow_unused` (then its gradient is None, or zero with `materialize_grads`).
+
+    is_grads_batched  `grad_outputs` and the results have one more dimension in front: an entry for each of
+                      several backward passes
+    only_inputs       False changes nothing, as in PyTorch
     """
+    if not only_inputs:
+        message = "grad(): only_inputs=False has no effect; autograd.backward fills the .grad of all leaves"
+        warnings.warn(message, FutureWarning, stacklevel=2)
     outs, wanted = _sequence(outputs), _sequence(inputs)
     given = [None] * len(outs) if grad_outputs is None else list(_sequence(grad_outputs))
+    rest = {"allow_unused": allow_unused, "materialize_grads": materialize_grads}
+    if is_grads_batched:
+        return _grad_of_each(outs, wanted, given, retain_graph, create_graph, rest)
     for t in wanted:
         if not t.requires_grad:
             raise fail(
@@ -306,7 +298,7 @@ def grad(
             )
     seeds, functions, histories = _prepare(outs, given)
     nodes = [variable(t) if t._requires else operand(t, True) for t in wanted]
-    sweep = _Sweep(functions, nodes, create_graph)
+    sweep = _Sweep(functions, nodes, create_graph, histories)
     found = _run(sweep, seeds, create_graph)
     results: list[Tensor | None] = []
     for t, node in zip(wanted, nodes, strict=True):
@@ -314,7 +306,7 @@ def grad(
         if ct is None and gradient_fn(t) in functions:
             ct = ops.zeros(node.type)
         if ct is not None:
-            gradient = _result(ct, create_graph, sweep, histories)
+            gradient = _result(ct, create_graph, sweep.histories)
             results.append(_call_hooks(t._hooks, gradient) if t._hooks else gradient)
         elif materialize_grads:
             results.append(from_node(ops.zeros(node.type)))
@@ -332,120 +324,38 @@ def grad(
     return tuple(results)
 
 
+def _grad_of_each(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    batches: Sequence[Tensor | None],
+    retain_graph: bool | None,
+    create_graph: bool,
+    rest: dict[str, bool | None],
+) -> tuple[Tensor | None, ...]:
+    """`grad` for each entry of the batched cotangents, stacked."""
+    sizes = {len(b) for b in batches if b is not None}
+    if len(sizes) != 1:
+        raise fail(
+            ValueError, f"grad(): is_grads_batched needs grad_outputs of one batch size, got {sorted(sizes)}"
+        )
+    count = sizes.pop()
+    keep = create_graph if retain_graph is None else retain_graph
+    passes = [
+        grad(
+            outputs,
+            inputs,
+            [None if b is None else b[i] for b in batches],
+            retain_graph=keep or i + 1 < count,
+            create_graph=create_graph,
+            **rest,  # type: ignore[arg-type]
+        )
+        for i in range(count)
+    ]
+    return tuple(None if found[0] is None else stack(found) for found in zip(*passes, strict=True))
+
+
 def _sequence(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-# ----------------------------------------------------------------- user Functions
-
-
-class FunctionCtx:
-    """What `forward` leaves for `backward`: saved tensors and any attributes."""
-
-    def __init__(self) -> None:
-        self._saved: tuple[Tensor | None, ...] = ()
-        self._not_differentiable: tuple[Tensor, ...] = ()
-        self.needs_input_grad: tuple[bool, ...] = ()
-        self.materialize = True
-
-    def save_for_backward(self, *tensors: Tensor | None) -> None:
-        """Keep tensors for `backward`."""
-        self._saved = tensors
-
-    @property
-    def saved_tensors(self) -> tuple[Tensor | None, ...]:
-        return self._saved
-
-    def mark_non_differentiable(self, *tensors: Tensor) -> None:
-        """Say that these outputs have no gradient."""
-        self._not_differentiable = tensors
-
-    def mark_dirty(self, *tensors: Tensor) -> None:
-        """Accepted; in-place changes are seen without it."""
-
-    def set_materialize_grads(self, value: bool) -> None:
-        """Whether `backward` gets zeros (the default) or None for outputs without gradient."""
-        self.materialize = value
-
-
-class Function:
-    """Subclass with static `forward(ctx, *args)` and `backward(ctx, *grad_outputs)`, call `apply`.
-
-    As in PyTorch, `forward(*args)` with a separate `setup_context(ctx, inputs, output)` works too.
-    """
-
-    @staticmethod
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        raise fail(
-            NotImplementedError, "You must implement the forward function for custom autograd.Function."
-        )
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        raise fail(
-            NotImplementedError, "You must implement the backward function for custom autograd.Function."
-        )
-
-    setup_context: Any = None
-
-    @classmethod
-    def apply(cls, *args: Any) -> Any:
-        """Run `forward` without recording, and record that the gradient is `backward`'s."""
-        ctx = FunctionCtx()
-        tensors = [a for a in args if isinstance(a, Tensor)]
-        ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
-        tracked = needs_grad(*tensors)
-        with no_grad():
-            if cls.setup_context is None:
-                outputs = cls.forward(ctx, *args)
-            else:
-                outputs = cls.forward(*args)
-                cls.setup_context(ctx, args, outputs)
-        if not tracked:
-            return outputs
-        return _record(cls, ctx, args, outputs)
-
-
-def _record(cls: type[Function], ctx: FunctionCtx, args: Sequence[Any], outputs: Any) -> Any:
-    """Give the outputs of a Function history that leads to its `backward`."""
-    single = not isinstance(outputs, tuple)
-    outs = [outputs] if single else list(outputs)
-    inputs = [
-        (operand(a, True), gradient_fn(a) if a.requires_grad else None) for a in args if isinstance(a, Tensor)
-    ]
-    kinds = [o._cell.node.type for o in outs if isinstance(o, Tensor)]
-
-    def run(cts: list[Tensor | None]) -> list[Tensor | None]:
-        if ctx.materialize:
-            cts = [from_node(ops.zeros(k)) if ct is None else ct for ct, k in zip(cts, kinds, strict=True)]
-        found = cls.backward(ctx, *cts)
-        found = found if isinstance(found, tuple) else (found,)
-        if len(found) < len(args) or any(f is not None for f in found[len(args) :]):
-            raise fail(
-                RuntimeError,
-                f"function {cls.__name__}Backward returned an incorrect number of gradients (expected "
-                f"{len(args)}, "
-                f"got {len(found)})",
-            )
-        return [f for f, a in zip(found, args, strict=False) if isinstance(a, Tensor)]
-
-    fn = CutGrad(f"{cls.__name__}Backward", inputs, run)
-    results: list[Any] = []
-    points: list[Node] = []
-    blocked = {id(t) for t in ctx._not_differentiable}
-    for o in outs:
-        if not isinstance(o, Tensor):
-            results.append(o)
-            continue
-        node = operand(o, False)
-        stand_in = fresh_input(node.type, node.bound if type(node.bound) is np.ndarray else node)
-        points.append(stand_in)
-        differentiable = node.type.dtype.is_float and id(o) not in blocked
-        new = wrap_cell(Cell(stand_in, fn if differentiable else None, not differentiable))
-        register(new)
-        results.append(new)
-    fn.outputs = tuple(points)
-    return results[0] if single else tuple(results)
 
 
 # -------------------------------------------------------------------- on Tensor

@@ -1,0 +1,13 @@
+"""Gradients of recorded computations: `backward`, `grad`, user-defined `Function`s, Jacobians, checks."""
+
+from graphc.autograd import functional
+from graphc.autograd.engine import backward, grad
+from graphc.autograd.function import Function
+from graphc.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
+from graphc.autograd.variable import Variable
+from graphc.frontend.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+
+__all__ = [
+    "Function", "GradcheckError", "Variable", "backward", "enable_grad", "functional", "grad", "gradcheck",
+    "gradgradcheck", "inference_mode", "is_grad_enabled", "no_grad", "set_grad_enabled",
+]  # fmt: skip
