@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
-from graphc import autograd, cuda
+from typing import Any as _Any
+
+from graphc import accelerator, amp, autograd, cuda
+from graphc.amp import autocast
+from graphc.backend import package as _backends
 from graphc.frontend import methods as _methods
 from graphc.frontend.compile import compile
 from graphc.frontend.convert import device
@@ -68,6 +72,14 @@ from graphc.functional import grad, jvp, value_and_grad, vjp
 from graphc.functional import trace as _trace
 from graphc.ir.types import DType as dtype
 from graphc.ir.types import bool_, float32, float64, int32, int64, uint8
+from graphc.settings import (
+    are_deterministic_algorithms_enabled,
+    get_default_device,
+    get_float32_matmul_precision,
+    set_default_device,
+    set_float32_matmul_precision,
+    use_deterministic_algorithms,
+)
 from graphc.threads import get_num_threads, set_num_threads
 from graphc.vectorized import vmap
 
@@ -117,3 +129,20 @@ from graphc.nn.functional import (  # noqa: E402  (those that PyTorch has on its
     threshold_,
 )
 from graphc.serialization import load, save  # noqa: E402
+
+_NOT_BUILT = {
+    "float16": "half precision is not built: float32 and float64 are",
+    "half": "half precision is not built: float32 and float64 are",
+    "bfloat16": "bfloat16 is not built: float32 and float64 are",
+    "complex64": "complex numbers are not built",
+    "complex128": "complex numbers are not built",
+    "linalg": "decompositions and solvers are not built; norms are graphc.norm and nn.functional.normalize",
+    "jit": "there is no script language: graphc.compile compiles functions and modules",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "backends":  # (found on demand: the compiler knows its backends by name only)
+        return _backends()
+    why = f" ({_NOT_BUILT[name]})" if name in _NOT_BUILT else ""
+    raise AttributeError(f"module 'graphc' has no attribute {name!r}{why}")

@@ -6,11 +6,12 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from graphc.program import Backend
 
-GROUP = "graphc.backends"
+GROUP = "graphc.backends"  # a package and an entry-point group
 _NAMED = re.compile(r"([^()]*)(?:\((.*)\))?")
 _OPTION = re.compile(r"(\w+)=(True|False)")
 
@@ -48,6 +49,11 @@ def _split(spec: str) -> tuple[str, dict[str, bool]]:
     return name, {option: value == "True" for option, value in _OPTION.findall(listed or "")}
 
 
+def package() -> ModuleType:
+    """The package of the compiler's own backends, which `graphc.backends` is."""
+    return importlib.import_module(GROUP)
+
+
 @cache
 def load(spec: str, target: str | None = None) -> Backend:
     """The backend of a name: a package beside the compiler's own (``graphc.backends.llvm``), or one that
@@ -72,11 +78,12 @@ def _own(name: str) -> Callable[..., Backend] | None:
     """The class of a backend that comes with the compiler; None if there is none of this name."""
     module = f"{GROUP}.{name}"
     try:
-        return importlib.import_module(module).Backend if name.isidentifier() else None
+        found = importlib.import_module(module) if name.isidentifier() else None
     except ModuleNotFoundError as error:
         if error.name in (GROUP, module):
             return None
         raise
+    return getattr(found, "Backend", None)
 
 
 def _foreign(name: str) -> Callable[..., Backend]:

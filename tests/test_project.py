@@ -50,7 +50,10 @@ LAYERS = [
         "graphc.autograd",
         "graphc.functional",
         "graphc.jacobians",
+        "graphc.settings",
         "graphc.vectorized",
+        "graphc.accelerator",
+        "graphc.amp",
         "graphc.cuda",
     ),
     (

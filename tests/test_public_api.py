@@ -12,9 +12,15 @@ import pytest
 TESTS = Path(__file__).parent
 MODULES = [
     "graphc",
+    "graphc.accelerator",
+    "graphc.amp",
     "graphc.autograd",
     "graphc.autograd.functional",
+    "graphc.backends.cuda",
+    "graphc.backends.cudnn",
+    "graphc.backends.mps",
     "graphc.cuda",
+    "graphc.cuda.amp",
     "graphc.func",
     "graphc.nn",
     "graphc.nn.functional",
@@ -29,6 +35,7 @@ MODULES = [
     "graphc.optim.swa_utils",
     "graphc.train",
     "graphc.train.metrics",
+    "graphc.utils.checkpoint",
     "graphc.utils.data",
     "graphc.utils.tensorboard",
     "graphc.vision.datasets",

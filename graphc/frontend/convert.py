@@ -195,7 +195,10 @@ def to(self: Tensor, *args: Any, dtype: DType | None = None, copy: bool = False,
 
 @method("type", function=False)
 def type_(self: Tensor, dtype: Any = None) -> Any:
-    """The type's name, as PyTorch spells it; with a dtype, a conversion."""
+    """The type's name, as PyTorch spells it; with a dtype, its name or class (`FloatTensor`), converted.
+
+    ValueError for the name of no type, TypeError for anything else.
+    """
     if dtype is None:
         return f"graphc.{_CLASSES[self.dtype.name]}"
     if isinstance(dtype, str):
@@ -203,6 +206,9 @@ def type_(self: Tensor, dtype: Any = None) -> Any:
         if found is None:
             raise fail(ValueError, f"invalid type: {dtype!r}")
         dtype = BY_NAME[found]
+    dtype = getattr(dtype, "dtype", dtype)
+    if not isinstance(dtype, DType):
+        raise fail(TypeError, f"type(): dtype must be a dtype, its name or its class, got {dtype!r}")
     return convert(self, dtype)
 
 

@@ -428,25 +428,44 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     return tuple(grids)
 
 
-def _class(dtype: DType) -> Any:
-    def make(*data: Any) -> Tensor:
-        if len(data) == 1 and not isinstance(data[0], int):
-            return tensor(data[0], dtype=dtype)
-        return zeros(*data, dtype=dtype)
-
-    make.__doc__ = f"A {dtype.name} tensor of data, or of a size."
-    return make
+def _made(dtype: DType, data: tuple[Any, ...]) -> Tensor:
+    """A tensor of data, or of a size."""
+    if len(data) == 1 and not isinstance(data[0], int):
+        return tensor(data[0], dtype=dtype)
+    return zeros(*data, dtype=dtype)
 
 
 def _construct(cls: type[Tensor], *data: Any) -> Tensor:
     """`Tensor(data)` or `Tensor(2, 3)`: of the default dtype."""
     if cls is not Tensor:
         return object.__new__(cls)
-    return _class(get_default_dtype())(*data) if data else zeros(0)
+    return _made(get_default_dtype(), data) if data else zeros(0)
 
 
 attach(__new__=staticmethod(_construct))
 
-FloatTensor, DoubleTensor = _class(float32), _class(float64)
-LongTensor, IntTensor = _class(int64), _class(int32)
-ByteTensor, BoolTensor = _class(uint8), _class(bool_)
+
+class _OfDtype(type):
+    """The class of PyTorch's classes by dtype: its instances are all tensors of `dtype`, and make such."""
+
+    dtype: DType
+
+    def __call__(cls, *data: Any) -> Tensor:
+        return _made(cls.dtype, data)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Tensor) and instance.dtype is cls.dtype
+
+
+def _class(name: str, dtype: DType) -> _OfDtype:
+    fields = {
+        "dtype": dtype,
+        "__module__": "graphc",
+        "__doc__": f"A {dtype.name} tensor of data, or of a size.",
+    }
+    return _OfDtype(name, (), fields)
+
+
+FloatTensor, DoubleTensor = _class("FloatTensor", float32), _class("DoubleTensor", float64)
+LongTensor, IntTensor = _class("LongTensor", int64), _class("IntTensor", int32)
+ByteTensor, BoolTensor = _class("ByteTensor", uint8), _class("BoolTensor", bool_)

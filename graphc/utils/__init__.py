@@ -1,5 +1,5 @@
-"""Tools beside the layers: `graphc.utils.data`."""
+"""Tools beside the layers: `graphc.utils.data`, `graphc.utils.checkpoint`."""
 
-from graphc.utils import data
+from graphc.utils import checkpoint, data
 
-__all__ = ["data"]
+__all__ = ["checkpoint", "data"]

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from graphc.cuda import amp
+
+__all__ = [
+    "amp",
+    "device_count",
+    "empty_cache",
+    "is_available",
+    "manual_seed",
+    "manual_seed_all",
+    "synchronize",
+]
+
 
 def is_available() -> bool:
     """False: graphc computes on the CPU."""
