@@ -2,24 +2,27 @@
 
 A task copies the planes of one image after another into scratch, between borders that stay zero. Outputs
 are numbered along rows of the padded width, so that under every window tap the elements of neighbouring
-outputs are neighbours: B of one tap is the plane itself, shifted. A tile therefore runs once per tap over
-the channels, adding up; results that fall between the rows are computed and dropped.
+outputs are neighbours: B of one tap is the plane itself, shifted. A tile walks over all channels and taps
+by a table of how far each is from the one before; results that fall between the rows are computed and
+dropped.
 
 Copying a plane once instead of once per tap pays where few output channels share a packed panel.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
 from graphc.ir.partition import Group
 from graphc.ir.types import Shape, int64
 from graphc.loop import index as ix
-from graphc.loop.ir import ZERO, Address, Buffer, Expr, Tile, Var, address, identity_of, load
+from graphc.loop.ir import ZERO, Address, Buffer, Expr, Tile, Var, Walk, address, identity_of, load
 from graphc.loop.lower.blocking import (
     CALL,
     LATENCY,
+    LOAD,
     SMALL,
     TASK,
     THREADS,
@@ -28,7 +31,7 @@ from graphc.loop.lower.blocking import (
     narrow_tile,
 )
 from graphc.loop.lower.fused import Fused, flat_buffer, place
-from graphc.loop.lower.operand import Layout, probe
+from graphc.loop.lower.operand import Layout, flat_stride, probe
 from graphc.loop.lower.pack import COPY, RUN
 from graphc.loop.lower.problem import Contraction, Index
 from graphc.loop.lower.stage import stage_call
@@ -36,7 +39,7 @@ from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
 
 TASKS = 8  # tasks that images are shared out among; rows are only cut if there are fewer images
-NEAR = 1 << 14  # bytes of A below which the order of its elements does not matter
+UNALIGNED = 2.0  # loads that a load of a vector across two cache lines costs
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,6 @@ class Plan:
     """rows x lanes  the register tile
     plane            padded extents of a channel's plane, in elements
     wide             outputs of an image, those between the rows included
-    axis             the axis of K that a tile runs over
     row_blocks       blocks of rows, each of `row_count` rows, that are tasks of their own
     images           images of a task
     """
@@ -53,7 +55,6 @@ class Plan:
     lanes: int
     plane: Shape
     wide: int
-    axis: int
     row_count: int
     row_blocks: int
     images: int
@@ -74,12 +75,11 @@ def plan_windows(problem: Contraction, machine: Machine) -> tuple[Plan, float] |
     wide = 1 + sum((q - 1) * math.prod(plane[d + 1 :]) for d, q in enumerate(space))
     images, (groups, m, _, k) = problem.cols[0], problem.sizes
     rows, lanes = choose_tile(m, wide, k, machine, dtype.itemsize)
-    axis = max(range(len(problem.depth)), key=lambda d: problem.depth[d])
     tiles = -(-m // rows)
     blocks = max(1, min(tiles, TASKS // (groups * images))) if groups * images < TASKS else 1
     count = min(m, -(-tiles // blocks) * rows)
     shared = -(-images // max(1, min(images, TASKS // groups)))
-    plan = Plan(rows, lanes, plane, wide, axis, count, -(-m // count), shared)
+    plan = Plan(rows, lanes, plane, wide, count, -(-m // count), shared)
     room = problem.depth[0] * math.prod(plane) + count * plan.panels * lanes
     if room * dtype.itemsize > machine.l2_bytes * 5 // 8:
         return None
@@ -94,9 +94,8 @@ def _cost(plan: Plan, problem: Contraction, machine: Machine) -> float:
     vectors = plan.lanes // width
     narrow = narrow_tile(plan.wide, plan.lanes, width)
     wide = plan.panels * vectors - (vectors - narrow // width if narrow else 0)
-    calls = k // problem.depth[plan.axis]
-    tile = k * wide * max(plan.rows, LATENCY / vectors)
-    tile += calls * plan.panels * (CALL + 2 * plan.rows * vectors)
+    tile = k * wide * max(plan.rows, LOAD * (plan.rows / vectors + UNALIGNED), LATENCY / vectors)
+    tile += plan.panels * (CALL + 2 * plan.rows * vectors)
     run = RUN + COPY * -(-space[-1] // width)
     lines = math.prod(space[:-1])
     each = -(-plan.row_count // plan.rows) * tile + problem.depth[0] * math.prod(plan.plane[:-1]) * run
@@ -112,13 +111,9 @@ def windows_calls(
     """The kernels: one that brings A's elements in order, if need be, and the convolution."""
     find, width = (lambda a: place(group, flat_buffer, a)), machine.lanes(problem.anchor.dtype.itemsize)
     a = probe(find, problem.a, (problem.batch, problem.rows, problem.depth))
-    strides = (*a.side, *a.depth)
-    _, m, _, k = problem.sizes
-    close = strides[1:][plan.axis] == math.prod(problem.depth[plan.axis + 1 :])
-    in_place = a.direct and None not in strides
     calls = []
     staged = None
-    if not (in_place and (close or m * k * problem.anchor.dtype.itemsize <= NEAR)):
+    if not a.direct or flat_stride(a.depth, problem.depth) is None or None in a.side:
         staged, call = stage_call(problem, Fused(group, problem.anchor), width, f"{name}_rows")
         calls.append(call)
     kernel = _Windows(problem, plan, a, staged, Fused(group, problem.anchor), width)
@@ -164,13 +159,14 @@ class _Windows:
         size = channels * math.prod(plan.plane)
         planes = w.alloc("planes", self.dtype, (-(-(size + slack) // slack) * slack,))
         sums = w.alloc("sums", self.dtype, (plan.row_count, plan.panels * plan.lanes))
+        walk = self._walk()
         with w.loop("z", planes.shape[0], None, "vector", plan.lanes) as i:
             w.store(planes, (i,), identity_of("add", self.dtype))
         count = ix.minimum(plan.images, ix.sub(self.images, ix.mul(share, plan.images)))
         with w.loop("image", count, plan.images) as i:
             image = ix.add(ix.mul(share, plan.images), i)
             self._fill(planes, image)
-            self._multiply(planes, sums)
+            self._multiply(planes, sums, walk)
             self._finish(sums, image)
         return self.fused.call(name, task, task.extent, self.p.flops)
 
@@ -208,59 +204,58 @@ class _Windows:
             for i, t, s in zip(at, self.p.depth[1:], self.window.step, strict=True)
         )
 
-    def _multiply(self, planes: Buffer, sums: Buffer) -> None:
+    def _walk(self) -> Buffer:
+        """The table of steps from one (channel, tap) to the next."""
+        w, plan, window = self.w, self.plan, self.window
+        channels, *taps = self.p.depth
+        far = [s * math.prod(plan.plane[d + 1 :]) for d, s in enumerate(window.step)]
+        places = [
+            sum(t * f for t, f in zip(tap, far, strict=True)) for tap in itertools.product(*map(range, taps))
+        ]
+        table = w.alloc("walk", int64, (channels * len(places),))
+        with w.loop("c", channels) as c:
+            first = ix.mul(c, len(places))
+            for i, (here, after) in enumerate(itertools.pairwise(places)):
+                w.store(table, (ix.add(first, i),), ix.const(after - here))
+            end = ix.add(first, len(places) - 1)
+            w.store(table, (end,), ix.const(math.prod(plan.plane) - places[-1]))
+        return table
+
+    def _multiply(self, planes: Buffer, sums: Buffer, walk: Buffer) -> None:
         """sums[row, j] for the task's rows and all outputs j of the image."""
         plan, w = self.plan, self.w
-        outer = [1 if d == plan.axis else extent for d, extent in enumerate(self.p.depth)]
         tiles = -(-plan.row_count // plan.rows)
+        last = narrow_tile(plan.wide, plan.lanes, self.width) or plan.lanes
         with w.loop("p", plan.panels) as panel, w.loop("t", tiles) as t:
             row = ix.minimum(ix.mul(t, plan.rows), plan.row_count - plan.rows)
-            self._clear(sums, row, panel)
-            with w.nest("k", tuple(outer)) as k:
-                self._tiles(planes, sums, panel, row, k)
+            if last == plan.lanes or plan.panels == 1:
+                self._tile(planes, sums, walk, panel, row, last)
+            else:
+                for lanes, op in ((plan.lanes, "lt"), (last, "eq")):
+                    with w.when(ix.compare(op, panel, plan.panels - 1)):
+                        self._tile(planes, sums, walk, panel, row, lanes)
 
-    def _clear(self, sums: Buffer, row: Expr, panel: Expr) -> None:
-        w, lanes = self.w, self.plan.lanes
-        with w.loop("r", self.plan.rows) as r, w.loop("j", lanes, None, "vector", lanes) as j:
-            place = (ix.add(row, r), ix.add(ix.mul(panel, lanes), j))
-            w.store(sums, place, identity_of("add", self.dtype))
-
-    def _tiles(self, planes: Buffer, sums: Buffer, panel: Expr, row: Expr, k: Index) -> None:
-        """Add one tap to a tile; the last panel may have a narrower one."""
-        plan = self.plan
-        last = narrow_tile(plan.wide, plan.lanes, self.width) or plan.lanes
-        if last == plan.lanes or plan.panels == 1:
-            self._tile(planes, sums, panel, row, k, last)
-            return
-        for lanes, op in ((plan.lanes, "lt"), (last, "eq")):
-            with self.w.when(ix.compare(op, panel, plan.panels - 1)):
-                self._tile(planes, sums, panel, row, k, lanes)
-
-    def _tile(self, planes: Buffer, sums: Buffer, panel: Expr, row: Expr, k: Index, lanes: int) -> None:
+    def _tile(self, planes: Buffer, sums: Buffer, walk: Buffer, panel: Expr, row: Expr, lanes: int) -> None:
+        """The results of some rows in a panel, over all of K."""
         plan, window = self.plan, self.window
-        shape = (self.p.depth[0], *plan.plane)
         back = [max(0, -(t - 1) * s) for t, s in zip(self.p.depth[1:], window.step, strict=True)]
-        tap = [ix.add(ix.mul(t, s), b) for t, s, b in zip(k[1:], window.step, back, strict=True)]
         column = ix.mul(panel, plan.lanes)
-        b = address(planes, (ix.add(ix.flatten((k[0], *tap), shape), column),))
-        step = math.prod(plan.plane[plan.axis :]) * (1 if plan.axis == 0 else window.step[plan.axis - 1])
-        a, a_row, a_step = self._rows_of_a(ix.add(self.first, row), k)
-        pitch = sums.shape[1]
-        extent = self.p.depth[plan.axis]
+        b = address(planes, (ix.add(ix.flatten([ix.const(x) for x in back], plan.plane), column),))
+        a, a_row, a_step = self._rows_of_a(ix.add(self.first, row))
         self.w.put(
-            Tile(plan.rows, lanes, ix.const(extent), a, ix.const(a_row), ix.const(a_step), b, ix.const(step),
-                 address(sums, (row, column)), ix.const(pitch), accumulate=True)
+            Tile(plan.rows, lanes, ix.const(self.p.sizes[3]), a, ix.const(a_row), ix.const(a_step), b, ZERO,
+                 address(sums, (row, column)), ix.const(sums.shape[1]), False,
+                 walk=Walk(address(walk, (ZERO,)), "b"))
         )  # fmt: skip
 
-    def _rows_of_a(self, row: Expr, k: Index) -> tuple[Address, int, int]:
-        """Where A has the element (row, k), and the strides to the next row and along the tile's axis."""
-        axis = self.plan.axis
+    def _rows_of_a(self, row: Expr) -> tuple[Address, int, int]:
+        """Where A has a row, and the strides to the next row and from one step of K to the next."""
         if self.staged is not None:
             buffer = self.fused.buffer(self.staged)
-            at = address(buffer, (self.flat_batch, row, ix.flatten(k, self.p.depth)))
-            return at, buffer.shape[-1], math.prod(self.p.depth[axis + 1 :])
-        where = place(self.fused.group, self.fused.buffer, self.p.a(self.batch, (row,), k))
-        (a_row,), a_step = self.a.side, self.a.depth[axis]
+            return address(buffer, (self.flat_batch, row, ZERO)), buffer.shape[-1], 1
+        first = (ZERO,) * len(self.p.depth)
+        where = place(self.fused.group, self.fused.buffer, self.p.a(self.batch, (row,), first))
+        (a_row,), a_step = self.a.side, flat_stride(self.a.depth, self.p.depth)
         assert where is not None
         assert a_row is not None
         assert a_step is not None
