@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -31,3 +32,28 @@ class _Memory:
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array with undefined contents that begins on a cache line: its vectors do not straddle lines."""
     return np.asarray(_Memory(shape, dtype))
+
+
+UNHELD = 3  # references to an array that only its `Reused` knows: the list's, the variable's, the question's
+
+
+class Reused:
+    """Arrays of one type, each given out again once nobody holds it any more.
+
+    Fresh memory costs page faults, several times the price of filling it. Two arrays are kept: who replaces
+    a result by the next one holds the first while the second is written. One that has been made read-only,
+    since several read it, stays so, and is not given out again.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._arrays: list[np.ndarray] = []
+
+    def take(self) -> np.ndarray:
+        """An array with undefined contents."""
+        for array in self._arrays:
+            if getrefcount(array) == UNHELD and array.flags.writeable:
+                return array
+        array = aligned_empty(self._shape, self._dtype)
+        self._arrays = [*self._arrays[-1:], array]
+        return array

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from sys import getrefcount
 from typing import Any
 
 import numpy as np
 
-from graphc.arrays import aligned_empty
+from graphc.arrays import Reused, aligned_empty
 from graphc.ir.graph import Graph
 from graphc.program import Executable, Plan
 
-REUSED = 256 << 10  # outputs from this many bytes on are written over once nobody holds them any more
 SMALL = 64 << 10  # inputs of up to this many bytes are not let go of after a call
-UNHELD = 3  # references to such an array from `Program._output`: the table's, the variable's, the question's
 
 Explain = Callable[[Sequence[np.ndarray], int], Exception]
 
@@ -35,10 +32,7 @@ class Code:
         state = sorted((i, o) for o, i in self.donated.items())
         self.state = tuple(state)  # (input, output) pairs in one memory; other outputs are `made`
         self.loose = tuple(sorted(set(range(self.n_inputs)) - set(self.donated.values())))
-        outputs = [
-            (o, node.shape, node.dtype.numpy, node.type.nbytes >= REUSED)
-            for o, node in enumerate(graph.outputs)
-        ]
+        outputs = [(o, node.shape, node.dtype.numpy) for o, node in enumerate(graph.outputs)]
         self.fresh = tuple([output for output in outputs if output[0] not in self.donated])
         self.made = tuple([output[0] for output in self.fresh])
         large = {i for i, node in enumerate(graph.inputs) if node.type.nbytes > SMALL}
@@ -77,8 +71,7 @@ class Program:
         self._steady: object = None
         self._keeps_state = not code.state  # whether `keep` was told of all inputs that are overwritten
         self._given: list[Any] = []  # the outputs in their memory, if the next call's are the same
-        self._called = False
-        self._outputs: dict[int, np.ndarray] = {}
+        self._pools: tuple[tuple[int, Reused], ...] | None = None  # a program is seldom called just once
 
     @property
     def donated(self) -> dict[int, int]:
@@ -117,33 +110,22 @@ class Program:
             self._given = [] if steady is None else outputs.copy()
         else:
             outputs = self._given.copy()
-        for o, shape, dtype, large in code.fresh:
-            if ready and o in ready:
-                outputs[o] = ready[o]
-            else:
-                outputs[o] = self._output(o, shape, dtype) if large else np.empty(shape, dtype)
-        self._called = True
+        if self._pools is None:
+            self._pools = tuple([(o, Reused(shape, dtype)) for o, shape, dtype in code.fresh])
+            for o, shape, dtype in code.fresh:
+                outputs[o] = ready[o] if ready and o in ready else aligned_empty(shape, dtype)
+        else:
+            for o, pool in self._pools:
+                outputs[o] = ready[o] if ready and o in ready else pool.take()
         if code.executable is not None:
-            made = code.made
-            dropped = self._transient, made if not ready else [o for o in made if o not in ready]
             with code.lock:  # only one thread at a time is inside
                 if code.can_bind:
-                    status = code.executable.call(inputs, outputs, self._loose, dropped, steady)
+                    status = code.executable.call(inputs, outputs, self._loose, self._transient, steady)
                 else:
                     status = code.executable(inputs, outputs)
             if status:
                 raise self._explain(inputs, status)
         return outputs
-
-    def _output(self, position: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """An array for a large output. Fresh memory costs page faults, several times the price of filling it:
-        a program that is called again reuses an output that its caller has dropped."""
-        if not self._called:
-            return aligned_empty(shape, dtype)
-        array = self._outputs.get(position)
-        if array is None or getrefcount(array) != UNHELD:
-            array = self._outputs[position] = aligned_empty(shape, dtype)
-        return array
 
     def __del__(self) -> None:
         code = getattr(self, "code", None)

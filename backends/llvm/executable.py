@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -97,36 +97,34 @@ class Executable:
         self,
         inputs: Sequence[np.ndarray],
         outputs: Sequence[np.ndarray],
-        loose: Sequence[Iterable[int]],
-        dropped: Sequence[Iterable[int]],
+        loose: tuple[Sequence[int], Sequence[int]],
+        dropped: Sequence[int],
         steady: object = None,
     ) -> int:
-        """Bind all arrays and run; let go of those in the `dropped` positions (of inputs, of outputs).
+        """Bind all arrays and run; let go of the inputs in the `dropped` positions and the `loose` outputs.
 
-        If `steady` is the object that the last call brought, and not None, only the `loose` positions are
-        looked at: in the others must be the arrays of that call. TypeError or ValueError for arrays that do
-        not fit.
+        If `steady` is the object that the last call brought, and not None, only the `loose` positions (of
+        inputs, of outputs) are looked at: in the others must be the arrays of that call. TypeError or
+        ValueError for arrays that do not fit, loose outputs excepted: that those fit is for the caller to see.
         """
-        held, first = self._held, self._n_inputs
+        held, words, first = self._held, self._words, self._n_inputs
         try:
             if steady is None or steady is not self._steady:
                 self.bind(inputs, outputs)
                 self._steady = steady
+                for o in loose[1]:
+                    held[first + o] = None
             else:
                 for i in loose[0]:
                     array = inputs[i]
                     if held[i] is not array:
                         self._bind(i, array)
                 for o in loose[1]:
-                    array = outputs[o]
-                    if held[first + o] is not array:
-                        self._bind(first + o, array)
+                    words[first + o] = pointer(outputs[o])
             return self.run_bound()
         finally:
-            for i in dropped[0]:
+            for i in dropped:
                 held[i] = None
-            for o in dropped[1]:
-                held[first + o] = None
 
     def bind_input(self, index: int, array: np.ndarray) -> None:
         """Read input `index` from `array` from now on. TypeError or ValueError if it does not fit."""

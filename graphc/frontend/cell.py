@@ -64,7 +64,7 @@ class Cell:
         self.old: Node | None = None
         self.past: list[tuple[int, Node]] | None = None
         self.vars: list[weakref.ref[Node]] | None = None
-        self.handles: weakref.WeakValueDictionary[int, Tensor] | None = None
+        self.handles: dict[int, weakref.ref[Tensor]] | None = None  # (a WeakValueDictionary is slow to make)
         self.trace = MODE.trace
 
     @property
@@ -113,16 +113,19 @@ class Deferred(Cell):
 _DEFERRED = ("node", "fn", "tracks", "version")
 
 
-def fresh_input(type_: TensorType, bound: Any = None) -> Node:
+def fresh_input(type_: TensorType, bound: Any = None, attrs: InputAttrs | None = None) -> Node:
     """A new input node, bound to an array, to another node, or (None) to nothing.
 
-    It is unlike every other node, so it need not go through the table of nodes.
+    It is unlike every other node, so it need not go through the table of nodes, and may have the attributes
+    of another one of its type.
     """
     node = object.__new__(Node)
     node.op, node.inputs, node.type, node.bound = INPUT, (), type_, bound
-    node.attrs = attrs = object.__new__(InputAttrs)  # (its __init__ takes as long as all the rest)
-    fields = attrs.__dict__
-    fields["name"], fields["shape"], fields["dtype"] = f"%{next(_names)}", type_.shape, type_.dtype
+    if attrs is None:
+        attrs = object.__new__(InputAttrs)  # (its __init__ takes as long as all the rest)
+        fields = attrs.__dict__
+        fields["name"], fields["shape"], fields["dtype"] = f"%{next(_names)}", type_.shape, type_.dtype
+    node.attrs = attrs
     return node
 
 

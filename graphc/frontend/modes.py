@@ -43,14 +43,14 @@ class _GradContext:
     """A context manager and decorator that sets gradient mode."""
 
     value = True
-    _saved: tuple[bool, ...] = ()
+    _saved: tuple[bool, Any] | None = None  # the mode to go back to, and what was saved before that
 
     def __enter__(self) -> None:
-        self._saved = (*self._saved, MODE.grad)
+        self._saved = MODE.grad, self._saved
         MODE.grad = self.value
 
     def __exit__(self, *exc: object) -> None:
-        *self._saved, MODE.grad = self._saved  # type: ignore[assignment]
+        MODE.grad, self._saved = self._saved  # type: ignore[misc]
 
     def __call__(self, function: F) -> F:
         value = self.value
@@ -75,7 +75,7 @@ class no_grad(_GradContext):
     value = False
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
-        self = super().__new__(cls)
+        self = object.__new__(cls)
         return self if function is None else self(function)
 
 
@@ -85,7 +85,7 @@ class enable_grad(_GradContext):
     value = True
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
-        self = super().__new__(cls)
+        self = object.__new__(cls)
         return self if function is None else self(function)
 
 

@@ -293,16 +293,17 @@ def from_node(node: Node, tracks: bool = False) -> Tensor:
 def share_cell(*tensors: Tensor) -> None:
     """Note that a cell has several handles: whichever stays, the cell's value is to be computed."""
     cell = tensors[0]._cell
-    cell.handles = cell.handles or weakref.WeakValueDictionary()
-    cell.handles.update({id(tensor): tensor for tensor in tensors})
+    known = {key: held for key, held in (cell.handles or {}).items() if held() is not None}
+    cell.handles = known | {id(tensor): weakref.ref(tensor) for tensor in tensors}
 
 
 def register(tensor: Tensor) -> None:
     """Note that the value of a live tensor, and of those on the same cell, is not computed yet."""
     cell = tensor._cell
     if cell.node.bound is None:
-        for other in (tensor, *(cell.handles or {}).values()):
-            _note(other)
+        for other in (tensor, *[held() for held in (cell.handles or {}).values()]):
+            if other is not None:
+                _note(other)
 
 
 def _note(tensor: Tensor) -> None:
@@ -564,7 +565,7 @@ def _write_through(cell: Cell) -> None:
         base.version += 1
         view.seen = base.version
         if handle is None and base.handles:
-            handle = next(base.handles.values(), None)
+            handle = next((h for held in base.handles.values() if (h := held()) is not None), None)
         if handle is not None:
             register(handle)
         cell = base

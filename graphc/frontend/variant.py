@@ -80,11 +80,11 @@ class Variant:
         fixed = frozenset() if self.written else frozenset(state)
         self.program = compile_graph(graph, self.donate, backend, fixed)
         self.program.keep(state)
-        self.prepared: tuple[list[Node] | None, list[int]] = (None, [])
+        self.prepared: list[np.ndarray] | None = None  # the state of the last call
         self.graph = graph
         values = [t for t, o in zip(self.targets, self.outputs, strict=False) if o.kind == "value"]
         single = len(values) == len(self.outputs) == 1 and isinstance(self.result, Tensor)
-        self.single: TensorType | None = values[0].type if single else None
+        self.single: Node | None = fresh_input(values[0].type) if single else None  # one like the result's
 
     def _plan(self, record: Record) -> None:
         """Order the program's outputs: values, then changed state, arguments and gradients."""
@@ -113,6 +113,7 @@ class Variant:
         self.cells = [c.tensor._cell for c in self.inputs.captured]
         self.views = [c.tensor for c in self.inputs.captured if c.tensor._cell.view is not None]
         self.nodes: list[Node] = []
+        self.versions: list[int] = []
         self.arrays: list[np.ndarray] = []
         self.counts: Any = ()
         self.sharing = -1
@@ -130,7 +131,7 @@ class Variant:
         specs = self.specs
         if specs is None or len(args) != len(specs) or MODE.grad is not self.mode:
             return False
-        for arg, (kind, detail) in zip(args, specs, strict=True):
+        for arg, (kind, detail) in zip(args, specs):  # noqa: B905 (of one length; `strict` takes longer)
             if kind is Tensor:
                 if not isinstance(arg, Tensor):
                     return False
@@ -205,14 +206,8 @@ class Variant:
         elif self.donate or self.argument_writes or self.grads:
             settle()
         arrays = self._gather(leaves)
-        if self.written:
-            values = self.program(arrays, None, True, self.arrays)
-        else:
-            nodes, before = self.prepared
-            versions = list(map(_VERSION, self.cells))
-            changed = nodes is not self.nodes or before != versions
-            values = self.program(arrays, None, changed, self.arrays)
-            self.prepared = self.nodes, versions
+        values = self.program(arrays, None, self.prepared is not self.arrays, self.arrays)
+        self.prepared = self.arrays
         if self.written or self.draws:
             for generator, count in self.draws:
                 generator.offset += count
@@ -220,8 +215,9 @@ class Variant:
                 cell.version += 1
         if self.argument_writes or self.grads:
             self._store(leaves, values)
-        if self.single is not None:
-            return wrap_cell(Cell(fresh_input(self.single, values[0])))
+        like = self.single
+        if like is not None:
+            return wrap_cell(Cell(fresh_input(like.type, values[0], like.attrs)))
         return self._results(leaves, values)
 
     def _gather(self, leaves: Sequence[Any]) -> list[np.ndarray]:
@@ -232,7 +228,7 @@ class Variant:
             bound = cell.node.bound
             if cell.view is not None or type(bound) is not np.ndarray:
                 bound = lazy.value(leaves[i])
-            if cell in self.written:
+            if self.written and cell in self.written:
                 bound = bound.copy()  # the state it is will be overwritten
             arrays.append(bound)
         arrays += self.arrays if not inputs.grads and self.known() else self.state()
@@ -258,12 +254,15 @@ class Variant:
         return [*self.arrays, *map(_writeable, self.inputs.grads)]
 
     def known(self) -> bool:
-        """Whether captured state is as the last call left it, and nobody else has got hold of its nodes."""
-        nodes = list(map(_NODE, self.cells))
-        if nodes != self.nodes or Sharing.count != self.sharing or self.views:
+        """Whether captured state is as the last call left it, and nobody else has got hold of the nodes of
+        what is written."""
+        if self.views:
             return False
         if not self.written:
-            return True
+            return list(map(_VERSION, self.cells)) == self.versions
+        nodes = list(map(_NODE, self.cells))
+        if nodes != self.nodes or Sharing.count != self.sharing:
+            return False
         unused = list(map(_VARS, self.written)).count(None) == len(self.written)
         return unused and list(map(getrefcount, self.written_of(nodes))) == self.counts
 
@@ -281,7 +280,7 @@ class Variant:
         for cell in self.written:
             _unshare(cell)
         self.sharing = Sharing.count
-        self.nodes = list(map(_NODE, self.cells))
+        self.nodes, self.versions = list(map(_NODE, self.cells)), list(map(_VERSION, self.cells))
         self.arrays = [node.bound for node in self.nodes]
         nodes = list(self.nodes)  # as in `known`, a second list that refers to them
         self.counts = list(map(getrefcount, self.written_of(nodes)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 
 import numpy as np
@@ -183,3 +184,46 @@ def test_a_trace_keeps_no_old_state(optimizer: str) -> None:
     step(x)
     for old, parameter in zip(before, layer.parameters(), strict=True):
         assert old() is None or old() is parameter._cell.node.bound
+
+
+@pytest.mark.parametrize("held", [0, 1, 3])
+def test_results_stay_as_they_are_while_somebody_holds_them(held: int) -> None:
+    """The memory of a result is used again once it is gone, not before."""
+    model = nn.Linear(4, 5)
+    compiled = graphc.compile(model)
+    kept: list[tuple[np.ndarray, graphc.Tensor, graphc.Tensor, np.ndarray]] = []
+    with graphc.no_grad():
+        for i in range(8):
+            x = np.full((2, 4), float(i), np.float32)
+            result = compiled(graphc.from_numpy(x))
+            kept.append((x, result, result[1:], result.numpy()))
+            del result, kept[: -held or None]
+            for x, whole, part, copy in kept:
+                expected = model(graphc.from_numpy(x)).numpy()
+                np.testing.assert_allclose(whole.numpy(), expected, rtol=1e-6)
+                np.testing.assert_allclose(part.numpy(), expected[1:], rtol=1e-6)
+                np.testing.assert_allclose(copy, expected, rtol=1e-6)
+            x = whole = part = copy = None
+    assert compiled.compilations == 1
+
+
+def test_threads_may_call_one_function_at_once() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    compiled = graphc.compile(model)
+    inputs = [np.random.default_rng(i).standard_normal((3, 8)).astype(np.float32) for i in range(4)]
+    with graphc.no_grad():
+        expected = [compiled(graphc.from_numpy(x)).numpy() for x in inputs]
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        with graphc.no_grad():
+            x = graphc.from_numpy(inputs[number])
+            results = [compiled(x) for _ in range(200)]
+        wrong.extend(number for r in results if not np.array_equal(r.numpy(), expected[number]))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
