@@ -105,7 +105,7 @@ class Executable:
 
         If `steady` is the object that the last call brought, and not None, only the `loose` positions (of
         inputs, of outputs) are looked at: in the others must be the arrays of that call. TypeError or
-        ValueError for arrays that do not fit, loose outputs excepted: that those fit is for the caller to see.
+        ValueError for arrays that do not fit; that loose outputs fit is for the caller to see.
         """
         held, words, first = self._held, self._words, self._n_inputs
         try:

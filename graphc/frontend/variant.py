@@ -25,7 +25,6 @@ from graphc.frontend.replay import Replay
 from graphc.frontend.tensor import Tensor, from_array, wrap_cell
 from graphc.frontend.trace import Members, members
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType
 
 
 class Stale(Exception):
