@@ -27,7 +27,7 @@ from graphc.loop.ir import Kernel
 from graphc.loop.lower import lower_group
 from graphc.loop.lowered import KernelCall, Part, S, Step, Temp, Value, calls_in, with_args
 from graphc.ops.constant import input_
-from graphc.passes import checks, fold, fuse, loops, prepare, remat, rowdot, simplify, sums
+from graphc.passes import checks, fold, fuse, layout, loops, prepare, remat, rowdot, simplify, sums
 from graphc.prepared import Prepared
 from graphc.program import Machine, check_donations
 from graphc.storage import is_alias
@@ -250,7 +250,8 @@ def lower(
         whole = checked.graph.with_outputs((*checked.graph.outputs, *late))
         stages.graph("checks", graph, whole.with_outputs((*checked.graph.outputs, *checked.flags)))
         parts = prepare.split(whole, {graph.inputs[i] for i in fixed}) if fixed else prepare.Split(whole, {})
-        whole = parts.main
+        steady = {*(graph.inputs[i] for i in fixed), *parts.kept}
+        whole = stages.graph("layout", parts.main, layout.run(parts.main, machine, steady))
         n = len(graph.outputs)
         results = [node for o, node in enumerate(whole.outputs[:n]) if o not in donated]
         recompute = remat.decide(whole, results)
@@ -259,9 +260,7 @@ def lower(
         text = partial(report.partition_text, partition)
         stages.note("partition", stages.lap(), text, partition=partition)
         with ahead(len(partition.groups)) as submit:
-            lowered = _lower_groups(
-                partition, machine, {*(graph.inputs[i] for i in fixed), *parts.kept}, submit
-            )
+            lowered = _lower_groups(partition, machine, steady, submit)
             stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, lowered.steps))
             setup = _setup(graph, parts.kept, lowered, machine)
             prelude, renamed = _prelude(checked.graph.with_outputs(early), machine)

@@ -126,6 +126,7 @@ class Machine:
 
     tiles: register tiles (rows, vectors) the target has, best first; e.g. (6, 4) is 6 rows of 4 vectors.
     winograd: an option, not a fact: whether convolutions may run by Winograd's algorithm.
+    layout: an option too: whether convolutions may keep their channels last.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Machine:
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
     winograd: bool = True
+    layout: bool = True
 
     def lanes(self, itemsize: int) -> int:
         """Elements of this size in one vector."""

@@ -217,6 +217,7 @@ def test_report_has_every_stage() -> None:
         "trace",
         *[p.name for p in pipeline.PASSES],
         "checks",
+        "layout",
         "remat",
         "partition",
         "loops",

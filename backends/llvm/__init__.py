@@ -36,21 +36,24 @@ class Backend:
 
     name = "llvm"
     wants_graph = False
-    options = frozenset({"winograd"})
+    options = frozenset({"winograd", "layout"})
 
-    def __init__(self, target: str | None = None, winograd: bool = True) -> None:
+    def __init__(self, target: str | None = None, winograd: bool = True, layout: bool = True) -> None:
         """`target` names a row of the target table; by default ``GRAPHC_TARGET``, or this machine.
 
         `winograd`: whether 3x3 convolutions may run by Winograd's algorithm where that pays; its error bound
-        is in graphc/loop/lower/winograd. Raises ValueError for an unknown target.
+        is in graphc/loop/lower/winograd. `layout`: whether convolutions may keep their channels last
+        (graphc/passes/layout.py). Raises ValueError for an unknown target.
         """
         self.target: Target = get_target(target)
-        self.machine: Machine = replace(self.target.machine, winograd=winograd)  # all that lowering knows
+        # all that lowering knows
+        self.machine: Machine = replace(self.target.machine, winograd=winograd, layout=layout)
 
     @property
     def target_key(self) -> str:
         """Names target, options and this version of the code generator, for the keys of program caches."""
         options = "" if self.machine.winograd else "|direct"
+        options += "" if self.machine.layout else "|first"
         return f"{self.target.key}{options}|{emitter_digest()}"
 
     def ahead(self, expected: int) -> AbstractContextManager[Callable[[Kernel], None]]:

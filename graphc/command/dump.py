@@ -54,6 +54,9 @@ def add_parser(commands: Any) -> None:
         "--no-winograd", action="store_true", help="keep Winograd's algorithm out of 3x3 convolutions"
     )
     parser.add_argument(
+        "--no-layout", action="store_true", help="keep the channels of convolutions before the spatial dims"
+    )
+    parser.add_argument(
         "--timing", action="store_true", help="where the compiler's time goes: each stage, each kernel"
     )
     parser.add_argument(
@@ -74,10 +77,13 @@ class View:
 class Dump:
     """One traced program and everything that can be shown of it."""
 
-    def __init__(self, target: Target, grad: bool, cpu: str | None, winograd: bool = True) -> None:
+    def __init__(
+        self, target: Target, grad: bool, cpu: str | None, winograd: bool = True, layout: bool = True
+    ) -> None:
         self.traced = target
         self.program = differentiate(target) if grad else target
-        name = backends.with_options("llvm", {} if winograd else {"winograd": False})
+        options = {"winograd": winograd, "layout": layout}
+        name = backends.with_options("llvm", {name: on for name, on in options.items() if not on})
         self.backend: Any = backends.load(name, cpu)
         self.report = pipeline.inspect(self.program.graph, self.program.donate, name, cpu)
 
@@ -162,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     target = load(args.target, args.input, args.train)
     tracing = time.perf_counter() - started
-    dump = Dump(target, args.grad, args.cpu, not args.no_winograd)
+    dump = Dump(target, args.grad, args.cpu, not args.no_winograd, not args.no_layout)
     views = list(dump.views())
     if args.stage == ["list"]:
         print("\n".join(v.name for v in views))

@@ -183,7 +183,7 @@ def name_of(function: Any) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-KNOWN = frozenset({"winograd"})  # options of graphc's own
+KNOWN = frozenset({"winograd", "layout"})  # options of graphc's own
 
 
 def compile(
@@ -199,9 +199,10 @@ def compile(
     Arguments that are tensors or Python floats may change from call to call; everything else is
     part of the signature, and another value means another program. Parameters, buffers and optimizer
     state that the function changes are updated in place by the program. `backend` names a graphc
-    backend. `options={"winograd": False}` keeps Winograd's algorithm out of 3x3 convolutions (see
-    `graphc.set_backend`); names of PyTorch's own options there are warned about. `disable=True` gives the
-    function back as it is. PyTorch's mode, fullgraph and dynamic are accepted and not needed.
+    backend. `options={"winograd": False}` keeps Winograd's algorithm out of 3x3 convolutions, and
+    `{"layout": False}` their channels where they are (see `graphc.set_backend`); names of PyTorch's own
+    options there are warned about. `disable=True` gives the function back as it is. PyTorch's mode,
+    fullgraph and dynamic are accepted and not needed.
 
     The function runs once per signature, on tensors without values: TracerError where it needs one.
     """

@@ -5,15 +5,17 @@ With x [N, C, *S], w [O, C/groups, *K] and y [N, O, *S'] all three are one sum
     y[n, o, p]  +=  x[n, c, p*stride + k*dilation - low]  *  w[o, c, k]
 
 over what the result does not have, so that their gradients need no other op. The input gradient
-is also what is called transposed convolution.
+is also what is called transposed convolution. Values other than the weight may have their channels behind
+the spatial dims instead: [N, *S, C].
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,10 +28,13 @@ from graphc.ops.sample import ErrorSample, Sample, Typed
 from graphc.ops.spread import Axes
 from graphc.ops.window import Geometry, check_geometry, trailing
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, eq=False)
 class ConvAttrs(Attrs):
-    """The same for the three ops of one convolution; tuples have one entry for each spatial dim."""
+    """The same for the three ops of one convolution; tuples have one entry for each spatial dim.
+    `last`: channels are the last dim of everything but the weight."""
 
     stride: Axes
     low: Axes
@@ -38,6 +43,7 @@ class ConvAttrs(Attrs):
     groups: int
     input_spatial: Shape
     kernel: Shape
+    last: bool = False
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -46,6 +52,16 @@ class ConvAttrs(Attrs):
     @cached_property
     def output_spatial(self) -> Shape:
         return self.geometry.windows(self.input_spatial)
+
+    def place(self, sample: T, channel: T, spatial: Iterable[T]) -> tuple[T, ...]:
+        """The index of an element of anything but the weight (or its shape, given extents)."""
+        return (sample, *spatial, channel) if self.last else (sample, channel, *spatial)
+
+    def parts(self, place: Sequence[T]) -> tuple[T, T, tuple[T, ...]]:
+        """(sample, channel, spatial) of an index or a shape."""
+        if self.last:
+            return place[0], place[-1], tuple(place[1:-1])
+        return place[0], place[1], tuple(place[2:])
 
 
 def _check(name: str, types: Sequence[TensorType], attrs: ConvAttrs) -> Shape:
@@ -65,42 +81,55 @@ def _infer_conv(types: Sequence[TensorType], attrs: ConvAttrs) -> TensorType:
     x, w = types
     spatial = _check("conv", types, attrs)
     channels, outputs = w.shape[1] * attrs.groups, w.shape[0]
-    if x.shape[1] != channels:
+    samples, given, extents = attrs.parts(x.shape)
+    if given != channels:
         raise fail(
-            "conv", f"the weight takes {channels} channels, in {attrs.groups} groups, not {x.shape[1]}", types
+            "conv", f"the weight takes {channels} channels, in {attrs.groups} groups, not {given}", types
         )
     if outputs % attrs.groups:
         raise fail("conv", f"{outputs} output channels do not divide into {attrs.groups} groups", types)
-    if x.shape[2:] != attrs.input_spatial or w.shape[2:] != attrs.kernel:
+    if extents != attrs.input_spatial or w.shape[2:] != attrs.kernel:
         raise fail("conv", f"spatial dims must be {attrs.input_spatial} and {attrs.kernel}", types)
-    return TensorType((x.shape[0], outputs, *spatial), x.dtype)
+    return TensorType(attrs.place(samples, outputs, spatial), x.dtype)
 
 
 def _infer_input_grad(types: Sequence[TensorType], attrs: ConvAttrs) -> TensorType:
     dy, w = types
     spatial = _check("conv_input_grad", types, attrs)
-    if dy.shape[1] != w.shape[0] or w.shape[0] % attrs.groups:
-        what = f"the weight gives {w.shape[0]} channels in {attrs.groups} groups, not {dy.shape[1]}"
+    samples, given, extents = attrs.parts(dy.shape)
+    if given != w.shape[0] or w.shape[0] % attrs.groups:
+        what = f"the weight gives {w.shape[0]} channels in {attrs.groups} groups, not {given}"
         raise fail("conv_input_grad", what, types)
-    if dy.shape[2:] != spatial or w.shape[2:] != attrs.kernel:
+    if extents != spatial or w.shape[2:] != attrs.kernel:
         raise fail("conv_input_grad", f"spatial dims must be {spatial} and {attrs.kernel}", types)
-    return TensorType((dy.shape[0], w.shape[1] * attrs.groups, *attrs.input_spatial), dy.dtype)
+    return TensorType(attrs.place(samples, w.shape[1] * attrs.groups, attrs.input_spatial), dy.dtype)
 
 
 def _infer_weight_grad(types: Sequence[TensorType], attrs: ConvAttrs) -> TensorType:
     x, dy = types
     spatial = _check("conv_weight_grad", types, attrs)
-    if x.shape[0] != dy.shape[0]:
+    (samples, ins, near), (others, outs, far) = attrs.parts(x.shape), attrs.parts(dy.shape)
+    if samples != others:
         raise fail("conv_weight_grad", "both operands must have the same batch size", types)
-    if x.shape[1] % attrs.groups or dy.shape[1] % attrs.groups:
+    if ins % attrs.groups or outs % attrs.groups:
         raise fail("conv_weight_grad", f"channels must divide into {attrs.groups} groups", types)
-    if x.shape[2:] != attrs.input_spatial or dy.shape[2:] != spatial:
+    if near != attrs.input_spatial or far != spatial:
         raise fail("conv_weight_grad", f"spatial dims must be {attrs.input_spatial} and {spatial}", types)
-    return TensorType((dy.shape[1], x.shape[1] // attrs.groups, *attrs.kernel), x.dtype)
+    return TensorType((outs, ins // attrs.groups, *attrs.kernel), x.dtype)
 
 
 # ------------------------------------------------------------------ evaluation
 # One batched matmul for each tap: [groups, O/g, C/g] with [N, groups, C/g, pixels] and so on.
+
+
+def _first(a: np.ndarray, attrs: ConvAttrs) -> np.ndarray:
+    """Channels where they are by default."""
+    return np.moveaxis(a, -1, 1) if attrs.last else a
+
+
+def _back(a: np.ndarray, attrs: ConvAttrs) -> np.ndarray:
+    """Channels where `attrs` wants them."""
+    return np.ascontiguousarray(np.moveaxis(a, 1, -1)) if attrs.last else a
 
 
 def _split(a: np.ndarray, groups: int) -> np.ndarray:
@@ -119,17 +148,17 @@ def _grouped_weight(w: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _evaluate_conv(arrays: Sequence[np.ndarray], attrs: ConvAttrs) -> np.ndarray:
-    x, w = arrays
+    x, w = _first(arrays[0], attrs), arrays[1]
     g, out, rank = attrs.geometry, attrs.output_spatial, len(attrs.kernel)
     padded, weight = _split(g.padded(x), attrs.groups), _grouped_weight(w, attrs.groups)
     y = np.zeros((x.shape[0], attrs.groups, weight.shape[1], prod(out)), x.dtype)
     for tap, cuts in g.taps(out):
         y += np.matmul(weight[trailing(tap)], _pixels(padded[trailing(cuts)], rank))
-    return y.reshape(x.shape[0], w.shape[0], *out)
+    return _back(y.reshape(x.shape[0], w.shape[0], *out), attrs)
 
 
 def _evaluate_input_grad(arrays: Sequence[np.ndarray], attrs: ConvAttrs) -> np.ndarray:
-    dy, w = arrays
+    dy, w = _first(arrays[0], attrs), arrays[1]
     g, out, rank = attrs.geometry, attrs.output_spatial, len(attrs.kernel)
     weight = _grouped_weight(w, attrs.groups)
     dims = zip(attrs.input_spatial, attrs.low, attrs.high, strict=True)
@@ -140,11 +169,11 @@ def _evaluate_input_grad(arrays: Sequence[np.ndarray], attrs: ConvAttrs) -> np.n
         dx[trailing(cuts)] += part.reshape(*part.shape[:3], *out)
     inner = [slice(a, a + n) for a, n in zip(attrs.low, attrs.input_spatial, strict=True)]
     dx = dx[trailing(inner)]
-    return dx.reshape(dy.shape[0], attrs.groups * w.shape[1], *attrs.input_spatial)
+    return _back(dx.reshape(dy.shape[0], attrs.groups * w.shape[1], *attrs.input_spatial), attrs)
 
 
 def _evaluate_weight_grad(arrays: Sequence[np.ndarray], attrs: ConvAttrs) -> np.ndarray:
-    x, dy = arrays
+    x, dy = [_first(a, attrs) for a in arrays]
     g, out, rank = attrs.geometry, attrs.output_spatial, len(attrs.kernel)
     padded = _split(g.padded(x), attrs.groups)
     pixels = _pixels(_split(dy, attrs.groups), rank)
@@ -191,6 +220,11 @@ _CASES: tuple[tuple[Shape, Shape, dict], ...] = (
     ((1, 2, 4, 3, 5), (2, 2, 2, 2, 3), {"high": (1, 0, 0)}),
     ((2, 5, 4, 4), (7, 5, 1, 1), {}),
     ((1, 2, 8, 8), (2, 2, 3, 3), {"stride": (3, 3)}),
+    ((2, 6, 5, 3), (4, 3, 3, 3), {"low": (1, 1), "high": (1, 1), "last": True}),
+    ((2, 7, 9, 18), (18, 1, 3, 5), {"groups": 18, "stride": (2, 1), "low": (1, 2), "last": True}),
+    ((1, 5, 5, 4), (6, 2, 3, 3), {"groups": 2, "dilation": (2, 1), "last": True}),
+    ((2, 4, 4, 5), (7, 5, 1, 1), {"last": True}),
+    ((1, 4, 3, 5, 2), (2, 2, 2, 2, 3), {"high": (1, 0, 0), "last": True}),
 )
 
 
@@ -212,13 +246,19 @@ def _conv_samples() -> Iterable[Sample | ErrorSample]:
     yield wrong(lambda x, w: conv(x, w, groups=2), *odd, says="3 output channels do not divide into 2 groups")
 
 
+def _spatial(shape: Shape, last: bool = False) -> Shape:
+    """The spatial dims of anything but a weight."""
+    return shape[1:-1] if last else shape[2:]
+
+
 def _output_of(x: Shape, w: Shape, options: dict) -> Shape:
-    return (x[0], w[0], *_attrs(x[2:], w[2:], **options).output_spatial)
+    attrs = _attrs(_spatial(x, options.get("last", False)), w[2:], **options)
+    return attrs.place(x[0], w[0], attrs.output_spatial)
 
 
 def _input_grad_samples() -> Iterable[Sample | ErrorSample]:
     for x, w, options in _CASES:
-        full = {"input_spatial": x[2:], **options}
+        full = {"input_spatial": _spatial(x, options.get("last", False)), **options}
         yield Sample(lambda dy, w, o=full: conv_input_grad(dy, w, **o), [_output_of(x, w, options), w])
     yield wrong(
         lambda dy, w: conv_input_grad(dy, w, (6,)),
@@ -282,11 +322,17 @@ def _attrs(
     high: Axes | None = None,
     dilation: Axes | None = None,
     groups: int = 1,
+    last: bool = False,
 ) -> ConvAttrs:
     ones, none = (1,) * len(kernel), (0,) * len(kernel)
     return ConvAttrs(
-        stride or ones, low or none, high or none, dilation or ones, groups, input_spatial, kernel
+        stride or ones, low or none, high or none, dilation or ones, groups, input_spatial, kernel, last
     )
+
+
+def channels_last(attrs: ConvAttrs) -> ConvAttrs:
+    """The same convolution of values whose channels are their last dim."""
+    return replace(attrs, last=True)
 
 
 def conv(
@@ -297,13 +343,15 @@ def conv(
     high: Axes | None = None,
     dilation: Axes | None = None,
     groups: int = 1,
+    last: bool = False,
 ) -> Node:
     """Cross-correlation of x [N, C, *S] with w [O, C/groups, *K]: y [N, O, *S'].
 
     `low` and `high` are zeros before and after each spatial dim; defaults are strides and dilations of
-    1 and no padding.
+    1 and no padding. With `last`, x is [N, *S, C] and y [N, *S', O]; so it is for the gradients.
     """
-    attrs = _attrs(x.type.shape[2:], w.type.shape[2:], stride, low, high, dilation, groups)
+    spatial = _spatial(x.type.shape, last)
+    attrs = _attrs(spatial, w.type.shape[2:], stride, low, high, dilation, groups, last)
     return make(CONV, (x, w), attrs)
 
 
@@ -316,12 +364,13 @@ def conv_input_grad(
     high: Axes | None = None,
     dilation: Axes | None = None,
     groups: int = 1,
+    last: bool = False,
 ) -> Node:
     """The gradient of `conv` to its input: dy [N, O, *S'] and w give [N, C, *input_spatial].
 
     As an op of its own it is transposed convolution.
     """
-    attrs = _attrs(input_spatial, w.type.shape[2:], stride, low, high, dilation, groups)
+    attrs = _attrs(input_spatial, w.type.shape[2:], stride, low, high, dilation, groups, last)
     return make(CONV_INPUT_GRAD, (dy, w), attrs)
 
 
@@ -334,7 +383,8 @@ def conv_weight_grad(
     high: Axes | None = None,
     dilation: Axes | None = None,
     groups: int = 1,
+    last: bool = False,
 ) -> Node:
     """The gradient of `conv` to its weight: x and dy [N, O, *S'] give [O, C/groups, *kernel]."""
-    attrs = _attrs(x.type.shape[2:], kernel, stride, low, high, dilation, groups)
+    attrs = _attrs(_spatial(x.type.shape, last), kernel, stride, low, high, dilation, groups, last)
     return make(CONV_WEIGHT_GRAD, (x, dy), attrs)

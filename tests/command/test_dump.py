@@ -59,6 +59,7 @@ STAGES = [
     "sums",
     "cleanup",
     "checks",
+    "layout",
     "remat",
     "partition",
     "loops",

@@ -160,6 +160,8 @@ def plan_bands(node: Node, machine: Machine) -> tuple[Plan, float] | None:
     conv_input_grad, or has too few channels or too long rows for it."""
     if node.op.name not in ("conv", "conv_input_grad") or not node.dtype.is_float or not node.type.size:
         return None
+    if node.attrs.last:
+        return None
     sizes, axes = _sizes(node), axes_of(node)
     taps = math.prod(max(len(part.taps) for part in axis.parts) for axis in axes)
     if sizes.outs < FEWEST_CHANNELS or not sizes.ins or not all(axis.extent for axis in axes) or not taps:

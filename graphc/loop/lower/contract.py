@@ -10,6 +10,7 @@ from functools import partial
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
+from graphc.loop.lower import channels
 from graphc.loop.lower.band_kernel import band_calls
 from graphc.loop.lower.bands import plan_bands
 from graphc.loop.lower.blocking import (
@@ -24,7 +25,7 @@ from graphc.loop.lower.blocking import (
 from graphc.loop.lower.cells import Cells, cells_of, interleaved
 from graphc.loop.lower.columns import flat_columns
 from graphc.loop.lower.conv import conv_problems
-from graphc.loop.lower.depthwise import depthwise_calls
+from graphc.loop.lower.depthwise import depthwise_calls, depthwise_cost
 from graphc.loop.lower.direct import choose_form, direct_call
 from graphc.loop.lower.dots import dots_call, plan_dots
 from graphc.loop.lower.fetch import worth_fetching
@@ -93,12 +94,29 @@ def repeated_contraction(group: Group, machine: Machine, fixed: Set[Node]) -> Re
     anchor = anchor_of(group)
     if (calls := depthwise_calls(group, anchor, machine)) is not None:
         return Repeated((), calls)
+    if anchor.kind is Kind.CONV and channels.is_direct(anchor):
+        before, call = channels.direct_calls(group, anchor, machine)
+        ahead = depends_only_on(anchor.inputs[1], group, fixed)
+        return Repeated((before,), (call,)) if ahead else Repeated((), (before, call))
     if (close := close_group(group, anchor)) is not None:
         return _spread(group, anchor, close, machine, fixed)
     problems = (dot_problem(anchor),) if anchor.kind is Kind.CONTRACT else conv_problems(anchor)
     lowering = _Lowering(group, anchor, machine, fixed)
     lowering.lower(problems)
     return Repeated(tuple(lowering.once), tuple(lowering.each))
+
+
+def forward_cost(anchor: Node, machine: Machine, fixed: bool) -> float:
+    """Cycles on one core that a forward convolution takes by itself; `fixed`: its weight is the same each
+    time."""
+    if channels.is_direct(anchor):
+        return channels.direct_cost(anchor, machine)
+    if (planes := depthwise_cost(anchor, machine)) is not None:
+        return planes
+    x, w = anchor.inputs
+    lowering = _Lowering(Group((anchor,), (x, w), (anchor,)), anchor, machine, {w} if fixed else set())
+    problems = conv_problems(anchor)
+    return lowering._cheapest(lowering._as_contraction(problems[0]), lowering._as_bands(problems))[0]
 
 
 def _spread(group: Group, anchor: Node, close: Group, machine: Machine, fixed: Set[Node]) -> Repeated:

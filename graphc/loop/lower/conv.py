@@ -68,7 +68,7 @@ def _forward(node: Node) -> Contraction:
     x, w = node.inputs
     at = node.attrs
     outs, ins = w.shape[0] // at.groups, w.shape[1]
-    space = node.shape[2:]
+    images, _, space = at.parts(node.shape)
     sure = _never_outside(at, space)
 
     def a(group: Index, row: Index, depth: Index) -> Access:
@@ -76,15 +76,15 @@ def _forward(node: Node) -> Contraction:
 
     def b(group: Index, depth: Index, col: Index) -> Access:
         coordinates = _window(at, col[1:], depth[1:])
-        place = (col[0], _channel(group, depth[0], ins), *coordinates)
+        place = at.place(col[0], _channel(group, depth[0], ins), coordinates)
         return Access(x, place, _inside(coordinates, at.input_spatial, sure))
 
     def c(group: Index, row: Index, col: Index) -> Index:
-        return (col[0], _channel(group, row[0], outs), *col[1:])
+        return at.place(col[0], _channel(group, row[0], outs), col[1:])
 
-    still = all(s == 1 for s in at.stride)
+    still = all(s == 1 for s in at.stride) and not at.last
     window = Window(at.input_spatial, tuple(-p for p in at.low), at.dilation) if still else None
-    cols, depth = (node.shape[0], *space), (ins, *at.kernel)
+    cols, depth = (images, *space), (ins, *at.kernel)
     return Contraction(node, _groups(node), (outs,), cols, depth, a, b, c, window)
 
 
@@ -92,21 +92,21 @@ def _weight_grad(node: Node) -> Contraction:
     x, dy = node.inputs
     at = node.attrs
     outs, ins = node.shape[0] // at.groups, node.shape[1]
-    space = dy.shape[2:]
+    images, _, space = at.parts(dy.shape)
     sure = _never_outside(at, space)
 
     def a(group: Index, row: Index, depth: Index) -> Access:
-        return Access(dy, (depth[0], _channel(group, row[0], outs), *depth[1:]))
+        return Access(dy, at.place(depth[0], _channel(group, row[0], outs), depth[1:]))
 
     def b(group: Index, depth: Index, col: Index) -> Access:
         coordinates = _window(at, depth[1:], col[1:])
-        place = (depth[0], _channel(group, col[0], ins), *coordinates)
+        place = at.place(depth[0], _channel(group, col[0], ins), coordinates)
         return Access(x, place, _inside(coordinates, at.input_spatial, sure))
 
     def c(group: Index, row: Index, col: Index) -> Index:
         return (_channel(group, row[0], outs), *col)
 
-    return Contraction(node, _groups(node), (outs,), (ins, *at.kernel), (dy.shape[0], *space), a, b, c)
+    return Contraction(node, _groups(node), (outs,), (ins, *at.kernel), (images, *space), a, b, c)
 
 
 class AxisPhase:
@@ -155,7 +155,7 @@ def _input_grad(node: Node, phase: Phase) -> Contraction:
     dy, w = node.inputs
     at = node.attrs
     outs, ins = w.shape[0] // at.groups, w.shape[1]
-    extents = dy.shape[2:]
+    images, _, extents = at.parts(dy.shape)
     sure = [axis.stays_inside(e) for axis, e in zip(phase, extents, strict=True)]
 
     def a(group: Index, row: Index, depth: Index) -> Access:
@@ -167,22 +167,22 @@ def _input_grad(node: Node, phase: Phase) -> Contraction:
             ix.sub(ix.add(j, axis.base), ix.mul(u, axis.back))
             for j, u, axis in zip(col[1:], depth[1:], phase, strict=True)
         )
-        return Access(
-            dy, (col[0], _channel(group, depth[0], outs), *coordinates), _inside(coordinates, extents, sure)
-        )
+        place = at.place(col[0], _channel(group, depth[0], outs), coordinates)
+        return Access(dy, place, _inside(coordinates, extents, sure))
 
     def c(group: Index, row: Index, col: Index) -> Index:
         place = [ix.add(ix.mul(j, axis.stride), axis.first) for j, axis in zip(col[1:], phase, strict=True)]
-        return (col[0], _channel(group, row[0], ins), *place)
+        return at.place(col[0], _channel(group, row[0], ins), place)
 
+    still = Window(extents, tuple(axis.base for axis in phase), tuple(-axis.back for axis in phase))
     return Contraction(
         node,
         _groups(node),
         (ins,),
-        (node.shape[0], *(axis.count for axis in phase)),
+        (images, *(axis.count for axis in phase)),
         (outs, *(axis.taps for axis in phase)),
         a,
         b,
         c,
-        Window(extents, tuple(axis.base for axis in phase), tuple(-axis.back for axis in phase)),
+        None if at.last else still,
     )

@@ -33,6 +33,7 @@ FULL = 0.6  # part of the lanes that a row must fill to be finished directly
 MOST_TASKS = 64
 SHARES = 16  # tasks of a weight gradient: each should read long runs of every image
 TASK_WORK = 1 << 16  # multiply-adds of a task, at least
+FINISHED, FILLED = 6.0, 4.0  # cycles to store a vector in order, and to copy one to planes
 MOVED = 8  # what loading and storing an element costs, in multiply-adds
 
 
@@ -54,11 +55,27 @@ def depthwise_calls(group: Group, anchor: Node, machine: Machine) -> tuple[Kerne
     return (kernel.weight_grad() if anchor.op.name == "conv_weight_grad" else kernel.results(),)
 
 
+def depthwise_cost(anchor: Node, machine: Machine) -> float | None:
+    """Cycles of the kernel of a forward convolution on one core (as long as the second-level cache keeps up);
+    None if it is none that `depthwise_calls` runs."""
+    if anchor.op.name != "conv" or not _is_depthwise(anchor):
+        return None
+    layout = forward_layout(anchor.attrs, anchor.shape[2:])
+    if 3 * layout.elements * anchor.dtype.itemsize > machine.l2_bytes // 2:
+        return None
+    width = machine.lanes(anchor.dtype.itemsize)
+    results = anchor.type.size // anchor.shape[-1] * -(-anchor.shape[-1] // width)
+    sources = anchor.inputs[0].type.size / width * anchor.attrs.stride[-1]
+    return results * (math.prod(anchor.attrs.kernel) + FINISHED) + sources * FILLED
+
+
 def _is_depthwise(node: Node) -> bool:
     """Whether each channel has one filter, of several taps that can be written out."""
     if node.kind is not Kind.CONV or not node.dtype.is_float or not node.type.size:
         return False
     at, channels = node.attrs, node.inputs[0].shape[1]
+    if at.last:
+        return False
     weight = node.shape if node.op.name == "conv_weight_grad" else node.inputs[1].shape
     if weight[:2] != (channels, 1) or at.groups != channels or not all(x.type.size for x in node.inputs):
         return False

@@ -28,6 +28,8 @@ def worth_padding(problem: Contraction) -> bool:
     if node.op.name != "conv_weight_grad" or not node.dtype.is_float or not math.prod(problem.sizes):
         return False
     at = node.attrs
+    if at.last:
+        return False
     ends = zip(_reach(problem), at.low, at.input_spatial, strict=True)
     return problem.depth[-1] < SHORT and any(low > 0 or reach - low > extent for reach, low, extent in ends)
 

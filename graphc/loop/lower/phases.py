@@ -53,6 +53,8 @@ def worth_splitting(problem: Contraction) -> bool:
     node = problem.anchor
     if node.op.name != "conv" or not node.dtype.is_float or node.attrs.stride[-1] == 1:
         return False
+    if node.attrs.last:
+        return False
     cut = _phases(node)
     copied = math.prod((*node.inputs[0].shape[:2], *cut.phases, *cut.extents))
     often = math.prod(problem.sizes) >= max(WORTH, OFTEN * copied)

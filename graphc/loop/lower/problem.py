@@ -48,7 +48,8 @@ class Contraction:
     batch, rows, cols, depth  extents of the axes of b, m, n and k
     a(b, m, k), b(b, k, n)    where the operand elements are
     c(b, m, n)                index of the anchor's element
-    window                    what is known about B if this is a convolution at unit stride
+    window                    what is known about B if this is a convolution at unit stride whose planes are
+                              contiguous
     """
 
     anchor: Node

@@ -34,7 +34,7 @@ def close_group(group: Group, anchor: Node) -> Group | None:
         return None
     dy, w = anchor.inputs
     at = anchor.attrs
-    if max(at.stride) == 1 or any(k != 1 for k in at.kernel) or any((*at.low, *at.high)):
+    if at.last or max(at.stride) == 1 or any(k != 1 for k in at.kernel) or any((*at.low, *at.high)):
         return None
     close = conv_input_grad(dy, w, dy.shape[2:], groups=at.groups)
     wanted = _members(group, (dy, w))

@@ -157,7 +157,7 @@ def plan_weight_grad(node: Node, machine: Machine) -> tuple[Plan, float] | None:
         return None
     at = node.attrs
     plain = at.stride == (1, 1) and at.dilation == (1, 1) and at.kernel == (3, 3)
-    if not plain or node.dtype is not float32 or not node.type.size:
+    if not plain or at.last or node.dtype is not float32 or not node.type.size:
         return None
     x, dy = node.inputs
     if not x.type.size or not dy.type.size:
