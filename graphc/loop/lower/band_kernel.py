@@ -14,11 +14,12 @@ from graphc.ir.types import int64
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Buffer, Expr, Tile, Var, Walk, address, identity_of, load
 from graphc.loop.lower.ahead import fetch_ahead
+from graphc.loop.lower.band_copy import BandCopy
 from graphc.loop.lower.bands import AxisPart, Part, Plan
 from graphc.loop.lower.blocking import Rows, narrow_tile
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.operand import probe
-from graphc.loop.lower.pack import Line, clip, copy_line, maximum
+from graphc.loop.lower.pack import Line, clip, maximum
 from graphc.loop.lower.prepack import prepack_call
 from graphc.loop.lower.problem import Access, Contraction, Index
 from graphc.loop.lowered import KernelCall, Temp
@@ -95,10 +96,9 @@ class _Bands:
         task = Var(int64, "task", math.prod(counts))
         self.group, self.image, *bands = ix.unflatten(task, counts)
         self.start = [ix.mul(b, size) for b, size in zip(bands, plan.band, strict=True)]
-        band = w.alloc("band", self.dtype, (self.ins * plan.pitch,))
         self.walks = {part: self._walk(part) for part, packed in self.packed.items() if packed is not None}
         sums = w.alloc("sums", self.dtype, (self.space[-1], plan.lanes))
-        self._fill(band)
+        band = self._fill()
         with w.loop("p", self.panels) as panel:
             for outer in itertools.product(*(axis.parts for axis in plan.axes[:-1])):
                 with self._rows(outer) as rows:
@@ -128,29 +128,17 @@ class _Bands:
 
     # ------------------------------------------------------------------ the source
 
-    def _fill(self, band: Buffer) -> None:
-        """The rows of the source that the band's windows reach, zeros where they leave it."""
-        w, plan, source = self.w, self.plan, self.fused.anchor.inputs[0]
-        lows = [axis.low for axis in plan.axes]
-        begins = [
+    def _fill(self) -> Buffer:
+        """The rows of the source that the band's windows reach."""
+        plan, source = self.plan, self.fused.anchor.inputs[0]
+        copy = BandCopy(self.fused, source, plan.source, plan.pitch, self.width)
+        band = copy.room(self.ins)
+        begin = [
             ix.add(ix.mul(start, axis.move), axis.low)
-            for start, axis in zip(self.start, plan.axes, strict=False)
+            for start, axis in zip((*self.start, ZERO), plan.axes, strict=True)
         ]
-        with w.loop("c", self.ins) as c, w.nest("y", plan.source[:-1]) as rows:
-            channel = ix.add(ix.mul(self.group, self.ins), c)
-            outer = [ix.add(begin, row) for begin, row in zip(begins, rows, strict=True)]
-
-            def access(x: Expr) -> Access:
-                at = (*outer, ix.add(x, lows[-1]))
-                bounds = tuple((i, axis.extent) for i, axis in zip(at, plan.axes, strict=True))
-                return Access(source, (self.image, channel, *at), bounds)
-
-            def put(x: Expr, value: Expr | None) -> None:
-                where = ix.add(ix.mul(c, plan.pitch), ix.flatten((*rows, x), plan.source))
-                w.store(band, (where,), identity_of("add", self.dtype) if value is None else value)
-
-            line = Line(ix.const(plan.source[-1]), plan.source[-1], access)
-            copy_line(w, line, clip(line), lambda a: self.fused.read(replace(a, bounds=())), put, self.width)
+        copy.copy(band, self.image, ix.mul(self.group, self.ins), self.ins, begin)
+        return band
 
     def _walk(self, part: Part) -> Buffer:
         """The table of steps of a phase, K in the order of its packed weights."""

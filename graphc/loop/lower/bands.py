@@ -33,6 +33,7 @@ from graphc.loop.lower.blocking import (
 )
 from graphc.loop.lower.conv import axis_phases
 from graphc.loop.lower.pack import CLIPPED_RUN, COPY, GATHER
+from graphc.ops.conv import ConvAttrs
 from graphc.program import Machine
 
 TURNED = 1.0  # cycles to store a result that is transposed on its way
@@ -85,28 +86,30 @@ class Axis:
         return (results - 1) * self.move + high - self.low + 1
 
 
+def forward_axes(at: ConvAttrs, outputs: Shape) -> tuple[Axis, ...]:
+    """The axes of a convolution with these positions."""
+    axes = []
+    for q, e, s, d, p, k in zip(
+        outputs, at.input_spatial, at.stride, at.dilation, at.low, at.kernel, strict=True
+    ):
+        taps = tuple((t, t * d - p) for t in range(k))
+        axes.append(Axis((AxisPart(0, 1, q, s, taps, d),), e))
+    return tuple(axes)
+
+
 def axes_of(node: Node) -> tuple[Axis, ...]:
     """The axes of a `conv` or `conv_input_grad`."""
     at = node.attrs
-    forward = node.op.name == "conv"
-    space, sources = node.shape[2:], node.inputs[0].shape[2:]
+    if node.op.name == "conv":
+        return forward_axes(at, node.shape[2:])
     axes = []
-    for q, e, s, d, p, k in zip(space, sources, at.stride, at.dilation, at.low, at.kernel, strict=True):
-        if forward:
-            taps = tuple((t, t * d - p) for t in range(k))
-            parts = [AxisPart(0, 1, q, s, taps, d)]
-        else:
-            parts = [
-                AxisPart(
-                    way.first,
-                    s,
-                    way.count,
-                    1,
-                    tuple((way.tap + u * way.step, way.base - u * way.back) for u in range(way.taps)),
-                    -way.back,
-                )
-                for way in axis_phases(s, d, p, k, q)
-            ]
+    for q, e, s, d, p, k in zip(
+        at.input_spatial, node.inputs[0].shape[2:], at.stride, at.dilation, at.low, at.kernel, strict=True
+    ):
+        parts = []
+        for way in axis_phases(s, d, p, k, q):
+            taps = tuple((way.tap + u * way.step, way.base - u * way.back) for u in range(way.taps))
+            parts.append(AxisPart(way.first, s, way.count, 1, taps, -way.back))
         axes.append(Axis(tuple(parts), e))
     return tuple(axes)
 
@@ -171,7 +174,7 @@ def plan_bands(node: Node, machine: Machine) -> tuple[Plan, float] | None:
     best: tuple[Plan, float] | None = None
     for band in itertools.product(*(_cuts(axis.count) for axis in axes[:-1])):
         source = tuple(a.reach(b) for a, b in zip(axes, (*band, axes[-1].count), strict=True))
-        plan = Plan(rows, lanes, axes, band, source, _pitch(math.prod(source), sizes.itemsize))
+        plan = Plan(rows, lanes, axes, band, source, channel_pitch(math.prod(source), sizes.itemsize))
         room = (sizes.ins * plan.pitch + depth * lanes) * sizes.itemsize
         if room > machine.l2_bytes * 3 // 4:
             continue
@@ -185,14 +188,20 @@ def _cuts(count: int) -> list[int]:
     return list(dict.fromkeys(-(-count // parts) for parts in range(1, count + 1)))
 
 
-def _pitch(elements: int, itemsize: int) -> int:
+def channel_pitch(elements: int, itemsize: int) -> int:
     """Elements from channel to channel, such that neighbouring channels do not share cache sets."""
     line = 64 // itemsize
     lines = -(-elements // line)
     return (lines + 1 - lines % 2) * line
 
 
-def _inside(axis: Axis) -> float:
+def copying(source: Shape, width: int) -> float:
+    """Cycles to copy a part of a channel of the source."""
+    run = CLIPPED_RUN + COPY * -(-source[-1] // width) + FETCHED * source[-1]
+    return math.prod(source[:-1]) * run
+
+
+def inside(axis: Axis) -> float:
     """Part of the taps of all results that lie inside the source."""
     real = total = 0
     for part in axis.parts:
@@ -217,12 +226,11 @@ def _cost(plan: Plan, sizes: _Sizes, machine: Machine) -> float:
         rows += lines * cut.steps(vectors) * depth
         calls += lines * cut.tiles
         flops += 2.0 * lines * parts[-1].count * depth * sizes.outs
-    skipped = _inside(plan.axes[0]) if len(plan.axes) > 1 else 1.0
+    skipped = inside(plan.axes[0]) if len(plan.axes) > 1 else 1.0
     work = rows * wide * skipped + calls * panels * (CALL + 2 * plan.rows * vectors)
     work *= sizes.images
     bands = math.prod(plan.bands)
-    run = CLIPPED_RUN + COPY * -(-plan.source[-1] // width) + FETCHED * plan.source[-1]
-    work += sizes.images * bands * sizes.ins * math.prod(plan.source[:-1]) * run
+    work += sizes.images * bands * sizes.ins * copying(plan.source, width)
     work += sizes.images * bands * ENTRY * weights / sizes.outs
     results = (
         sizes.images * sizes.outs * math.prod(sum(part.count for part in axis.parts) for axis in plan.axes)

@@ -54,6 +54,7 @@ from graphc.loop.lower.split import combine_call
 from graphc.loop.lower.spread import close_group, spread_call
 from graphc.loop.lower.stage import stage_across_call, stage_call
 from graphc.loop.lower.tiled import Tiled
+from graphc.loop.lower.weight_bands import plan_weight_bands, weight_band_calls
 from graphc.loop.lower.windows import plan_windows, windows_calls
 from graphc.loop.lower.winograd.choose import plan_winograd
 from graphc.loop.lower.winograd.kernels import winograd_calls
@@ -172,7 +173,7 @@ class _Lowering:
             return
         each = [self._cheapest(self._as_contraction(p), self._as_winograd_weights(p)) for p in some]
         apart = sum(cost for cost, _ in each), lambda: [put() for _, put in each]
-        _, put = self._cheapest(apart, self._as_bands(problems))
+        _, put = self._cheapest(apart, self._as_bands(problems), self._as_weight_bands(problems[0]))
         put()
 
     def _cheapest(self, *options: _Option | None) -> _Option:
@@ -214,6 +215,17 @@ class _Lowering:
             put()
 
         return cost, put_all
+
+    def _as_weight_bands(self, problem: Contraction) -> _Option | None:
+        """A weight gradient on bands of rows."""
+        found = plan_weight_bands(self.anchor, self.machine) if self.anchor.kind is Kind.CONV else None
+        if found is None:
+            return None
+
+        def put() -> None:
+            self.each.extend(weight_band_calls(self.group, problem, found[0], self.width, self.name))
+
+        return found[1], put
 
     def _as_loops(self, ways: Sequence[_Way]) -> _Option:
         """Plain loops; with one way only, columns stay columns."""
