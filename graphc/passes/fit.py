@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Literal
 
 from graphc.ir.graph import Graph
@@ -54,6 +55,28 @@ class Fit:
     spaces: frozenset[tuple[Shape, Axes]] = frozenset()
     inlined: frozenset[Node] = frozenset()
     cells: Cells | None = None
+
+    def rows_along(self) -> tuple[int, int] | None:
+        """(rows, elements of a row) of a row cluster that reduces trailing axes; None if it does not."""
+        return self._rows(True)
+
+    def rows_across(self) -> tuple[int, int] | None:
+        """(rows, elements of a row) of a row cluster that reduces leading axes, across these rows, and has
+        nothing to do with the elements afterwards; None if it does not."""
+        after = any(level and m.type.size > self.size for m, level in self.level.items())
+        return None if after or max(self.level.values(), default=0) != 1 else self._rows(False)
+
+    def _rows(self, along: bool) -> tuple[int, int] | None:
+        found = set()
+        for shape, kept in self.spaces:
+            reduced = tuple([a for a in proper(shape) if a not in kept])
+            if not kept or not reduced or proper(shape) != (kept + reduced if along else reduced + kept):
+                return None
+            found.add((prod([shape[a] for a in kept]), prod([shape[a] for a in reduced])))
+        if self.kind != "row" or len(found) != 1:
+            return None
+        ((count, size),) = found
+        return (count, size) if along else (size, count)
 
 
 class Fitter:

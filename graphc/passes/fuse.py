@@ -26,6 +26,8 @@ from graphc.passes.shed import shed
 from graphc.program import Machine
 
 FEW = 256  # loops over no more elements are merged even if they share nothing
+CROSSED = 16  # fewer rows are not added up while they are swept
+SUMMED = 64  # bytes of cache for each element of a row that is swept while rows are added up
 FELLOWS = 4  # most clusters with which a reduction may share nothing but an operand that are tried
 
 
@@ -57,6 +59,7 @@ def _groups(
     fusion.join_together()
     again = shed(graph, roles, fusion.quotient.home, fusion.fitter.sources, recompute).again
     fusion.join_fellows(again)
+    fusion.join_crossing(again)
     fusion.join_readers(again)
     fusion.join_small()
     clusters = [fusion.quotient.members[c] for c in fusion.quotient.order()]
@@ -125,6 +128,36 @@ class _Fusion:
                 if at in self.fits and last in self.fits and at != last:
                     self._join(last, at)
                 last = at if at in self.fits else last
+
+    def join_crossing(self, again: AbstractSet[Node]) -> None:
+        """Merge reductions across the rows of a cluster into it if they read what it reads: one pass over
+        memory for both (the gradients of a norm's input and of its weights)."""
+        fits = {at: self.fits[at] for at in sorted(self.quotient.members) if self.fits[at].kind == "row"}
+        along = {at: fit.rows_along() for at, fit in fits.items()}
+        for last, fit in fits.items():
+            key = fit.rows_across()
+            for first in [at for at, other in along.items() if key is not None and other == key]:
+                if self._crosses(first, last, again):
+                    self.quotient.merge(last, first)
+                    del self.fits[last]
+                    break
+
+    def _crosses(self, first: int, last: int, again: AbstractSet[Node]) -> bool:
+        """Whether `last`, which reduces across the rows of `first`, reads what it reads, and may join it."""
+        rows, space = self.fits[last].rows_across() or (0, 0), self.quotient.members
+        if rows[0] < CROSSED or rows[1] * SUMMED > self.fitter.machine.l2_bytes:
+            return False
+        if not self.quotient.can_merge(first, last):
+            return False
+        inner, outer = [_closure(space[at], self.roles, self.graph, again) for at in (first, last)]
+        large = [s for s in outer[1] if s.type.size == rows[0] * rows[1]]
+        own = [m for m in space[last] if m.type.size > rows[1]]
+        if not any(s in inner[0] or s in inner[1] for s in large) or not self._only_reader(own, space[last]):
+            return False
+        members = sorted([*space[first], *space[last]], key=self.graph.index.__getitem__)
+        nodes, inputs = _closure(members, self.roles, self.graph, again)
+        group = Group(nodes, inputs, tuple([m for m in members if not self._only_reader([m], members)]))
+        return _lowers(group)
 
     def join_readers(self, again: AbstractSet[Node]) -> None:
         """Merge independent loops over the elements of a value that no cache holds: it is read once."""

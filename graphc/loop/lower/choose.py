@@ -22,13 +22,14 @@ from graphc.loop.lower.nest import (
     refine,
     variables,
 )
-from graphc.loop.lower.rows import Rows, Tracer, element
+from graphc.loop.lower.rows import Rows, Tracer
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lower.sweeps import Plan
 from graphc.program import Machine
 
 STREAM_WIDE = 8  # with more vectors of rows than this, columns are added up in cache, row by row of memory
 STREAM_DEEP = 32  # least elements of a column for that
+PART_ROWS = 8  # least rows of a task that leaves sums across them: these are written and read again
 UNROLLED = 16  # windows of no more elements are written out, element by element
 UNROLLED_LETS = 400  # unless that makes a body of more values than this
 ROWS = -1  # where a table by row size holds what belongs to the rows themselves
@@ -72,8 +73,8 @@ def _probe(rows: Rows, frame: Frame, names: dict[int, Index]) -> Footprint:
     for sweep in rows.sweeps:
         before = len(scope.block)
         place = ix.flatten(names[sweep.size], rows.dims[sweep.size]) if sweep.size else ix.ZERO
-        for node in sweep.reductions:
-            found.add_value(element(tracer, node, rows.rules[node], row, place))
+        for value in rows.terms(tracer, sweep, row, place):
+            found.add_value(value)
         for output in sweep.outputs:
             position = output.position(row, place)
             tracer.value(output.node, ix.unflatten(position, output.node.shape))
@@ -94,13 +95,15 @@ def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan
     most = cost.vectors_wanted(found.lets)
     work = cost.flops(group) + cost.traffic(group)
     wanted = cost.tasks_wanted(work)
+    if rows.across:
+        wanted = max(1, min(wanted, rows.count // PART_ROWS))
     inner = {s: _best(d, found, found.names[s], width) for s, d in rows.dims.items()}
     outer = _best(rows.shape, found, found.names[ROWS], width)
     size = max(rows.dims, default=0)
     along = size and _waste(rows.dims[size], found, found.names[size], inner[size], width) <= _waste(
         rows.shape, found, found.names[ROWS], outer, width
     )
-    if along:
+    if along or rows.across:
         box = make_box(rows.shape, None, 1, wanted)
         boxes = {s: make_box(d, inner[s], lanes_for(d[inner[s]], width, most)) for s, d in rows.dims.items()}
     else:
@@ -109,6 +112,8 @@ def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan
         lanes = lanes_for(rows.shape[outer], width, cost.vectors_wanted(found.lets * (size if short else 1)))
         box = make_box(rows.shape, outer, lanes, wanted, unroll)
         boxes = {s: Box(d, unroll=tuple(range(len(d))) if short else ()) for s, d in rows.dims.items()}
+    if rows.across:
+        return Plan("crossing", box, boxes)
     name = "rows" if along else "columns"
     if len(rows.sweeps) == 1 and size and rows.sweeps[0].reductions:
         stream = (

@@ -10,7 +10,7 @@ from graphc.loop.ir import Expr
 from graphc.loop.lower import cost
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import Index, variables
-from graphc.loop.lower.rows import Digit, Placed, Rows, Sweep, Tracer, element, mixed_radix
+from graphc.loop.lower.rows import Digit, Placed, Rows, Sweep, Tracer, mixed_radix
 from graphc.loop.lower.scope import Scope
 
 
@@ -58,8 +58,7 @@ def _met(sweep: Sweep, rows: Rows, frame: Frame, dear: set[Node]) -> dict[Node, 
             places.setdefault(node, set()).add(ix.flatten(index, node.shape))
 
     tracer.computed = note  # type: ignore[method-assign]
-    for node in sweep.reductions:
-        element(tracer, node, rows.rules[node], row, place)
+    rows.terms(tracer, sweep, row, place)
     for output in sweep.outputs:
         tracer.value(output.node, ix.unflatten(output.position(row, place), output.node.shape))
     found = {}

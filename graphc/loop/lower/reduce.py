@@ -1,23 +1,22 @@
-"""Loops for groups with reductions. Three shapes of nest, chosen by where memory is contiguous:
+"""Loops for groups with reductions. Shapes of nest, chosen by where memory is contiguous:
 
 rows      for each row: vectors run along the row's elements (softmax over the last axis, batch statistics
           of NCHW)
 columns   vectors run across neighbouring rows, the elements of all of them are walked together (pooling
           windows, narrow bias gradients)
 stream    the same for wide columns: sums in cache while memory is read row by row (stages.py)
+crossing  rows that are also added up across them: `rows`, with such sums on the way (stages.py)
 """
 
 from __future__ import annotations
 
 from graphc.ir.partition import Group
-from graphc.loop import index as ix
 from graphc.loop.lower import cost
-from graphc.loop.lower.box import enter
 from graphc.loop.lower.choose import choose, settle_rows
 from graphc.loop.lower.keep import dear_values
 from graphc.loop.lower.rows import rows_of
 from graphc.loop.lower.scope import Scope
-from graphc.loop.lower.stages import in_stream, in_two_stages
+from graphc.loop.lower.stages import in_crossing, in_stream, in_two_stages
 from graphc.loop.lower.sweeps import Nest
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
@@ -32,6 +31,8 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     plan = choose(rows, found, group, machine)
     if plan.name == "stream":
         return in_stream(frame, rows, plan, machine)
+    if plan.name == "crossing":
+        return in_crossing(frame, rows, plan, machine)
     if plan.splits > 1:
         return in_two_stages(frame, rows, plan, machine)
     frame.set_tasks(plan.rows.tasks)
@@ -39,10 +40,5 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
     if plan.name == "rows":
         nest.keep(dear_values(rows, frame, machine.l2_bytes // 4))
-    with enter(scope, plan.rows, frame.task()) as first:
-        for offset in plan.rows.offsets:
-            row = ix.add(first, offset)
-            for sweep in rows.sweeps:
-                nest.sweep(sweep, row)
-            nest.scalars(row)
+    nest.write(frame.task())
     return (frame.call(scope, plan.name, cost.flops(group)),)

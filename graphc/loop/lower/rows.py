@@ -16,6 +16,7 @@ from graphc.ir.partition import Group
 from graphc.ir.types import Shape
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Expr, Local, Var
+from graphc.loop.lower.crossing import across_rows, followers
 from graphc.loop.lower.evaluate import Evaluator, LoweringError, Want
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import Index, refine, variables
@@ -54,11 +55,12 @@ class Placed:
 
 @dataclass(eq=False)
 class Sweep:
-    """One pass over `size` elements of a row."""
+    """One pass over `size` elements of a row. `across` are the reductions across the rows that it feeds."""
 
     level: int
     size: int
     reductions: list[Node] = field(default_factory=list)
+    across: list[Node] = field(default_factory=list)
     outputs: list[Placed] = field(default_factory=list)
 
 
@@ -72,6 +74,16 @@ class Rows:
     scalars: list[Placed]
     dims: dict[int, Shape]  # a factorisation of the elements, for each size of a row
     rules: dict[Node, Reduction]
+
+    @property
+    def across(self) -> list[Node]:
+        """The reductions across the rows."""
+        return [n for sweep in self.sweeps for n in sweep.across]
+
+    def terms(self, evaluator: Evaluator, sweep: Sweep, row: Expr, place: Expr) -> list[Expr]:
+        """What the reductions of a sweep, then those across the rows, combine at one element of a row."""
+        along = [element(evaluator, n, self.rules[n], row, place) for n in sweep.reductions]
+        return along + [element(evaluator, n, self.rules[n], place, row) for n in sweep.across]
 
 
 class Tracer(Evaluator):
@@ -97,8 +109,12 @@ class Tracer(Evaluator):
 def analyse(frame: Frame) -> Rows:
     """Rows and sweeps of a group. LoweringError if its reductions do not share rows."""
     group = frame.group
-    reductions = [n for n in group.nodes if n.kind is Kind.REDUCE]
-    rules = {n: n.op.lower(n) for n in reductions}  # type: ignore[misc]
+    rules = {n: n.op.lower(n) for n in group.nodes if n.kind is Kind.REDUCE}  # type: ignore[misc]
+    across = across_rows(rules)
+    elsewhere = followers(group, across)
+    reductions = [n for n in rules if n not in across]
+    if not elsewhere.isdisjoint(reductions):
+        raise LoweringError("rows need what is added up across them")
     count = reductions[0].type.size
     if any(n.type.size != count for n in reductions):
         raise LoweringError("reductions of one group differ in their number of rows")
@@ -114,6 +130,8 @@ def analyse(frame: Frame) -> Rows:
             rows.dims[size] = max(rows.dims.get(size, ()), rules[node].extents, key=len)
         placed |= _met_by(node, rows, frame, placed)
     for node in group.outputs:
+        if node in elsewhere:
+            continue
         if node.type.size == count and node not in placed:
             rows.scalars.append(_of_row(node, rows, frame))
             continue
@@ -121,6 +139,10 @@ def analyse(frame: Frame) -> Rows:
         key = (levels[node], at.size)
         sweeps.setdefault(key, Sweep(*key)).outputs.append(at)
         rows.dims.setdefault(at.size, (at.size,))
+    for node in across:
+        key = min([k for k in sweeps if k[0] >= levels[node] and k[1] == node.type.size], default=None)
+        key = key or (levels[node], node.type.size)
+        sweeps.setdefault(key, Sweep(*key)).across.append(node)
     rows.sweeps = [sweeps[key] for key in sorted(sweeps)]
     return rows
 

@@ -15,9 +15,11 @@ from graphc.loop import index as ix
 from graphc.loop.ir import Accumulate, Buffer, Expr, Store, identity_of, load
 from graphc.loop.lower import cost
 from graphc.loop.lower.box import Box, enter, make_box
+from graphc.loop.lower.crossing import finishing
 from graphc.loop.lower.frame import Frame
+from graphc.loop.lower.keep import dear_values
 from graphc.loop.lower.nest import lanes_for
-from graphc.loop.lower.rows import Rows
+from graphc.loop.lower.rows import Rows, analyse
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lower.sweeps import Nest, Plan
 from graphc.loop.lowered import KernelCall, Temp
@@ -83,6 +85,34 @@ def in_stream(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[K
             nest.scalars(row)
     call = frame.call(scope, "stream", cost.flops(frame.group))
     return (call, combine(frame.group, rows, parts, plan.splits, machine)) if parts else (call,)
+
+
+def in_crossing(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[KernelCall, ...]:
+    """Sweeps of rows that leave sums across them: those of a task are in cache, and are a part at its end."""
+    last = finishing(frame.group, rows.across)
+    columns = analyse(Frame(last))
+    tasks = plan.rows.tasks
+    parts = _temps(columns, tasks)
+    frame.set_tasks(tasks)
+    scope = Scope()
+    nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
+    nest.sums = {n: scope.alloc("sums", n.dtype, (columns.count,)) for n in parts}
+    lanes = max(plan.elements[columns.count].lanes, 1)
+
+    def elements() -> AbstractContextManager[Expr]:
+        return scope.loop("v", columns.count, columns.count, "vector", lanes)
+
+    with elements() as v:
+        for node, buffer in nest.sums.items():
+            scope.put(Store(buffer, (v,), identity_of(rows.rules[node].combine, node.dtype)))
+    nest.keep(dear_values(rows, frame, machine.l2_bytes // 4))
+    nest.write(frame.task())
+    with elements() as v:
+        for node, buffer in nest.sums.items():
+            place = ix.add(ix.mul(frame.task(), columns.count), v)
+            frame.store(scope, parts[node], place, scope.let(load(buffer, (v,)), "sum"))
+    call = frame.call(scope, plan.name, cost.flops(frame.group))
+    return (call, combine(last, columns, parts, tasks, machine))
 
 
 def combine(group: Group, rows: Rows, parts: Parts, count: int, machine: Machine) -> KernelCall:

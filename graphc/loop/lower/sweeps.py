@@ -13,7 +13,7 @@ from graphc.loop.lower.box import Box, enter
 from graphc.loop.lower.evaluate import Evaluator
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.keep import Kept
-from graphc.loop.lower.rows import Rows, Sweep, element
+from graphc.loop.lower.rows import Rows, Sweep
 from graphc.loop.lower.scope import Scope
 
 
@@ -21,7 +21,7 @@ from graphc.loop.lower.scope import Scope
 class Plan:
     """The chosen loops: over rows, and over the elements of a row of each size.
 
-    name     "rows" (vectors along elements), "columns" (across rows), or "stream" (see stream.py)
+    name     "rows" (vectors along elements), "columns" (across rows), "stream" or "crossing" (see stages.py)
     splits   how many tasks share a row
     """
 
@@ -37,12 +37,22 @@ class Nest:
     def __init__(self, scope: Scope, frame: Frame, rows: Rows, plan: Plan, evaluator: Evaluator) -> None:
         self.scope, self.frame, self.rows, self.plan, self.evaluator = scope, frame, rows, plan, evaluator
         self.kept: list[tuple[Kept, Buffer]] = []
+        self.sums: dict[Node, Buffer] = {}  # of reductions across the rows, with a place for every element
 
     def keep(self, kept: Sequence[Kept]) -> None:
         """Make room in scratch for values that several sweeps need."""
         for value in kept:
             node = value.place.node
             self.kept.append((value, self.scope.alloc("kept", node.dtype, (value.place.size,))))
+
+    def write(self, task: Expr) -> None:
+        """The loops over the rows of a task, with all sweeps and what is stored once a row."""
+        with enter(self.scope, self.plan.rows, task) as first:
+            for offset in self.plan.rows.offsets:
+                row = ix.add(first, offset)
+                for sweep in self.rows.sweeps:
+                    self.sweep(sweep, row)
+                self.scalars(row)
 
     def sweep(self, sweep: Sweep, row: Expr) -> None:
         """One pass over the elements of a row; afterwards its reductions have values."""
@@ -96,16 +106,20 @@ class Nest:
         rules = self.rows.rules
         number = self.rows.sweeps.index(sweep)
         self._recall(number, row, place)
-        values = [element(self.evaluator, node, rules[node], row, place) for node in sweep.reductions]
+        values = self.rows.terms(self.evaluator, sweep, row, place)
         stores = []
         for output in sweep.outputs:
             position = output.position(row, place)
             value = self.evaluator.value(output.node, ix.unflatten(position, output.node.shape))
             stores.append((output.node, position, value))
         self._remember(number, row, place)
-        for node, total, value in zip(sweep.reductions, totals, values, strict=True):
+        places = [at] * len(sweep.reductions) + [(place,)] * len(sweep.across)
+        sums = [*totals, *[self.sums[node] for node in sweep.across]]
+        for node, total, where, value in zip(
+            (*sweep.reductions, *sweep.across), sums, places, values, strict=True
+        ):
             if not _is_neutral(value, identity_of(rules[node].combine, node.dtype)):
-                self.scope.put(Accumulate(total, at, rules[node].combine, value))
+                self.scope.put(Accumulate(total, where, rules[node].combine, value))
         for node, position, value in stores:
             self.frame.store(self.scope, node, position, value)
 
