@@ -45,6 +45,8 @@ def written(body: ir.Block) -> frozenset[ir.Buffer]:
             result.add(stmt.buffer)
         elif isinstance(stmt, ir.Tile):
             result.add(stmt.c.buffer)
+        elif isinstance(stmt, ir.Note):
+            result.add(stmt.places)
     return frozenset(result)
 
 

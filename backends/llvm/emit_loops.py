@@ -33,7 +33,7 @@ class Statements:
         self._emitters = {
             ir.For: self._for, ir.Alloc: self._alloc, ir.Let: self._let, ir.Store: self._store,
             ir.Accumulate: self._accumulate, ir.Tile: self._tile, ir.Check: self._check, ir.If: self._if,
-            ir.Prefetch: self._prefetch,
+            ir.Prefetch: self._prefetch, ir.Note: self._note,
         }  # fmt: skip
 
     def block(self, body: ir.Block) -> None:
@@ -202,6 +202,13 @@ class Statements:
         level = "i32 3" if stmt.near else "i32 2"
         self.state.builder.call_void("llvm.prefetch.p0", [pointer, "i32 0", level, "i32 1"])
 
+    def _note(self, stmt: ir.Note) -> None:
+        """An entry of a list of places."""
+        at = emit_memory.locate(self.values, stmt.buffer, stmt.index)
+        pointer = emit_memory.pointer(self.values, at)
+        place = self.state.builder.cast("ptrtoint", pointer, "i64")
+        emit_memory.store(self.values, stmt.places, (stmt.slot,), place)
+
     def _tile(self, stmt: ir.Tile) -> None:
         """A call of the target's register-tile function."""
         if self.state.vector is not None:
@@ -218,5 +225,7 @@ class Statements:
         if stmt.walk is not None:
             args.append(end(stmt.walk.at))
         if (fetch := stmt.fetch) is not None:
-            args += [end(fetch.at), scalar(fetch.step)]
+            args.append(end(fetch.at))
+            if isinstance(fetch, ir.Fetch):
+                args.append(scalar(fetch.step))
         self.state.builder.call_void(spec_of(stmt).symbol, args)

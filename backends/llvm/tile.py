@@ -17,10 +17,10 @@ import re
 from dataclasses import dataclass
 
 from graphc.backends.llvm.target import Target
-from graphc.loop.ir import FETCH_STEPS, Tile
+from graphc.loop.ir import FETCH_STEPS, Listed, Tile
 
 UNROLL = FETCH_STEPS
-_SYMBOL = re.compile(r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)(?:_walk([ab]))?(?:_fetch(\d+))?")
+_SYMBOL = re.compile(r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)(?:_walk([ab]))?(?:_(fetch|list)(\d+))?")
 LINE = 64  # bytes of a cache line
 _ENTRY = 8  # bytes of an entry of a walk
 _GROUP = 8  # rows addressed from one pointer, by 0, 1, 2, 4 x {1, 3, 5, 7} times the row stride
@@ -29,7 +29,8 @@ _GROUP = 8  # rows addressed from one pointer, by 0, 1, 2, 4 x {1, 3, 5, 7} time
 @dataclass(frozen=True)
 class TileSpec:
     """One tile function: `rows` x `lanes` elements of `dtype` (f32 or f64); `accumulate` adds the old c;
-    `fetch` cache lines are asked for every UNROLL steps; `walk`: the operand whose steps a table says."""
+    `fetch` cache lines are asked for every UNROLL steps, from the next place on a list if it is `listed`;
+    `walk`: the operand whose steps a table says."""
 
     rows: int
     lanes: int
@@ -37,13 +38,19 @@ class TileSpec:
     accumulate: bool
     fetch: int = 0
     walk: str = ""
+    listed: bool = False
 
     @property
     def symbol(self) -> str:
         mode = "acc" if self.accumulate else "set"
         tail = f"_walk{self.walk}" if self.walk else ""
-        tail += f"_fetch{self.fetch}" if self.fetch else ""
+        tail += f"_{'list' if self.listed else 'fetch'}{self.fetch}" if self.fetch else ""
         return f"graphc_tile_{self.dtype}_{self.rows}x{self.lanes}_{mode}{tail}"
+
+    @property
+    def strides(self) -> bool:
+        """Whether the places to ask for are equally far apart."""
+        return self.fetch > 0 and not self.listed
 
     @property
     def itemsize(self) -> int:
@@ -54,7 +61,8 @@ def spec_of(tile: Tile) -> TileSpec:
     """The function that a statement calls."""
     lines = 0 if tile.fetch is None else tile.fetch.lines
     walk = "" if tile.walk is None else tile.walk.operand
-    return TileSpec(tile.rows, tile.lanes, tile.c.dtype.short, tile.accumulate, lines, walk)
+    listed = isinstance(tile.fetch, Listed)
+    return TileSpec(tile.rows, tile.lanes, tile.c.dtype.short, tile.accumulate, lines, walk, listed)
 
 
 def parse_symbol(symbol: str) -> TileSpec:
@@ -62,14 +70,14 @@ def parse_symbol(symbol: str) -> TileSpec:
     match = _SYMBOL.fullmatch(symbol)
     if not match:
         raise ValueError(f"{symbol!r} is not a tile symbol")
-    dtype, rows, lanes, mode, walk, fetch = match.groups()
-    return TileSpec(int(rows), int(lanes), dtype, mode == "acc", int(fetch or 0), walk or "")
+    dtype, rows, lanes, mode, walk, how, fetch = match.groups()
+    return TileSpec(int(rows), int(lanes), dtype, mode == "acc", int(fetch or 0), walk or "", how == "list")
 
 
 def declaration(symbol: str) -> str:
     """The LLVM declaration a caller of the tile needs."""
     spec = parse_symbol(symbol)
-    more = (", ptr" if spec.walk else "") + (", ptr, i64" if spec.fetch else "")
+    more = ", ptr" * bool(spec.walk) + ", ptr" * bool(spec.fetch) + ", i64" * spec.strides
     return f"declare void @{symbol}(ptr, i64, i64, ptr, i64, ptr, i64, i64{more})"
 
 
@@ -130,7 +138,9 @@ class _TileWriter:
         if self.spec.walk:
             parameters += ", ptr noalias readonly captures(none) %walk"
         if self.spec.fetch:
-            parameters += ", ptr captures(none) %fetch, i64 %fetch_step"
+            parameters += ", ptr captures(none) %fetch"
+        if self.spec.strides:
+            parameters += ", i64 %fetch_step"
         return "\n".join(
             (
                 f'target triple = "{self.target.triple}"',
@@ -147,7 +157,7 @@ class _TileWriter:
     def prologue(self) -> None:
         """Strides in bytes, the odd multiples of the row stride, and c on its way into the cache."""
         size = self.spec.itemsize
-        fetch = ("fetch_step",) if self.spec.fetch else ()
+        fetch = ("fetch_step",) if self.spec.strides else ()
         for name in ("a_row", "a_step", "b_step", "c_row", *fetch):
             self.put(f"%{name}.bytes = mul i64 %{name}, {size}")
         for odd in (1, 3, 5, 7):
@@ -235,10 +245,11 @@ class _TileWriter:
     def ask(self, pointer: str) -> str:
         """Ask for a round of lines from `pointer` on; where the next round begins."""
         pointer = self.opaque(pointer)
+        first = self.let(f"load ptr, ptr {pointer}, align {_ENTRY}") if self.spec.listed else pointer
         for line in range(self.spec.fetch):
-            place = self.offset(pointer, str(LINE * line))
+            place = self.offset(first, str(LINE * line))
             self.put(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 2, i32 1)")
-        return self.offset(pointer, "%fetch_step.bytes")
+        return self.offset(pointer, str(_ENTRY) if self.spec.listed else "%fetch_step.bytes")
 
     def multiply_add(self, a: str, b: str, c: str) -> str:
         kind = self.vector

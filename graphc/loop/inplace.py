@@ -28,8 +28,10 @@ from graphc.loop.ir import (
     If,
     Kernel,
     Let,
+    Listed,
     Load,
     Local,
+    Note,
     Prefetch,
     Select,
     Stmt,
@@ -241,6 +243,13 @@ def _nested(body: Block) -> Iterator[tuple[Stmt, tuple[For | If, ...]]]:
             stack += [(s, (*around, stmt)) for s in reversed(stmt.body)]
 
 
+def _asked(tile: Tile) -> tuple[Expr, ...]:
+    """The expressions in a tile's fetch."""
+    if tile.fetch is None:
+        return ()
+    return (tile.fetch.at,) if isinstance(tile.fetch, Listed) else (tile.fetch.at, tile.fetch.step)
+
+
 def expressions(stmt: Stmt) -> tuple[Expr, ...]:
     """The expressions directly in a statement (not those of nested statements)."""
     match stmt:
@@ -250,12 +259,14 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
             return (value,)
         case Store(_, index, value) | Accumulate(_, index, _, value):
             return (*index, value)
+        case Note(_, slot, _, index):
+            return (slot, *index)
         case Prefetch(_, index, _):
             return index
         case Check(condition, _) | If(condition, _):
             return (condition,)
         case Tile():
-            fetch = () if stmt.fetch is None else (stmt.fetch.at, stmt.fetch.step)
+            fetch = _asked(stmt)
             walk = () if stmt.walk is None else (stmt.walk.at,)
             sizes = (stmt.depth, stmt.a_row, stmt.a_step, stmt.b_step, stmt.c_row)
             return (*sizes, stmt.a, stmt.b, stmt.c, *walk, *fetch)

@@ -29,6 +29,7 @@ from graphc.loop.ir import (
     Kernel,
     Let,
     Load,
+    Note,
     Prefetch,
     Select,
     Stmt,
@@ -183,7 +184,7 @@ class _Interpreter:
                 self.memory[buffer][at] = BINARY[combine](self.memory[buffer][at], result)
             case Tile():
                 self.tile(stmt)
-            case Prefetch():
+            case Prefetch() | Note():
                 pass
             case Check(condition, code):
                 if not self.expr(condition) and not self.status:

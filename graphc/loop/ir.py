@@ -10,6 +10,7 @@ The whole grammar::
            | Accumulate(buffer, index, combine, value)      # buffer[index] = combine(buffer[index], value)
            | Tile(rows, lanes, depth, a, b, c, accumulate, fetch, walk)  # register-tile multiply-accumulate
            | Prefetch(buffer, index, near)                  # a hint: buffer[index] is wanted soon
+           | Note(places, slot, buffer, index)              # where buffer[index] is
            | Check(condition, code)                         # records `code` where condition is false
            | If(condition, body)
     expr   = Const | Var | Local | Load(buffer, index, mask, other)
@@ -215,6 +216,15 @@ class Fetch:
 
 
 @dataclass(frozen=True, eq=False)
+class Listed:
+    """The same of places on a list, which `Note`s have written: every FETCH_STEPS steps of K a tile asks for
+    `lines` neighbouring lines, from the next of the places from `at` on."""
+
+    at: Address
+    lines: int
+
+
+@dataclass(frozen=True, eq=False)
 class Walk:
     """A table (int64) of how many elements each step of K of one operand of a tile is before the next one.
 
@@ -250,8 +260,18 @@ class Tile(Stmt):
     c: Address
     c_row: Expr
     accumulate: bool
-    fetch: Fetch | None = None
+    fetch: Fetch | Listed | None = None
     walk: Walk | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Note(Stmt):
+    """places[slot] = where buffer[index] is, for a `Listed` fetch; the index may lie outside the buffer."""
+
+    places: Buffer
+    slot: Expr
+    buffer: Buffer
+    index: tuple[Expr, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,8 +27,10 @@ from graphc.loop.ir import (
     If,
     Kernel,
     Let,
+    Listed,
     Load,
     Local,
+    Note,
     Prefetch,
     Select,
     Stmt,
@@ -228,6 +230,9 @@ class _Parser:
         if word == "prefetch":
             near = not self.accept("far")
             return Prefetch(self.buffer(), self.index(), near)
+        if word == "note":
+            places, (slot,) = self.buffer(), self.index()
+            return Note(places, slot, self.buffer(), self.index())
         known = self.names.get(word)
         if isinstance(known, Buffer):
             index = self.index()
@@ -281,8 +286,12 @@ class _Parser:
         self.at += 1
         return Walk(self.address(), operand)
 
-    def fetch(self) -> Fetch:
+    def fetch(self) -> Fetch | Listed:
         self.expect("fetch")
+        if self.accept("listed"):
+            places = self.address()
+            self.expect("lines")
+            return Listed(places, self.number())
         at = self.address()
         self.expect("step")
         step = self.expr()

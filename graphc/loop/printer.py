@@ -32,8 +32,10 @@ from graphc.loop.ir import (
     If,
     Kernel,
     Let,
+    Listed,
     Load,
     Local,
+    Note,
     Prefetch,
     Select,
     Stmt,
@@ -128,6 +130,8 @@ class _Printer:
                 return self.tile(stmt)
             case Prefetch(buffer, index, near):
                 return f"prefetch {'' if near else 'far '}{self.place(buffer, index)}"
+            case Note(places, slot, buffer, index):
+                return f"note {self.place(places, (slot,))} {self.place(buffer, index)}"
             case Check(condition, code):
                 return f"check {self.expr(condition)} else {code}"
             case If(condition, _):
@@ -145,7 +149,9 @@ class _Printer:
             head = f"{head}, walk {walk.operand} {self.expr(walk.at)}"
         return head if tile.fetch is None else f"{head}, fetch {self.fetch(tile.fetch)}"
 
-    def fetch(self, fetch: Fetch) -> str:
+    def fetch(self, fetch: Fetch | Listed) -> str:
+        if isinstance(fetch, Listed):
+            return f"listed {self.expr(fetch.at)} lines {fetch.lines}"
         at, step = self.expr(fetch.at), self.expr(fetch.step)
         return f"{at} step {step} lines {fetch.lines}"
 

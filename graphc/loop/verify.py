@@ -27,8 +27,10 @@ from graphc.loop.ir import (
     If,
     Kernel,
     Let,
+    Listed,
     Load,
     Local,
+    Note,
     Prefetch,
     Select,
     Stmt,
@@ -105,6 +107,12 @@ class _Verifier:
                 _rule(buffer in self.buffers, f"buffer {buffer.name} is not allocated here")
                 for i in index:
                     self.expect(i, int64, f"an index of {buffer.name}", False)
+            case Note(places, slot, buffer, index):
+                _rule(places.dtype is int64, "a list of places must be of int64")
+                self.place(places, (slot,), exact)
+                _rule(buffer in self.buffers, f"buffer {buffer.name} is not allocated here")
+                for i in index:
+                    self.expect(i, int64, f"an index of {buffer.name}", False)
             case Check(condition, code):
                 _rule(code > 0, "the code of a check must be positive")
                 self.expect(condition, bool_, "a check", exact)
@@ -140,7 +148,9 @@ class _Verifier:
             self.place(walk.at.buffer, walk.at.index, exact)
         if (fetch := tile.fetch) is not None:
             _rule(fetch.lines >= 1, "a fetch of no lines")
-            for e in (fetch.step, *fetch.at.index):
+            listed = isinstance(fetch, Listed)
+            _rule(not listed or fetch.at.dtype is int64, "a list of places must be of int64")
+            for e in fetch.at.index if isinstance(fetch, Listed) else (fetch.step, *fetch.at.index):
                 self.expect(e, int64, "a size of a fetch", exact)
             _rule(fetch.at.buffer in self.buffers, f"buffer {fetch.at.buffer.name} is not allocated here")
 

@@ -10,28 +10,28 @@ from collections.abc import Sequence
 
 from graphc.loop import index as ix
 from graphc.loop.inplace import expressions, statements, walk
-from graphc.loop.ir import Expr, For, If, Let, Load, Prefetch, Stmt, Var
+from graphc.loop.ir import Expr, For, If, Let, Load, Prefetch, Stmt, Store, Var
 
 LINE = 64  # bytes of a cache line
 WORTH = 8  # cycles of multiply-adds for each line that is fetched meanwhile
 
 
-def fetch_ahead(epilogue: Sequence[Stmt], cycles: float) -> list[Stmt]:
-    """Statements that fetch what `epilogue` loads from params, row by row; none if the tile takes so few
-    cycles that nothing could be hidden behind it."""
+def fetch_ahead(epilogue: Sequence[Stmt], cycles: float, stores: bool = False) -> list[Stmt]:
+    """Statements that fetch what `epilogue` loads from params, row by row, and then where it `stores`; none
+    if the tile takes so few cycles that nothing could be hidden behind it."""
     inside: set[Expr] = {s.local for s, _ in statements(tuple(epilogue)) if isinstance(s, Let)}
-    found = _Fetches(inside).block(epilogue, None, {})
-    return found if _lines(found) * WORTH <= cycles else []
+    found = _Fetches(inside, stores).block(epilogue, None, {})
+    return found if lines_of(found) * WORTH <= cycles else []
 
 
-def _lines(body: Sequence[Stmt]) -> int:
+def lines_of(body: Sequence[Stmt]) -> int:
     """How many lines the statements fetch at most."""
     total = 0
     for stmt in body:
         if isinstance(stmt, For):
-            total += stmt.var.extent * _lines(stmt.body)
+            total += stmt.var.extent * lines_of(stmt.body)
         else:
-            total += _lines(stmt.body) if isinstance(stmt, If) else 1
+            total += lines_of(stmt.body) if isinstance(stmt, If) else 1
     return total
 
 
@@ -42,12 +42,13 @@ class _Fetches:
     new variables.
     """
 
-    def __init__(self, inside: set[Expr]) -> None:
-        self.inside = inside
+    def __init__(self, inside: set[Expr], stores: bool) -> None:
+        self.inside, self.stores = inside, stores
 
     def block(self, body: Sequence[Stmt], columns: Var | None, new: dict[Expr, Var]) -> list[Stmt]:
         """Fetches of what is loaded in runs along the loop over `columns`, if that is around."""
         result: list[Stmt] = []
+        stores: list[Stmt] = []
         for stmt in body:
             if isinstance(stmt, For):
                 result += self.loop(stmt, columns, new)
@@ -59,7 +60,9 @@ class _Fetches:
                 loads = [e for root in expressions(stmt) for e in walk(root) if isinstance(e, Load)]
                 for load in dict.fromkeys(loads):
                     result += self.run(load, columns, new)
-        return result
+                if self.stores and isinstance(stmt, Store):
+                    stores += self.run(stmt, columns, new)
+        return [*result, *stores]
 
     def loop(self, loop: For, columns: Var | None, new: dict[Expr, Var]) -> list[Stmt]:
         if self.moved(loop.extent, new) is not loop.extent:
@@ -70,7 +73,7 @@ class _Fetches:
         inner = self.block(loop.body, columns, {**new, loop.var: var})
         return [For(var, loop.extent, tuple(inner))] if inner else []
 
-    def run(self, load: Load, columns: Var, new: dict[Expr, Var]) -> list[Stmt]:
+    def run(self, load: Load | Store, columns: Var, new: dict[Expr, Var]) -> list[Stmt]:
         """A fetch for each line of a run of elements along the columns."""
         if load.buffer.space != "param" or len(load.index) != 1:
             return []
@@ -78,7 +81,7 @@ class _Fetches:
         start = self.moved(ix.sub(place, columns), new) if ix.linear(place, columns) == 1 else None
         if start is None:
             return []
-        step = LINE // load.dtype.itemsize
+        step = LINE // load.buffer.dtype.itemsize
         return [Prefetch(load.buffer, (ix.add(start, at),)) for at in range(0, columns.extent, step)]
 
     def moved(self, expr: Expr, new: dict[Expr, Var]) -> Expr | None:

@@ -9,7 +9,7 @@ cache. With K split, tasks store partial sums, which a second kernel (split.py) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -22,7 +22,7 @@ from graphc.loop.ir import (
     Const,
     Expr,
     Fetch,
-    Stmt,
+    For,
     Tile,
     Var,
     address,
@@ -30,13 +30,14 @@ from graphc.loop.ir import (
     identity_of,
     load,
 )
-from graphc.loop.lower.ahead import fetch_ahead
+from graphc.loop.lower.ahead import fetch_ahead, lines_of
 from graphc.loop.lower.blocking import Blocking, Rows, Source, narrow_tile
 from graphc.loop.lower.cells import Cells, finish_cell
 from graphc.loop.lower.columns import segments
 from graphc.loop.lower.depth import DepthBlock, DepthCut
 from graphc.loop.lower.fetch import Fetcher, PanelFetcher, fetcher, panel_fetcher
 from graphc.loop.lower.fused import Fused, place
+from graphc.loop.lower.listed import asking, shares
 from graphc.loop.lower.operand import Layout, along_rows, flat_stride
 from graphc.loop.lower.pack import Line, clip, copy_line, padded
 from graphc.loop.lower.panels import Panels, Room
@@ -154,7 +155,7 @@ class Tiled:
                 if sums is not None:
                     finish = len(w.block)
                     self._finish(lambda q, r, c: load(sums, (q, r, c)), t, ix.add(first, p))
-                    w.block[start:start] = self._ahead(w.block[finish:])
+                    self._ask_ahead(start, finish)
 
     def _deep(self) -> None:
         """Block after block of K, summed in scratch memory."""
@@ -192,10 +193,23 @@ class Tiled:
         self.fused.written.add(output)
         return address(self.fused.buffer(output), (ix.flatten(index, output.shape),))
 
-    def _ahead(self, epilogue: Sequence[Stmt]) -> list[Stmt]:
-        """Fetches of what the epilogue of a bundle of tiles reads."""
-        vectors = self.together * self.lanes // self.width
-        return fetch_ahead(epilogue, self.rows.most * vectors * self.depth.most)
+    def _ask_ahead(self, start: int, finish: int) -> None:
+        """Fetch what the epilogue of a bundle of tiles goes through: the tiles are the statements from
+        `start` on, the epilogue those from `finish` on."""
+        block = self.w.block
+        tiles, epilogue = block[start:finish], block[finish:]
+        cycles = self.rows.most * self.together * self.lanes // self.width * self.depth.most
+        reads, found = fetch_ahead(epilogue, cycles), None
+        if reads and self.fetcher is None:
+            everything = fetch_ahead(epilogue, cycles, stores=True) or reads
+            found = shares(everything, lines_of(reads), self.together, self.depth.most)
+        if found is None:
+            block[start:start] = reads
+            return
+        places = Buffer(self.w.name("places"), int64, (found.length,), "scratch")
+        number = next((s.var for s in tiles if isinstance(s, For)), ZERO) if self.together > 1 else ZERO
+        block[start:finish] = [found.notes(places), *asking(tiles, found.fetch(places, number))]
+        self.w.open[0][:0] = found.blank(places)
 
     @contextmanager
     def _groups(self) -> Iterator[tuple[Expr, Expr]]:

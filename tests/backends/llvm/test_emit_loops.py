@@ -23,7 +23,9 @@ from graphc.loop.ir import (
     For,
     If,
     Let,
+    Listed,
     Local,
+    Note,
     Prefetch,
     Store,
     Tile,
@@ -35,6 +37,7 @@ from graphc.loop.ir import (
 )
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
+from graphc.loop.verify import verify_kernel
 
 
 @pytest.mark.parametrize("lanes", [1, 4, 16, 48])
@@ -287,6 +290,25 @@ def test_fetching_tile() -> None:
     )  # fmt: skip
     arrays = [array(float32, depth, rows), array(float32, depth, lanes), array(float32, 1, rows, lanes)]
     check(kernel([a, b, c], t, tile), arrays, rtol=1e-5, atol=1e-5, targets=[NATIVE])
+
+
+def test_tile_with_a_list() -> None:
+    """Places may lie outside the buffer; the list is written by the kernel."""
+    rows, vectors = NATIVE.machine.tiles[-1]
+    lanes, depth = vectors * NATIVE.machine.lanes(4), 9
+    a, b = Buffer("a", float32, (depth, rows)), Buffer("b", float32, (depth, lanes))
+    c, t = Buffer("c", float32, (1, rows, lanes)), var("t", 1)
+    places, i = Buffer("places", int64, (2,), "scratch"), var("i", 2)
+    note = serial(i, Note(places, i, b, (mul(i, 1000), idx(-64))))
+    tile = Tile(
+        rows, lanes, idx(depth), address(a, (ZERO, ZERO)), ONE, idx(rows), address(b, (ZERO, ZERO)),
+        idx(lanes), address(c, (t, ZERO, ZERO)), idx(lanes), False, Listed(address(places, (ZERO,)), 2),
+    )  # fmt: skip
+    k = kernel([a, b, c], t, Alloc(places), note, tile)
+    verify_kernel(k)
+    assert print_kernel(parse_kernel(print_kernel(k))) == print_kernel(k)
+    arrays = [array(float32, depth, rows), array(float32, depth, lanes), array(float32, 1, rows, lanes)]
+    check(k, arrays, rtol=1e-5, atol=1e-5, targets=[NATIVE])
 
 
 def test_deep_expressions() -> None:

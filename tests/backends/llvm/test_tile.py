@@ -102,13 +102,14 @@ def test_hot_loop_is_all_multiply_adds_and_no_stack(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("listed", [False, True])
 @pytest.mark.parametrize("lines", [1, 2, 4])
-def test_fetching_tiles_ask_for_lines_and_stay_off_the_stack(name: str, lines: int) -> None:
+def test_fetching_tiles_ask_for_lines_and_stay_off_the_stack(name: str, lines: int, listed: bool) -> None:
     target = get_target(name)
     for plain in specs_of(target, False):
         if plain.dtype == "f64" or (name == "x86-64-v3" and plain.rows == 12):
             continue  # doubles are not fetched ahead; the other spills without fetching, too
-        spec = replace(plain, fetch=lines)
+        spec = replace(plain, fetch=lines, listed=listed)
         hot = hot_block(assembly_text(emit_tile(spec, target), target))
         hot = hot[: hot.rindex(hot.split(":")[0])]  # up to the jump back
         assert len(re.findall(r"^\s+(?:prefetcht1|prfm)", hot, re.MULTILINE)) == lines, spec.symbol
@@ -182,6 +183,10 @@ def test_symbols_round_trip():
     assert fetching.symbol == "graphc_tile_f32_6x64_set_fetch2"
     assert parse_symbol(fetching.symbol) == fetching
     assert declaration(fetching.symbol).count("i64") == declaration(spec.symbol).count("i64") + 1
+    listed = replace(fetching, listed=True)
+    assert listed.symbol == "graphc_tile_f32_6x64_set_list2"
+    assert parse_symbol(listed.symbol) == listed
+    assert declaration(listed.symbol).count("i64") == declaration(spec.symbol).count("i64")
     walking = replace(fetching, walk="b")
     assert walking.symbol == "graphc_tile_f32_6x64_set_walkb_fetch2"
     assert parse_symbol(walking.symbol) == walking
