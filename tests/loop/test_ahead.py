@@ -101,8 +101,9 @@ def test_short_tiles_fetch_nothing() -> None:
 
 def test_arrays_beside_the_result_want_wide_tiles() -> None:
     """Going through an optimizer's state, a tile of 64 columns has a quarter of the runs of one of 16."""
-    size = (512, 784, 128)
+    size = (256, 784, 128)
     assert choose_tile(*size, WIDE, 4, 4)[1] < 64
     assert choose_tile(*size, WIDE, 4, 4, beside=5) == (6, 64)
+    assert choose_tile(512, *size[1:], WIDE, 4, 4) == (6, 64)  # the result itself is beyond the cache
     kernel = tiled(momentum(32, 64, 208), WIDE).kernel
     assert {s.lanes for s, _ in statements(kernel.body) if isinstance(s, Tile)} >= {64}

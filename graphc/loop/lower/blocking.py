@@ -35,7 +35,11 @@ BEYOND = 16  # second-level caches that surely do not fit into all caches
 MOST_TASKS = 96  # more are not tried if fewer do
 KERNEL = 3000  # cycles to start a kernel: a barrier
 MIN_DEPTH = 64  # least K of a partial sum
-RUN = 5.0  # cycles to start a run of an array that an epilogue reads or writes beside the result
+RUN = 5.0  # cycles to start a run of the result, or of an array that an epilogue reads or writes beside it
+FAR_RUN = 16.0  # the same beyond the second-level cache, once for neighbouring tiles
+LINES = 8  # lines of a set, in the first-level and in the second-level cache
+ROWS_AHEAD = 12  # rows of B on their way to the first-level cache
+CROWDED = 1.5  # cycles to fetch a row of B that others have displaced
 FAR = 0.4  # cycles more to copy an element to memory outside the second-level cache, and fetch it again
 
 
@@ -61,6 +65,9 @@ class Sizes:
     together          panels that one task must have and finish together, all of K at once (0: any)
     beside            arrays of the result's size that the epilogue reads or writes beside it
     added_cost        cycles to store an element of C in the kernel that adds up partial sums
+    b_pitch           bytes from step to step of K of B, if it can be read where it is
+    b_place           B is read there
+    b_far             cycles more for an element of B from beyond the second-level cache
     """
 
     batch: int
@@ -81,6 +88,9 @@ class Sizes:
     together: int = 0
     beside: int = 0
     added_cost: float = 0.0
+    b_pitch: int | None = None
+    b_place: bool = False
+    b_far: float = 0.0
 
     @property
     def k(self) -> int:
@@ -96,6 +106,7 @@ class Blocking(NamedTuple):
     split            number of partial sums
     source           where tiles read A
     together         panels that are finished together
+    b_place          tiles read B where it is
     """
 
     rows: int
@@ -110,6 +121,7 @@ class Blocking(NamedTuple):
     split: int
     source: Source
     together: int
+    b_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,7 @@ def choose_tile(
     the epilogue goes through beside the result, for which the rows of a wide tile are longer runs."""
     width = machine.lanes(itemsize)
     best, best_cost = (1, width), math.inf
+    arrays = beside + _far(rows * cols * itemsize, beside, machine)
     for most, vectors in machine.tiles:
         vectors = min(vectors, -(-cols // width))
         panel = min(depth, machine.l2_bytes // 4 // (vectors * width * itemsize))
@@ -165,11 +178,16 @@ def choose_tile(
         cut = Rows(rows, -(-rows // -(-rows // most)))
         step = cut.steps(vectors) + rows * _fetch(cut.most, size, pitch, machine)
         cost = wide * step * depth + cut.tiles * (panels + bool(rest)) * (CALL + 2 * cut.most * vectors)
-        cost *= 1.0 if panels == 0 or not narrow else 1.04  # few distinct tiles: each is compiled once
-        cost += RUN * beside * rows * (panels + bool(rest))
+        cost *= 1.0 if panels == 0 or not narrow else 1.02  # few distinct tiles: each is compiled once
+        cost += RUN * arrays * rows * (panels + bool(rest))
         if cost < best_cost:
             best, best_cost = (cut.most, vectors * width), cost
     return best
+
+
+def _far(result_bytes: int, beside: int, machine: Machine) -> bool:
+    """Whether a result and the arrays beside it do not stay in the second-level cache."""
+    return result_bytes * (1 + beside) > machine.l2_bytes
 
 
 def choose_gate_tile(
@@ -208,10 +226,16 @@ def narrow_tile(cols: int, lanes: int, width: int) -> int:
     return rest if rest and gain > NARROW_GAIN * cols else 0
 
 
+def whole_panels(cols: int, lanes: int, width: int) -> bool:
+    """Whether tiles of all panels have no more lanes than there are columns."""
+    return cols % lanes in (0, narrow_tile(cols, lanes, width))
+
+
 @lru_cache(maxsize=1024)
 def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
     """Cut the problem so that packed panels stay in the second-level cache, packing is shared as widely as
-    balance allows, and a big problem has enough tasks. Returns the blocking and its cost."""
+    balance allows, and a big problem has enough tasks. Returns the blocking and its cost, which is infinite
+    if B cannot be read where it is as `sizes` wants."""
     rows, lanes = sizes.tile or choose_tile(
         sizes.rows, sizes.cols, sizes.k, machine, sizes.itemsize, sizes.a_pitch, sizes.beside
     )
@@ -226,14 +250,26 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
         parts = -(-blocks // -(-blocks // split))
         for tiles, panels, source in itertools.product(_cuts(row_tiles), panel_cuts, sources):
             candidate = Blocking(
-                rows, lanes, tiles, panels, axis, units, depth, blocks, group, parts, source, together
+                rows,
+                lanes,
+                tiles,
+                panels,
+                axis,
+                units,
+                depth,
+                blocks,
+                group,
+                parts,
+                source,
+                together,
+                sizes.b_place,
             )
             if tiles * panels > 1 and not _fits(candidate, sizes, machine):
                 continue
             if best is not None and _tasks(candidate, sizes) > MOST_TASKS:
                 continue
             cost = _cost(candidate, sizes, machine)
-            if cost < best_cost:
+            if best is None or cost < best_cost:
                 best, best_cost = candidate, cost
     assert best is not None
     return best, best_cost
@@ -299,6 +335,13 @@ def _fits(b: Blocking, sizes: Sizes, machine: Machine) -> bool:
     return max(packed, sums) * sizes.itemsize <= machine.l2_bytes // 2
 
 
+def _stays(depth: int, pitch: int, machine: Machine) -> bool:
+    """Whether `depth` rows of B, `pitch` bytes apart, take at most half of the lines of any set of the
+    second-level cache, so that they stay from one tile to the next."""
+    way = machine.l2_bytes // LINES
+    return depth * math.gcd(pitch, way) <= LINES // 2 * way
+
+
 def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     """Cycles of the whole problem on one core, plus what too few or uneven tasks would lose."""
     width = machine.lanes(sizes.itemsize)
@@ -312,7 +355,14 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     walked = b.source is Source.PLACE and sizes.a_across and elements * sizes.itemsize > machine.l2_bytes
     step = Rows(sizes.rows, b.rows).steps(vectors, ACROSS if walked else 0.0)
     work = sizes.batch * (sizes.k * wide * step + calls * (CALL + 2 * b.rows * vectors))
-    if not sizes.b_fixed:
+    if sizes.b_place and not whole_panels(sizes.cols, b.lanes, width):
+        return math.inf
+    if sizes.b_place:
+        pitch = sizes.b_pitch or 0
+        again = row_blocks if _stays(b.depth, pitch, machine) else row_tiles
+        work += sizes.batch * sizes.k * panels * row_tiles * _crowded(pitch)
+        work += sizes.batch * sizes.cols * sizes.k * sizes.b_far * again
+    elif not sizes.b_fixed:
         work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
     before = 0.0
     if b.source is Source.PLACE and sizes.a_across and elements * sizes.itemsize > BEYOND * machine.l2_bytes:
@@ -325,11 +375,20 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
         )
     results = sizes.batch * sizes.rows * sizes.cols
     work += results * sizes.c_cost
+    if _far(results * sizes.itemsize, sizes.beside, machine):
+        runs = sizes.batch * sizes.rows * -(-panels // min(b.group, b.col_panels))
+        work += FAR_RUN * (1 + sizes.beside) * runs
     after = combining(results, b.split) + (results * sizes.added_cost if b.split > 1 else 0.0)
     tasks = _tasks(b, sizes)
     worth = min(THREADS[-1], max(1, int(2.0 * results * sizes.k / SMALL)))
     even = row_blocks * b.row_tiles * col_blocks * b.col_panels / (row_tiles * panels)
     return work * (1 + (even - 1) / 4) * idle(tasks, worth) + before + after + TASK * tasks
+
+
+def _crowded(pitch: int) -> float:
+    """Cycles that a step of K loses if rows of B, `pitch` bytes apart, compete for the sets of the
+    first-level cache: what is fetched ahead of its use is then gone before it."""
+    return CROWDED if math.gcd(pitch, SETS) * ROWS_AHEAD > SETS * LINES else 0.0
 
 
 def packing(sizes: Sizes, blocking: Blocking, machine: Machine) -> float:

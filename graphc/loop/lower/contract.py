@@ -28,7 +28,7 @@ from graphc.loop.lower.conv import conv_problems
 from graphc.loop.lower.depthwise import depthwise_calls, depthwise_cost
 from graphc.loop.lower.direct import choose_form, direct_call
 from graphc.loop.lower.dots import dots_call, plan_dots
-from graphc.loop.lower.fetch import worth_fetching
+from graphc.loop.lower.fetch import between_uses, worth_fetching
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.long_dots import long_dots_call
 from graphc.loop.lower.merge import merged
@@ -53,6 +53,7 @@ from graphc.loop.lower.scaled import Scaled, plan_scaled
 from graphc.loop.lower.split import combine_call
 from graphc.loop.lower.spread import close_group, spread_call
 from graphc.loop.lower.stage import stage_across_call, stage_call
+from graphc.loop.lower.supply import pitch_in_place
 from graphc.loop.lower.tiled import Tiled
 from graphc.loop.lower.weight_bands import plan_weight_bands, weight_band_calls
 from graphc.loop.lower.windows import plan_windows, windows_calls
@@ -250,6 +251,10 @@ class _Lowering:
         blocking, cost = choose_blocks(sizes, self.machine)
         if way.b_fixed:
             return cost, partial(self._tiled, way, blocking, True)
+        if sizes.b_pitch is not None:
+            there, total = choose_blocks(replace(sizes, b_place=True), self.machine)
+            if total < cost:
+                blocking, cost = there, total
         if blocking.row_tiles * blocking.rows < sizes.rows:  # several tasks would pack the same
             ahead, after = choose_blocks(replace(sizes, b_fixed=True), self.machine)
             total = packing(sizes, ahead, self.machine) + after
@@ -380,7 +385,8 @@ class _Lowering:
             stage_cost = run_cost([(run_length(way.a.depth, p.depth), 1), *a_runs], width)
         if way.a.across:
             stage_cost = run_cost([(p.rows[-1], 1)], width, CLIPPED_RUN, CLIPPED_RUN)
-        far = FAR if p.sizes[3] * n * itemsize > self.machine.l2_bytes else 0.0
+        far = FAR if between_uses(p) * itemsize > self.machine.l2_bytes else 0.0
+        b_pitch = pitch_in_place(p, way.b, width)
         return Sizes(
             batch,
             m,
@@ -398,6 +404,8 @@ class _Lowering:
             way.b_fixed,
             beside=self.beside,
             added_cost=run_cost([(run, 1)] if run else (), width, SCATTER),
+            b_pitch=None if b_pitch is None else b_pitch * itemsize,
+            b_far=far,
         )
 
     def _tiled(self, way: _Way, blocking: Blocking, ahead: bool) -> None:

@@ -30,12 +30,17 @@ def worth_fetching(problem: Contraction, machine: Machine) -> bool:
     for them is not all there is: with fewer rows the machine's own prefetchers stream it faster. (Of doubles,
     half as many are multiplied in the time of a fetch, and the registers of the tallest tile do not suffice.)
     """
-    _, m, n, k = problem.sizes
+    _, m, _, _ = problem.sizes
     single = problem.anchor.dtype is float32
-    size = n * k * float32.itemsize
-    if problem.anchor.kind is Kind.CONTRACT:  # between two uses of B all of the operands pass by
-        size = (n * k + m * k + m * n) * float32.itemsize * 2 // 3
-    return single and m >= FEWEST_ROWS and size > machine.l2_bytes
+    return single and m >= FEWEST_ROWS and between_uses(problem) * float32.itemsize > machine.l2_bytes
+
+
+def between_uses(problem: Contraction) -> int:
+    """Elements that pass through the caches from one use of an element of B to the next."""
+    _, m, n, k = problem.sizes
+    if problem.anchor.kind is Kind.CONTRACT:  # all of the operands pass by
+        return (n * k + m * k + m * n) * 2 // 3
+    return n * k
 
 
 class Fetcher:

@@ -4,7 +4,7 @@ whole and at one distance from each other in the result."""
 from __future__ import annotations
 
 from graphc.ir.partition import Group
-from graphc.loop.lower.blocking import Blocking, narrow_tile
+from graphc.loop.lower.blocking import Blocking, whole_panels
 from graphc.loop.lower.operand import Strides, flat_stride
 from graphc.loop.lower.problem import Contraction
 
@@ -17,8 +17,7 @@ def plain_pitch(
     `c` are the strides of the result along rows and columns. Tiles store all of their lanes, so the last
     panel must be full; sums of several blocks of K grow in scratch memory, where their lines stay in cache.
     """
-    n = problem.sizes[2]
-    whole = n % blocking.lanes in (0, narrow_tile(n, blocking.lanes, width))
+    whole = whole_panels(problem.sizes[2], blocking.lanes, width)
     simple = (
         group.outputs == (problem.anchor,) and blocking.together == blocking.blocks == blocking.split == 1
     )

@@ -40,8 +40,9 @@ from graphc.loop.lower.fused import Fused, place
 from graphc.loop.lower.listed import asking, shares
 from graphc.loop.lower.operand import Layout, along_rows, flat_stride
 from graphc.loop.lower.pack import Line, clip, copy_line, padded
-from graphc.loop.lower.panels import Panels, Room
+from graphc.loop.lower.panels import Panels
 from graphc.loop.lower.problem import Access, Contraction, Index
+from graphc.loop.lower.supply import supply
 from graphc.loop.lowered import KernelCall, Temp
 
 
@@ -94,7 +95,8 @@ class Tiled:
         if self.fetcher is not None:  # what is fetched takes as much room as what is packed
             self.group = max(1, self.group // self.together // 2) * self.together
         self.down = along_rows(problem)
-        self.b = Panels(problem, b, fused, self.lanes, width)
+        panels = Panels(problem, b, fused, self.lanes, width)
+        self.b = supply(problem, b, fused, panels, packed, blocking.b_place, self.group, self.depth.most)
         self.partial: Temp | None = None
         if self.split > 1:
             shape = (self.split, self.batch, self.m, self.n)
@@ -123,11 +125,11 @@ class Tiled:
     def _place_of(self, task: Expr) -> tuple[Expr, Expr, Expr, Expr]:
         """(part of K, batch, block of rows, block of columns) of a task.
 
-        Neighbouring tasks, which one worker runs, share columns if these are packed already: the worker's
+        Neighbouring tasks, which one worker runs, share columns if these are not copied by it: the worker's
         part of B then stays in its cache from one run to the next.
         """
         lead = self.split, self.batch
-        if self.packed is not None:
+        if self.packed is not None or self.cut.b_place:
             part, batch, cols, rows = ix.unflatten(task, (*lead, self.col_blocks, self.row_blocks))
         else:
             part, batch, rows, cols = ix.unflatten(task, (*lead, self.row_blocks, self.col_blocks))
@@ -136,14 +138,14 @@ class Tiled:
     def _shallow(self) -> None:
         """All of K in one block: pack, multiply, finish, tile by tile."""
         w = self.w
-        panels = self._room_for_b()
+        self.b.open(self.batch_index, self.flat_batch, self.panel0)
         sums = None
         if self.plain is None:
             sums = w.alloc("sums", self.dtype, (self.together, self.rows.most, self.lanes))
         block = self.depth.block(ZERO)
         a = self._rows_of_a(block)
         with self._groups() as (first, count):
-            self._pack_b(panels, block, first, count)
+            self.b.prepare(block, first, count)
             with self._row_tiles() as t, self._bundles(count) as p:
                 start = len(w.block)
                 with w.loop("q", self.together) as q:
@@ -151,7 +153,7 @@ class Tiled:
                     number = ix.add(first, panel)
                     fetch = self._fetch(block, ix.add(number, self.group), t)
                     c = self._result(t, number) if sums is None else address(sums, (q, ZERO, ZERO))
-                    self._tile(a, t, panels, panel, c, block, number, fetch)
+                    self._tile(a, t, panel, c, block, number, fetch)
                 if sums is not None:
                     finish = len(w.block)
                     self._finish(lambda q, r, c: load(sums, (q, r, c)), t, ix.add(first, p))
@@ -160,7 +162,7 @@ class Tiled:
     def _deep(self) -> None:
         """Block after block of K, summed in scratch memory."""
         w = self.w
-        panels = self._room_for_b()
+        self.b.open(self.batch_index, self.flat_batch, self.panel0)
         shape = (self.cut.col_panels, self.cut.row_tiles, self.rows.most, self.lanes)
         sums = w.alloc("sums", self.dtype, shape)
         self._clear(sums)
@@ -172,14 +174,14 @@ class Tiled:
             after = self.depth.block(ix.minimum(ix.add(ix.add(before, i), 1), self.depth.count - 1))
             a = self._rows_of_a(block)
             with self._groups() as (first, count):
-                self._pack_b(panels, block, first, count)
+                self.b.prepare(block, first, count)
                 with self._row_tiles() as t, w.loop("p", count, self.group) as p:
                     at = ix.add(first, p)
                     fetch = self._fetch(block, ix.add(at, self.group), t)
                     if self.group == self.cut.col_panels:
                         fetch = self._fetch(after, at, t)
                     c = address(sums, (at, t, ZERO, ZERO))
-                    self._tile(a, t, panels, p, c, block, at, fetch)
+                    self._tile(a, t, p, c, block, at, fetch)
         with self._groups() as (first, count), self._row_tiles() as t, self._bundles(count) as p:
             number = ix.add(first, p)
             self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
@@ -226,24 +228,6 @@ class Tiled:
         bundles = ix.floordiv(count, self.together)
         with self.w.loop("p", bundles, self.group // self.together) as p:
             yield ix.mul(p, self.together)
-
-    def _room_for_b(self) -> Buffer:
-        """Where panels are: scratch memory for a group of them, or all of them, packed before."""
-        if self.packed is not None:
-            return self.fused.buffer(self.packed)
-        return self.w.alloc("panels", self.dtype, (self.group, self.depth.most, self.lanes))
-
-    def _pack_b(self, panels: Buffer, block: DepthBlock, first: Expr, count: Expr) -> None:
-        if self.packed is None:
-            room = Room(panels, self.group)
-            self.b.pack(room, self.batch_index, block, ix.add(self.panel0, first), count)
-
-    def _place_of_b(self, panels: Buffer, p: Expr, block: DepthBlock, panel: Expr) -> Address:
-        """Panel `p` of the group, which is number `panel` of the task."""
-        if self.packed is None:
-            return address(panels, (p, ZERO, ZERO))
-        number = ix.add(ix.mul(self.flat_batch, self.panels), ix.add(self.panel0, panel))
-        return address(panels, (number, ix.flatten(block.first(), self.p.depth), ZERO))
 
     @contextmanager
     def _row_tiles(self) -> Iterator[Expr]:
@@ -350,7 +334,6 @@ class Tiled:
         self,
         a: PackedA,
         t: Expr,
-        panels: Buffer,
         p: Expr,
         c: Address,
         block: DepthBlock,
@@ -359,7 +342,7 @@ class Tiled:
     ) -> None:
         """The tile of one panel; the last panel of all, if it is part empty, has a narrower one."""
         last = narrow_tile(self.n, self.lanes, self.width) or self.lanes
-        where = self._place_of_b(panels, p, block, panel)
+        where = self.b.at(p, panel, block)
         if last == self.lanes:
             self._put_tile(self.lanes, a, t, where, c, block, fetch)
         elif self.panels == 1:
@@ -388,8 +371,8 @@ class Tiled:
         fetch: Fetch | None,
     ) -> None:
         """A tile of the full height or of one row less."""
-        pitch = ix.const(self.lanes)
-        c_row = pitch if self.plain is None else ix.const(self.plain)
+        pitch = ix.const(self.b.pitch)
+        c_row = ix.const(self.lanes if self.plain is None else self.plain)
         steps = ix.const(a.row), ix.const(a.step)
         at = a.at(self._row_of(t))
         for rows in self._heights(t):
