@@ -25,6 +25,7 @@ def always(monkeypatch):
         return found and (found[0], 0.0)
 
     monkeypatch.setattr(weight_bands, "FEWEST_CHANNELS", 1)
+    monkeypatch.setattr(weight_bands, "FEWEST_ROWS", 1)
     monkeypatch.setattr(contract, "plan_weight_bands", free)
 
 
@@ -93,13 +94,14 @@ def test_chosen_for_strided_windows_and_volumes():
 @pytest.mark.parametrize(
     "node",
     [
-        Case((2, 3, 8, 8), (4, 3, 3, 3)).weight_grad(),
-        Case((2, 3, 8, 8), (32, 3, 1, 1)).weight_grad(),
-        Case((2, 3, 8, 8), (32, 3, 3, 3)).forward(),
-        Case((2, 3, 8, 8), (32, 3, 3, 3)).weight_grad(int64),
-        Case((1, 1, 2, 400000), (16, 1, 1, 3)).weight_grad(float32),
+        Case((2, 8, 8, 8), (4, 8, 3, 3)).weight_grad(),
+        Case((2, 3, 8, 8), (32, 3, 3, 3)).weight_grad(),
+        Case((2, 8, 8, 8), (32, 8, 1, 1)).weight_grad(),
+        Case((2, 8, 8, 8), (32, 8, 3, 3)).forward(),
+        Case((2, 8, 8, 8), (32, 8, 3, 3)).weight_grad(int64),
+        Case((1, 4, 2, 400000), (16, 4, 1, 3)).weight_grad(float32),
     ],
-    ids=["few-channels", "points", "forward", "integers", "too-large"],
+    ids=["few-channels", "few-rows", "points", "forward", "integers", "too-large"],
 )
 def test_not_for(node):
     assert plan_weight_bands(node, WIDE) is None

@@ -52,6 +52,7 @@ from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
 
 SHORT = 48  # pixels of a band below which a tile is hardly longer than its sums take to load and store
+FEWEST_ROWS = 4  # of a tile: fewer want vectors of B faster than the second-level cache gives them
 ADDED = 6.0  # cycles to load, add to and store a vector of sums
 
 
@@ -102,7 +103,8 @@ def plan_weight_bands(node: Node, machine: Machine) -> tuple[Plan, float] | None
         math.prod(node.shape[2:]), node.dtype.itemsize,
     )  # fmt: skip
     space = dy.shape[2:]
-    if sizes.outs < FEWEST_CHANNELS or sizes.taps == 1 or not x.type.size or not dy.type.size:
+    many = sizes.ins >= FEWEST_ROWS and sizes.outs >= FEWEST_CHANNELS
+    if not many or sizes.taps == 1 or not x.type.size or not dy.type.size:
         return None
     axes = forward_axes(node.attrs, space)
     best: tuple[Plan, float] | None = None
@@ -118,6 +120,8 @@ def _candidates(sizes: _Sizes, axes: tuple[Axis, ...], space: Shape, machine: Ma
     inner = math.prod(space[1:])
     for parts in (p for p in range(1, sizes.ins + 1) if sizes.ins % p == 0):
         channels = sizes.ins // parts
+        if channels < min(FEWEST_ROWS, sizes.ins):
+            continue
         rows, lanes = choose_tile(channels, sizes.outs, inner, machine, sizes.itemsize)
         panels = -(-sizes.outs // lanes)
         for share in sorted({panels, -(-panels // 2), -(-panels // 4)}):
