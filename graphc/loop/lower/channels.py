@@ -27,7 +27,8 @@ from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
 
 MOST_TAPS = 32  # elements of a row of a window, which are written out
-PIXELS = {True: 4, False: 8}  # pixels that share weights, at most
+PIXELS, PIXELS_DEEP = 8, 4  # of a row that are computed together, at most: under few channels, depthwise
+PENDING = 10  # elements and weights on their way to a multiply-add
 VECTORS = 2  # of channels for which an element of the source is loaded once
 MOST_ENDS = 16  # pixels at both ends of a row that are written out
 STORED, LOADED = 3.0, 2.0  # cycles to finish a vector, and to bring one near
@@ -113,8 +114,15 @@ class _Rows:
         self.fused = Fused(group, anchor)
         self.w = self.fused.scope
         self.window = anchor.inputs[1].shape[1:]
-        sums = max(rows for rows, vectors in machine.tiles if vectors >= VECTORS)
-        self.pixels = min(sums, PIXELS[self.deep], self.space[-1])
+        self.pixels = min(self._most_pixels(machine), self.space[-1])
+
+    def _most_pixels(self, machine: Machine) -> int:
+        """Pixels that share weights: fewer where elements of the source, which all come before the first is
+        multiplied, would push sums out of the registers."""
+        if self.deep:
+            return PIXELS_DEEP
+        room = max(rows * vectors for rows, vectors in machine.tiles)
+        return PIXELS if room >= PIXELS * VECTORS + PENDING else PIXELS // 2
 
     def call(self) -> KernelCall:
         """The kernel: a task has some rows of pixels."""

@@ -126,6 +126,23 @@ def test_depthwise_loops_stay_in_registers(direction: str, stride: int, name: st
     assert "call" not in hot
 
 
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [64, 3], ids=["depthwise", "stem"])
+def test_channels_last_loops_stay_in_registers(channels: int, stride: int, name: str) -> None:
+    """A row of a window under some pixels, whose sums wait in registers for the next row."""
+    target = get_target(name)
+    deep = channels > 3
+    x, w = leaf("x", 2, 56, 56, channels), leaf("w", 64, 1 if deep else channels, 3, 3)
+    at = options(2, low=1, stride=stride, groups=channels if deep else 1)
+    *_, kernel = kernels(ops.conv(x, w, **at, last=True), target, True)
+    hot = hot_loop(assembly(kernel, target))
+    sums = 4 if deep else 2 * (8 if name == "x86-64-v4" else 4)
+    assert multiply_adds(hot) == sums * (3 if deep else 9), hot
+    assert not vectors_on_stack(hot), hot
+    assert "call" not in hot
+
+
 @pytest.fixture(scope="module")
 def attention() -> tuple:
     """Attention and its gradients as a graph."""
