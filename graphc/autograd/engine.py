@@ -18,6 +18,7 @@ from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, RemovableHandle, free, walk
 from graphc.frontend.joining import stack
+from graphc.frontend.lazy import relate
 from graphc.frontend.methods import attach
 from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.tensor import (
@@ -237,6 +238,7 @@ def backward(
         ct = found.get(t._cell.node)
         if ct is not None:
             _accumulate(t, _result(ct, create_graph, sweep.histories), create_graph)
+    relate([t.grad for t in (*[fn.variable for fn in leaves], *extra) if t.grad is not None])
     if not (create_graph if retain_graph is None else retain_graph):
         free(functions)
 
@@ -319,6 +321,7 @@ def grad(
                 "allow_unused=True "
                 f"if this is the desired behavior. ({describe(t)})",
             )
+    relate([t for t in results if t is not None])
     if not (create_graph if retain_graph is None else retain_graph):
         free(functions)
     return tuple(results)

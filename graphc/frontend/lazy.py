@@ -7,6 +7,7 @@ this thread in one program, and lets new values take over the buffers of those t
 from __future__ import annotations
 
 import sys
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -362,8 +363,22 @@ def _resolve(cell: Cell) -> bool:
     return False
 
 
+_together: weakref.WeakKeyDictionary[Node, tuple[weakref.ref[Cell], ...]] = weakref.WeakKeyDictionary()
+
+
+def relate(tensors: Sequence[Tensor]) -> None:
+    """Note that these tensors (the gradients of one backward pass) are computed together, as soon as one of
+    them is: who reads one will read others, and they share most of their work."""
+    pending = [t._cell for t in tensors if t._cell.node.bound is None]
+    if len(pending) > 1 and MODE.trace is None:
+        found = tuple([weakref.ref(cell) for cell in pending])
+        for cell in pending:
+            _together[cell.node] = found
+
+
 def realise(tensors: Sequence[Tensor]) -> None:
-    """Compute the values of some tensors, in one program. TracerError for traced ones."""
+    """Compute the values of some tensors, and of their relatives, in one program. TracerError for traced
+    ones."""
     cells: dict[Cell, None] = {}
     for t in tensors:
         cell = t._cell
@@ -371,6 +386,9 @@ def realise(tensors: Sequence[Tensor]) -> None:
             refresh(cell)
         if not _resolve(cell):
             cells[cell] = None
+            for other in [held() for held in _together.get(cell.node, ())]:
+                if other is not None and other.view is None and not _resolve(other):
+                    cells[other] = None
     if cells:
         compute(list(cells))
     for t in tensors:

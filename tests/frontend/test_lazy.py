@@ -173,3 +173,40 @@ def test_programs_unused_for_longest_are_forgotten(monkeypatch) -> None:
     assert [run(size) for size in (3, 6, 3)] == [0, 1, 0]  # 4 went
     assert [run(size) for size in (5, 4)] == [0, 1]
     assert len(lazy._programs) == 3
+
+
+def test_gradients_of_one_pass_are_computed_together() -> None:
+    """Whoever reads one gradient will read the others: they share their sums."""
+    x, w, b, up = [gc.randn(*s) for s in ((6, 5), (5,), (5,), (6, 5))]
+    leaves = [t.requires_grad_() for t in (x, w, b)]
+
+    def gradients() -> list[gc.Tensor]:
+        for t in leaves:
+            t.grad = None
+        gc.nn.functional.layer_norm(x, (5,), w, b).backward(up)
+        return [t.grad for t in leaves]
+
+    alone = [gradients()[i].numpy() for i in range(3)]
+    before = gc.native_calls()
+    together = [t.detach().numpy() for t in gradients()]
+    assert gc.native_calls() == before + 1
+    for a, t in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, t)
+    y = gc.nn.functional.layer_norm(x, (5,), w, b)
+    before = gc.native_calls()
+    returned = [t.numpy() for t in gc.autograd.grad(y, leaves, up)]
+    assert gc.native_calls() == before + 1
+    for a, t in zip(alone, returned, strict=True):
+        np.testing.assert_array_equal(a, t)
+
+
+def test_gradients_that_are_gone_or_changed_are_not_computed_with_others() -> None:
+    x, w = gc.randn(3, requires_grad=True), gc.randn(3, requires_grad=True)
+    (x * w).sum().backward()
+    x.grad = None
+    w.grad.mul_(2.0)
+    np.testing.assert_allclose(w.grad.numpy(), 2 * x.detach().numpy(), rtol=1e-6)
+    (x * w).sum().backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), w.detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(w.grad.numpy(), 3 * x.detach().numpy(), rtol=1e-6)
