@@ -33,7 +33,7 @@ class autocast:
         elif enabled:
             raise fail(
                 RuntimeError,
-                f"autocast({device_type!r}): lower precision is not built; pass enabled=False, and it is float32",
+                f"autocast({device_type!r}): lower precision is not built; pass enabled=False for float32",
             )
 
     def __enter__(self) -> autocast:

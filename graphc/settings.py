@@ -1,4 +1,4 @@
-"""Settings of PyTorch that allow less than graphc gives: it runs on the CPU, in full precision, repeatably."""
+"""Settings of PyTorch that allow less than graphc gives: it runs on CPUs, in full precision, repeatably."""
 
 from __future__ import annotations
 

@@ -462,7 +462,7 @@ def flatten(index: Sequence[Expr], shape: Sequence[int]) -> Expr:
 
 
 def unflatten(position: Expr, shape: Sequence[int]) -> Index:
-    """The index at a row-major position; axes of extent 1 get 0."""
+    """The index at a row-major position; axes of extent 1 get 0, and a shape of no axes the empty index."""
     index: list[Expr] = []
     live = [d for d, extent in enumerate(shape) if extent != 1]
     for d in range(len(shape) - 1, -1, -1):

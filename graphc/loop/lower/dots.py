@@ -7,8 +7,6 @@ runs along the columns as vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from graphc.ir.types import int64
@@ -135,19 +133,11 @@ class Dots:
         """A unit by its number: the last one may have fewer columns."""
         full, rest = divmod(self.inner, self.plan.unit)
         if full:
-            with self._where(ix.compare("lt", unit, full)):
+            with self.w.when(ix.compare("lt", unit, full)):
                 self._unit(batch, ix.minimum(unit, full - 1), self.plan.unit)
         if rest:
-            with self._where(ix.compare("eq", unit, full)):
+            with self.w.when(ix.compare("eq", unit, full)):
                 self._unit(batch, ix.const(full), rest)
-
-    @contextmanager
-    def _where(self, condition: Expr) -> Iterator[None]:
-        if ix.is_true(condition):
-            yield
-        else:
-            with self.w.when(condition):
-                yield
 
     def _unit(self, batch: Expr, unit: Expr, count: int) -> None:
         """All rows and gates of `count` columns."""
@@ -193,10 +183,10 @@ class Dots:
             w.put(Store(sums, place, load(totals[i, j], ())))
 
     def _batch(self, batch: Expr) -> Index:
-        return ix.unflatten(batch, self.p.batch) if self.p.batch else ()
+        return ix.unflatten(batch, self.p.batch)
 
     def _row(self, row: Expr) -> Index:
-        return ix.unflatten(row, self.p.rows) if self.p.rows else ()
+        return ix.unflatten(row, self.p.rows)
 
     def _finish(self, sums: Buffer, batch: Expr, row: Expr, start: Expr, j: Expr) -> None:
         inner = ix.add(start, j)

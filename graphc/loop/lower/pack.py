@@ -3,8 +3,8 @@ and the zero padding of convolutions clipped out of the loops instead of masked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from graphc.loop import index as ix
@@ -75,15 +75,10 @@ class Part:
     inside: bool
     some: Expr
 
-    @contextmanager
-    def when(self, w: Writer) -> Iterator[None]:
+    def when(self, w: Writer) -> AbstractContextManager[None]:
         """A condition around loops over the part: nothing may be read, not even outside the loop, where no
         element is inside."""
-        if ix.is_true(self.some):
-            yield
-        else:
-            with w.when(self.some):
-                yield
+        return w.when(self.some)
 
 
 def parts(w: Writer, length: Expr, span: tuple[Expr, Expr]) -> list[Part]:

@@ -40,7 +40,7 @@ def prepack_call(
     first = ix.mul(share, most)
     count = ix.minimum(most, ix.sub(panels, first))
     block = DepthCut(problem.depth, 0, problem.depth[0]).block(ix.ZERO)
-    at = ix.unflatten(flat_batch, problem.batch) if problem.batch else ()
+    at = ix.unflatten(flat_batch, problem.batch)
     room = Room(fused.buffer(temp), most, ix.add(ix.mul(flat_batch, panels), first))
     Panels(problem, layout, fused, lanes, width).pack(room, at, block, first, count)
     fused.written.add(temp)

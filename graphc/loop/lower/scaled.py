@@ -7,8 +7,6 @@ the sums of the chunk, which stay in cache; with K shared out, a second kernel a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from graphc.ir.types import TensorType, int64
@@ -109,20 +107,12 @@ class Scaled:
         share, batch, chunk = ix.unflatten(task, box)
         full, rest = divmod(self.inner, self.plan.chunk)
         if full:
-            with self._where(ix.compare("lt", chunk, full)):
+            with self.w.when(ix.compare("lt", chunk, full)):
                 self._chunk(share, batch, ix.minimum(chunk, full - 1), self.plan.chunk)
         if rest:
-            with self._where(ix.compare("eq", chunk, full)):
+            with self.w.when(ix.compare("eq", chunk, full)):
                 self._chunk(share, batch, ix.const(full), rest)
         return self.fused.call(name, task, task.extent, self.p.flops)
-
-    @contextmanager
-    def _where(self, condition: Expr) -> Iterator[None]:
-        if ix.is_true(condition):
-            yield
-        else:
-            with self.w.when(condition):
-                yield
 
     def _chunk(self, share: Expr, batch: Expr, chunk: Expr, count: int) -> None:
         """All rows and gates of `count` columns, over one share of K."""
@@ -137,7 +127,7 @@ class Scaled:
             self._add(sums, at, ix.add(first, ix.mul(s, steps)), steps)
         rest = self.k % steps  # of the last share
         if rest:
-            with self._where(ix.compare("eq", share, self.plan.splits - 1)):
+            with self.w.when(ix.compare("eq", share, self.plan.splits - 1)):
                 self._add(sums, at, ix.const(self.k - rest), rest)
         with w.loop("j", count, None, "vector", self.width) as j, w.loop("r", self.m) as r:
             self._finish(sums, share, batch, r, start, j)
@@ -182,10 +172,10 @@ class Scaled:
                 w.store(sums, spot, total)
 
     def _batch(self, batch: Expr) -> Index:
-        return ix.unflatten(batch, self.p.batch) if self.p.batch else ()
+        return ix.unflatten(batch, self.p.batch)
 
     def _row(self, row: Expr) -> Index:
-        return ix.unflatten(row, self.p.rows) if self.p.rows else ()
+        return ix.unflatten(row, self.p.rows)
 
     def _finish(self, sums: Buffer, share: Expr, batch: Expr, row: Expr, start: Expr, j: Expr) -> None:
         inner = ix.add(start, j)

@@ -40,7 +40,7 @@ class Scope(Writer):
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:
         with super().when(condition):
-            self._floors.append(self.depth)
+            self._floors.append(self._floors[-1] if ix.is_true(condition) else self.depth)
             try:
                 yield
             finally:

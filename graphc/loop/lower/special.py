@@ -6,7 +6,7 @@ injective nodes.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from math import prod
 
 from graphc.ir.node import Kind, Node
@@ -98,7 +98,7 @@ def _scatter(scope: Scope, frame: Frame, evaluator: Evaluator, node: Node, wante
         with scope.loop("j", count) as j:
             at = _position(scope, evaluator.value(indices, ix.unflatten(j, indices.shape)))
             mine = _within(at, low, ranges.extent(part), ranges.tasks)
-            with _where(scope, mine), across() as after:
+            with scope.when(mine), across() as after:
                 source = ix.flatten((before, j, after), (outer, count, inner))
                 value = evaluator.value(updates, ix.unflatten(source, updates.shape))
                 place = ix.flatten((before, at, after), (outer, extent, inner))
@@ -128,16 +128,12 @@ def _scatter_along(scope: Scope, frame: Frame, evaluator: Evaluator, node: Node,
         lead, tail = ix.unflatten(before, node.shape[:axis]), ix.unflatten(after, node.shape[axis + 1 :])
         smaller = zip((*lead, *tail), indices.shape[:axis] + indices.shape[axis + 1 :], strict=True)
         has_updates = ix.all_of(ix.compare("lt", i, n) for i, n in smaller)
-        with _where(scope, has_updates), scope.loop("j", count) as j:
+        with scope.when(has_updates), scope.loop("j", count) as j:
             source = (*lead, j, *tail)
             at = _position(scope, evaluator.value(indices, source))
             value = evaluator.value(updates, source)
             place = ix.flatten((before, at, after), (outer, extent, inner))
             frame.accumulate(scope, node, place, "add", value)
-
-
-def _where(scope: Scope, condition: Expr) -> AbstractContextManager[None]:
-    return nullcontext() if ix.is_true(condition) else scope.when(condition)
 
 
 def _position(scope: Scope, value: Expr) -> Expr:

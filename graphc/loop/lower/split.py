@@ -39,8 +39,8 @@ def combine_call(
             w.store(total, (), identity_of("add", partial.type.dtype))
             with w.loop("s", splits) as s:
                 w.put(Accumulate(total, (), "add", load(source, (s, flat_batch, row, col))))
-            batch_index = ix.unflatten(flat_batch, problem.batch) if problem.batch else ()
-            rows = ix.unflatten(row, problem.rows) if problem.rows else ()
-            cols = ix.unflatten(col, problem.cols) if problem.cols else ()
+            batch_index = ix.unflatten(flat_batch, problem.batch)
+            rows = ix.unflatten(row, problem.rows)
+            cols = ix.unflatten(col, problem.cols)
             fused.finish(problem.c(batch_index, rows, cols), load(total, ()))
     return fused.call(name, task, tasks, float(splits * batch * m * n))

@@ -7,16 +7,17 @@ place and several tasks would otherwise each pack it (the weights of an input gr
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
-from graphc.ir.types import TensorType, int64
+from graphc.ir.types import Shape, TensorType, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr, Var, identity_of
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.merge import merged_axes
 from graphc.loop.lower.operand import symbols
 from graphc.loop.lower.pack import Line, clip, copy_line, padded
-from graphc.loop.lower.problem import Access, Contraction
+from graphc.loop.lower.problem import Access, Contraction, Index
 from graphc.loop.lowered import KernelCall, Temp
 
 TASK_ELEMENTS = 1 << 14
@@ -24,64 +25,60 @@ MOST_TASKS = 32
 
 
 def stage_call(problem: Contraction, fused: Fused, width: int, name: str) -> tuple[Temp, KernelCall]:
-    """(temp, call): temp[b, m, k] = A[b, m, k], rows padded to a length that spreads over the cache's
-    sets."""
-    batch, m, _, k = problem.sizes
-    dtype = problem.anchor.dtype
-    temp = Temp("rows", TensorType((batch, m, padded(k, dtype.itemsize)), dtype))
+    """(temp, call): temp[b, m, k] = A[b, m, k]."""
     depth, expand = _depth_of_a(problem, fused)
-    tasks = max(1, min(MOST_TASKS, batch * m, batch * m * k // TASK_ELEMENTS))
-    chunk = -(-batch * m // tasks)
-    task = Var(int64, "task", -(-batch * m // chunk))
-    w = fused.scope
-    first = ix.mul(task, chunk)
-    with w.loop("i", ix.minimum(chunk, ix.sub(batch * m, first)), chunk) as i:
-        flat_batch, row = ix.unflatten(ix.add(first, i), (batch, m))
-        at = ix.unflatten(flat_batch, problem.batch) if problem.batch else ()
-        rows = ix.unflatten(row, problem.rows) if problem.rows else ()
-        with w.nest("k", depth[:-1]) as outer:
 
-            def access(j: Expr) -> Access:
-                return problem.a(at, rows, expand((*outer, j)))
+    def read(batch: Index, row: Expr, at: Index) -> Access:
+        return problem.a(batch, ix.unflatten(row, problem.rows), expand(at))
 
-            def put(j: Expr, value: Expr | None) -> None:
-                where = (flat_batch, row, ix.flatten((*outer, j), depth))
-                fused.store_temp(temp, where, identity_of("add", dtype) if value is None else value)
-
-            line = Line(ix.const(depth[-1]), depth[-1], access)
-            copy_line(w, line, clip(line), lambda a: fused.read(replace(a, bounds=())), put, width)
-    return temp, fused.call(name, task, task.extent, 0.0)
+    return _staged(problem, fused, width, name, problem.sizes[1], depth, read)
 
 
 def stage_across_call(problem: Contraction, fused: Fused, width: int, name: str) -> tuple[Temp, KernelCall]:
     """(temp, call): temp[b, k, m] = A[b, m, k], for an A whose rows are neighbours in memory."""
-    batch, m, _, k = problem.sizes
-    dtype = problem.anchor.dtype
-    temp = Temp("rows", TensorType((batch, k, padded(m, dtype.itemsize)), dtype))
-    tasks = max(1, min(MOST_TASKS, batch * k, batch * m * k // TASK_ELEMENTS))
-    chunk = -(-batch * k // tasks)
-    task = Var(int64, "task", -(-batch * k // chunk))
+
+    def read(batch: Index, step: Expr, at: Index) -> Access:
+        return problem.a(batch, at, ix.unflatten(step, problem.depth))
+
+    return _staged(problem, fused, width, name, problem.sizes[3], problem.rows, read)
+
+
+def _staged(
+    problem: Contraction,
+    fused: Fused,
+    width: int,
+    name: str,
+    lines: int,
+    axes: Shape,
+    read: Callable[[Index, Expr, Index], Access],
+) -> tuple[Temp, KernelCall]:
+    """(temp, call): temp[b, line, i] = read(b, line, i), for `lines` lines in each batch, of as many elements
+    as a box `axes` has, padded to a length that spreads over the cache's sets."""
+    batch, dtype, length = problem.sizes[0], problem.anchor.dtype, math.prod(axes)
+    temp = Temp("rows", TensorType((batch, lines, padded(length, dtype.itemsize)), dtype))
+    tasks = max(1, min(MOST_TASKS, batch * lines, batch * lines * length // TASK_ELEMENTS))
+    chunk = -(-batch * lines // tasks)
+    task = Var(int64, "task", -(-batch * lines // chunk))
     w = fused.scope
     first = ix.mul(task, chunk)
-    with w.loop("i", ix.minimum(chunk, ix.sub(batch * k, first)), chunk) as i:
-        flat_batch, step = ix.unflatten(ix.add(first, i), (batch, k))
-        at = ix.unflatten(flat_batch, problem.batch) if problem.batch else ()
-        depth = ix.unflatten(step, problem.depth)
-        with w.nest("m", problem.rows[:-1]) as outer:
+    with w.loop("i", ix.minimum(chunk, ix.sub(batch * lines, first)), chunk) as i:
+        flat_batch, number = ix.unflatten(ix.add(first, i), (batch, lines))
+        at = ix.unflatten(flat_batch, problem.batch)
+        with w.nest("k", axes[:-1]) as outer:
 
             def access(j: Expr) -> Access:
-                return problem.a(at, (*outer, j), depth)
+                return read(at, number, (*outer, j))
 
             def put(j: Expr, value: Expr | None) -> None:
-                where = (flat_batch, step, ix.flatten((*outer, j), problem.rows))
+                where = (flat_batch, number, ix.flatten((*outer, j), axes))
                 fused.store_temp(temp, where, identity_of("add", dtype) if value is None else value)
 
-            line = Line(ix.const(problem.rows[-1]), problem.rows[-1], access)
+            line = Line(ix.const(axes[-1]), axes[-1], access)
             copy_line(w, line, clip(line), lambda a: fused.read(replace(a, bounds=())), put, width)
     return temp, fused.call(name, task, task.extent, 0.0)
 
 
-def _depth_of_a(problem: Contraction, fused: Fused):
+def _depth_of_a(problem: Contraction, fused: Fused) -> tuple[Shape, Callable[[Index], Index]]:
     """K's axes, merged as far as A alone allows, and the map back to the problem's axes."""
     at = symbols("b", problem.batch), symbols("m", problem.rows), symbols("k", problem.depth)
     access = problem.a(*at)

@@ -150,7 +150,7 @@ class _Windows:
         shares = -(-self.images // plan.images)
         task = Var(int64, "task", groups * shares * plan.row_blocks)
         self.flat_batch, share, block = ix.unflatten(task, (groups, shares, plan.row_blocks))
-        self.batch = ix.unflatten(self.flat_batch, self.p.batch) if self.p.batch else ()
+        self.batch = ix.unflatten(self.flat_batch, self.p.batch)
         last = self.p.rows[0] - plan.row_count
         # blocks do not overlap, or two tasks would finish the same rows
         self.row0 = ix.mul(block, plan.row_count)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from graphc.ir.types import DType, Shape
+from graphc.loop import index as ix
 from graphc.loop.ir import (
     ZERO,
     Alloc,
@@ -95,6 +96,10 @@ class Writer:
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:
+        """What is written inside is run under `condition`, or always if that is known to hold."""
+        if ix.is_true(condition):
+            yield
+            return
         self.open.append([])
         try:
             yield

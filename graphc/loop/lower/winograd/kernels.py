@@ -9,7 +9,7 @@ a panel are finished while its products are in the second-level cache.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 from graphc.ir.partition import Group
 from graphc.ir.types import TensorType, float32, int64
@@ -26,9 +26,7 @@ from graphc.loop.lower.winograd.weights import CHUNK, Weights, weights_call
 from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
 
-FEWEST_ROWS = (
-    8  # of a tile that fetches: with fewer, memory's bandwidth decides, and the hardware streams best
-)
+FEWEST_ROWS = 8  # of a tile that fetches: with fewer, bandwidth decides, and the hardware streams best
 MOST_TILES = 4  # of a point that fetch: with more, the hardware has time enough
 
 
@@ -92,7 +90,7 @@ def _data_call(
     shares, bands, _ = plan.cut
     task = Var(int64, "task", g.groups * shares * bands * blocks)
     group, share, band, number = ix.unflatten(task, (g.groups, shares, bands, blocks))
-    batch = ix.unflatten(group, problem.batch) if problem.batch else ()
+    batch = ix.unflatten(group, problem.batch)
     block = _Block(plan, share, band)
     source = Data(problem, g, fused, width, plan.band)
     source.room()
@@ -137,7 +135,7 @@ class _Products:
         # neighbouring tasks, which one worker runs, share what is larger and was made before
         order = (g.groups, cut[2], *cut[:2])
         self.group, share_of_panels, share, band = ix.unflatten(task, order)
-        self.batch = ix.unflatten(self.group, self.p.batch) if self.p.batch else ()
+        self.batch = ix.unflatten(self.group, self.p.batch)
         self.block = _Block(plan, share, band)
         self.results = Results(self.p, g, self.fused, self.width, plan.band)
         source = self._source()
@@ -270,7 +268,7 @@ class _Products:
                     height, self.plan.lanes, depth, source(point, first), ix.const(self.pitch), ix.ONE,
                     b, lanes, c, lanes, accumulate, fetch,
                 )  # fmt: skip
-                with nullcontext() if ix.is_true(condition) else self.w.when(condition):
+                with self.w.when(condition):
                     self.w.put(tile)
 
     # ------------------------------------------------------------------ results

@@ -1,4 +1,4 @@
-"""How a convolution is cut for Winograd's algorithm, and what it costs."""
+"""How a convolution is cut for Winograd's algorithm; choose.py knows what that costs."""
 
 from __future__ import annotations
 

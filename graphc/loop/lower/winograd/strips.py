@@ -9,7 +9,6 @@ horizontal products follow with lanes along channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from graphc.ir.node import Node
@@ -84,7 +83,7 @@ class Strip:
             first = ix.mul(b, self.width)
             for number, rows in enumerate(self.rows):
                 chosen = ix.compare("eq", group, number)
-                with nullcontext() if ix.is_true(chosen) else self.w.when(chosen):
+                with self.w.when(chosen):
                     self._vertical(rows, image, row, channel, first)
             self._turn(first)
         self._horizontal(put)

@@ -19,7 +19,6 @@ correlation, and below 2^-23 of the sum of |x dy|: about five times those of dir
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 
 from graphc.ir.node import Node
@@ -111,8 +110,7 @@ class _Accumulation:
         for accumulate, condition in ((False, first), (True, ix.negate(first))):
             if ix.is_false(condition):
                 continue
-            guard = nullcontext() if ix.is_true(condition) else w.when(condition)
-            with guard, w.loop("p", plan.points_at_once) as point:
+            with w.when(condition), w.loop("p", plan.points_at_once) as point:
                 place = group, share, ix.add(ix.mul(number, plan.points_at_once), point)
 
                 def into(row: Expr, col: Expr, at: Index = place) -> Address:

@@ -109,7 +109,7 @@ def weights_call(
     shares = -(-chunks // each)
     task = Var(int64, "task", g.groups * plan.all_panels * shares)
     group, panel, share = ix.unflatten(task, (g.groups, plan.all_panels, shares))
-    batch = ix.unflatten(group, problem.batch) if problem.batch else ()
+    batch = ix.unflatten(group, problem.batch)
     first = ix.mul(share, each)
 
     def put(point: Expr, channel: Expr, lane: Expr, value: Expr) -> None:
