@@ -182,6 +182,11 @@ class _Rows:
         """A loop over the taps along an axis that do not lie in the padding."""
         at = self.at
         k, d, extent = at.kernel[axis], at.dilation[axis], at.input_spatial[axis]
+        reach = (self.space[axis] - 1) * at.stride[axis] + (k - 1) * d - at.low[axis]
+        if at.low[axis] <= 0 and reach < extent:
+            with self.w.loop("t", k) as t:
+                yield t
+            return
         before = ix.sub(at.low[axis] + d - 1, ix.mul(place, at.stride[axis]))
         first = maximum(ix.floordiv(before, d), 0)
         stop = ix.minimum(ix.floordiv(ix.add(before, extent), d), k)

@@ -96,6 +96,8 @@ def plan_weight_bands(node: Node, machine: Machine) -> tuple[Plan, float] | None
     few channels or too large planes for it."""
     if node.op.name != "conv_weight_grad" or not node.dtype.is_float or not node.type.size:
         return None
+    if node.attrs.last:
+        return None
     x, dy = node.inputs
     groups = node.attrs.groups
     sizes = _Sizes(
