@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphc.backends.llvm.emit_builder import Builder, Operand
 from graphc.backends.llvm.math_core import F32, at_most, copysign, fabs, format_of, polynomial
-from graphc.backends.llvm.math_exp import exp
+from graphc.backends.llvm.math_exp import SHORT32, exp, exp_finite
 
 # float32: erf(x)/x - 1 in x^2 below 475/512, log(erfc(x)) + x in x above
 SMALL32 = (1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4)
@@ -26,9 +26,9 @@ def erf(b: Builder, x: Operand) -> Operand:
     single = format_of(x) is F32
     square = x * x
     small = b.fma(polynomial(b, square, SMALL32 if single else SMALL64), x, x)
-    y = at_most(b, 10.0 if single else 6.2, fabs(b, x))
+    y = at_most(b, 4.0 if single else 6.2, fabs(b, x))  # from there on it is 1
     if single:
-        large = 1.0 - exp(b, b.fma(polynomial(b, y, LARGE32), y, -y))
+        large = 1.0 - exp_finite(b, b.fma(polynomial(b, y, LARGE32), y, -y), SHORT32)
         limit = 475.0 / 512.0
     else:
         t = 2.0 / (y + 2.0)

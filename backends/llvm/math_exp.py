@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.backends.llvm.emit_builder import Builder, Operand
 from graphc.backends.llvm.math_core import (
     F32,
@@ -18,15 +20,14 @@ from graphc.backends.llvm.math_core import (
     scale_by_power,
 )
 
-# (e^r - 1 - r) / r^2 and (e^r - 1 - r - r^2/2) / r^3 on |r| <= ln(2)/2
+# (e^r - 1 - r) / r^2 (the shorter to 0.12 ulp of e^r - 1) and (e^r - 1 - r - r^2/2) / r^3 on |r| <= ln(2)/2
 EXP32 = (0.5, 0.1666666716337204, 0.04166646674275398, 0.00833331048488617, 0.0013933649752289057,
          0.00019890991097781807)  # fmt: skip
+SHORT32 = (0.5, 0.1666654795408249, 0.04166683182120323, 0.008366115391254425, 0.0013900178018957376)
 EXP64 = (0.16666666666666669, 0.041666666666666664, 0.008333333333330062, 0.0013888888888886552,
          0.00019841269863053618, 2.4801587317144498e-05, 2.7557268459997064e-06, 2.755728296954995e-07,
          2.510038549551032e-08, 2.0911236630261545e-09)  # fmt: skip
-# (tanh(x) - x) / x^3 and (sinh(x) - x) / x^3 in x^2
-TANH32 = (-0.333333283662796, 0.1333276927471161, -0.05385090783238411, 0.020997179672122,
-          -0.006096714176237583)  # fmt: skip
+# (tanh(x) - x) / x^3 (float64) and (sinh(x) - x) / x^3 in x^2
 TANH64 = (-0.3333333333333333, 0.13333333333332714, -0.053968253967434016, 0.021869488493666944,
           -0.008863234397814355, 0.003592110378689024, -0.001455661830100716, 0.0005889360520074057,
           -0.0002346347410887237, 8.511313685577672e-05, -2.060276537636634e-05)  # fmt: skip
@@ -43,10 +44,10 @@ def _reduce(b: Builder, x: Operand) -> tuple[Operand, Operand]:
     return n, b.fma(rounded, -low, b.fma(rounded, -high, x))
 
 
-def _expm1_reduced(b: Builder, r: Operand) -> Operand:
-    """e^r - 1 for |r| <= ln(2)/2."""
+def _expm1_reduced(b: Builder, r: Operand, single: Sequence[float] = EXP32) -> Operand:
+    """e^r - 1 for |r| <= ln(2)/2; `single` are the coefficients for float32."""
     if format_of(r) is F32:
-        return b.fma(polynomial(b, r, EXP32), r * r, r)
+        return b.fma(polynomial(b, r, single), r * r, r)
     square = r * r
     tail = b.fma(estrin(b, r, EXP64), square * r, square * 0.5)
     return tail + r
@@ -66,10 +67,10 @@ def exp_sum(b: Builder, x: Operand, rest: Operand) -> Operand:
     return scale_by_power(b, _expm1_reduced(b, r + rest) + 1.0, n)
 
 
-def _exp_finite(b: Builder, x: Operand) -> Operand:
+def exp_finite(b: Builder, x: Operand, single: Sequence[float] = EXP32) -> Operand:
     """exp for |x| so small that neither overflow nor denormals occur (callers clamp)."""
     n, r = _reduce(b, x)
-    return b.fma(_expm1_reduced(b, r), power_of_two(b, n), power_of_two(b, n))
+    return b.fma(_expm1_reduced(b, r, single), power_of_two(b, n), power_of_two(b, n))
 
 
 def expm1(b: Builder, x: Operand) -> Operand:
@@ -82,17 +83,29 @@ def expm1(b: Builder, x: Operand) -> Operand:
 
 
 def tanh(b: Builder, x: Operand) -> Operand:
-    single = format_of(x) is F32
+    if format_of(x) is F32:
+        return _tanh32(b, x)
     size = fabs(b, x)
     square = x * x
-    small = b.fma(polynomial(b, square, TANH32 if single else TANH64), square * size, size)
-    y = at_most(b, 10.0 if single else 20.0, size)
-    large = 1.0 - 2.0 / (_exp_finite(b, y + y) + 1.0)
-    return copysign(b, b.select(size < (0.625 if single else 0.55), small, large), x)
+    small = b.fma(polynomial(b, square, TANH64), square * size, size)
+    y = at_most(b, 20.0, size)
+    large = 1.0 - 2.0 / (exp_finite(b, y + y) + 1.0)
+    return copysign(b, b.select(size < 0.55, small, large), x)
+
+
+def _tanh32(b: Builder, x: Operand) -> Operand:
+    """m / (m + 2) with m = e^2|x| - 1: one formula for small and large arguments."""
+    size = fabs(b, x)
+    n, r = _reduce(b, at_most(b, 20.0, size + size))
+    power = power_of_two(b, n)
+    m = b.fma(_expm1_reduced(b, r), power, power - 1.0)
+    return copysign(b, m / (m + 2.0), x)
 
 
 def sigmoid(b: Builder, x: Operand) -> Operand:
-    e = exp(b, -fabs(b, x))
+    single = format_of(x) is F32
+    n, r = _reduce(b, at_least(b, -105.0 if single else -746.0, -fabs(b, x)))
+    e = scale_by_power(b, _expm1_reduced(b, r, SHORT32) + 1.0, n)
     return b.select(x >= 0.0, x.like(1.0), e) / (e + 1.0)
 
 

@@ -29,7 +29,7 @@ UNARY: dict[str, tuple[float, float, Callable[[np.ndarray], np.ndarray]]] = {
     "log": (1.0, 2, np.log),
     "log1p": (2.0, 2, np.log1p),
     "log2": (2.0, 2, np.log2),
-    "tanh": (2.0, 3, np.tanh),
+    "tanh": (2.5, 3, np.tanh),
     "sigmoid": (2.5, 3, _sigmoid),
     "erf": (1.5, 3, lambda x: _erf(x).astype(x.dtype)),
     "sin": (2.0, 3, np.sin),
