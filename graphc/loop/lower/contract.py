@@ -30,6 +30,7 @@ from graphc.loop.lower.direct import choose_form, direct_call
 from graphc.loop.lower.dots import dots_call, plan_dots
 from graphc.loop.lower.fetch import between_uses, worth_fetching
 from graphc.loop.lower.fused import Fused, flat_buffer, place
+from graphc.loop.lower.grouped import grouped_weight_calls
 from graphc.loop.lower.long_dots import long_dots_call
 from graphc.loop.lower.merge import merged
 from graphc.loop.lower.operand import (
@@ -95,6 +96,8 @@ def repeated_contraction(group: Group, machine: Machine, fixed: Set[Node]) -> Re
     inputs: copies of operands that follow from them are made once."""
     anchor = anchor_of(group)
     if (calls := depthwise_calls(group, anchor, machine)) is not None:
+        return Repeated((), calls)
+    if (calls := grouped_weight_calls(group, anchor, machine)) is not None:
         return Repeated((), calls)
     if anchor.kind is Kind.CONV and channels.is_direct(anchor):
         before, call = channels.direct_calls(group, anchor, machine)

@@ -51,7 +51,7 @@ def depthwise_calls(group: Group, anchor: Node, machine: Machine) -> tuple[Kerne
     room = 3 * layout.elements * anchor.dtype.itemsize
     if room > machine.l2_bytes // 2:
         return None
-    kernel = _Depthwise(group, anchor, layout, machine)
+    kernel = Depthwise(group, anchor, layout, machine)
     return (kernel.weight_grad() if anchor.op.name == "conv_weight_grad" else kernel.results(),)
 
 
@@ -85,7 +85,7 @@ def _is_depthwise(node: Node) -> bool:
 
 
 @dataclass(frozen=True)
-class _Walk:
+class Walk:
     """How a weight gradient goes over its planes: by rows of these extents.
 
     lanes          of a vector
@@ -99,7 +99,7 @@ class _Walk:
     grads: Shape
 
 
-class _Depthwise:
+class Depthwise:
     """Writes the kernel.
 
     `images` are copied at a time; a unit of work is such a batch of images of one channel (for a weight
@@ -154,10 +154,19 @@ class _Depthwise:
             self.w.store(buffer, (z,), identity_of("add", self.dtype))
         return buffer
 
-    def _fill(self, planes: Buffer, layout: Layout, source: Node, channel: Expr, image: Expr) -> None:
-        """The inside of the planes of a batch of images."""
+    def _fill(
+        self,
+        planes: Buffer,
+        layout: Layout,
+        source: Node,
+        channel: Expr,
+        image: Expr,
+        base: Expr = ix.ZERO,
+        size: int | None = None,
+    ) -> None:
+        """The inside of the planes of a batch of images, in `size` elements (None: all) from `base` on."""
         w = self.w
-        pitch = planes.shape[0] // len(layout.phases)
+        pitch = (planes.shape[0] if size is None else size) // len(layout.phases)
         for k, phases in enumerate(layout.phases):
             runs = [axis.filled(f) for axis, f in zip(layout.axes, phases, strict=True)]
             if not math.prod([run.count for run in runs]):
@@ -171,7 +180,7 @@ class _Depthwise:
                 value = self.fused.read(Access(source, (ix.add(image, n), channel, *place)))
                 at = [run.element(i) for run, i in zip(runs, (*outer, x), strict=True)]
                 to = ix.add(ix.add(ix.mul(n, layout.image), ix.flatten(at, layout.plane)), k * pitch)
-                w.store(planes, (to,), value)
+                w.store(planes, (ix.add(base, to),), value)
 
     def _row(self, extent: int) -> AbstractContextManager[Expr]:
         """A loop over neighbouring elements."""
@@ -300,7 +309,7 @@ class _Depthwise:
             self._fold(sums, ix.mul(c, taps), totals, ix.add(first, c), lanes)
         return self.fused.call(self.anchor.op.name, task, task.extent, 2.0 * dy.type.size * taps)
 
-    def _walk(self, part: Part) -> _Walk:
+    def _walk(self, part: Part) -> Walk:
         """Long rows are walked several at a time; short ones as one, with the gaps between them.
 
         Behind a row of dy are zeros, which meet whatever x has there: a tap that should be infinite is NaN.
@@ -310,13 +319,13 @@ class _Depthwise:
             wide = -(-part.count[-1] // lanes) * lanes
             grads = (*part.count[:-1], wide)
             layout = Layout(_rows(part, grads), ())
-            return _Walk(lanes, layout, (self.images, *self.layout.plane), (self.images, *grads))
+            return Walk(lanes, layout, (self.images, *self.layout.plane), (self.images, *grads))
         chunks = -(-self.layout.wide(part, self.images) // self.width)
         layout = Layout(_rows(part, self.layout.plane), ())
-        return _Walk(self.width, layout, (1, self.images * self.layout.image), (1, chunks * self.width))
+        return Walk(self.width, layout, (1, self.images * self.layout.image), (1, chunks * self.width))
 
     def _gather(
-        self, part: Part, taps: range, planes: Buffer, grads: Buffer, sums: Buffer, row: Expr, walk: _Walk
+        self, part: Part, taps: range, planes: Buffer, grads: Buffer, sums: Buffer, row: Expr, walk: Walk
     ) -> None:
         """sums[row + tap, lane] += the products of a batch of images, for some of the taps."""
         w, lanes, height = self.w, walk.lanes, walk.grads[-2]
@@ -347,7 +356,7 @@ class _Depthwise:
         sums: Mapping[int, Buffer],
         planes: tuple[Buffer, Expr],
         grads: tuple[Buffer, Expr],
-        walk: _Walk,
+        walk: Walk,
         rows: int,
     ) -> None:
         """Add a vector of products, in each of so many rows from given places on, to the sums of taps."""
@@ -363,7 +372,7 @@ class _Depthwise:
                 self.w.put(Accumulate(buffer, (), "add", binary("mul", grad, known[at])))
 
     def _fold(self, sums: Buffer, row: Expr, totals: Buffer, channel: Expr, lanes: int) -> None:
-        """Add up the lanes, and finish the channel's weights."""
+        """Add up the lanes, and finish the weights of a channel of the result."""
         w, (taps,) = self.w, totals.shape
         with w.loop("t", taps) as t:
             total = w.alloc("total", self.dtype, (), "local")
@@ -374,7 +383,7 @@ class _Depthwise:
                 )
             w.store(totals, (t,), load(total, ()))
         with self._row(taps) as t:
-            index = (channel, ix.ZERO, *ix.unflatten(t, self.anchor.shape[2:]))
+            index = (channel, *ix.unflatten(t, self.anchor.shape[1:]))
             self.fused.finish(index, load(totals, (t,)))
 
 
