@@ -26,8 +26,10 @@ from graphc.program import Machine
 
 def grouped_weight_calls(group: Group, anchor: Node, machine: Machine) -> tuple[KernelCall, ...] | None:
     """The kernel of a group around the weight gradient of a grouped convolution; None if `anchor` is none, or
-    vectors of channels suit it, or its planes are too large."""
+    vectors of channels suit it, or its planes are too large, or channels come last."""
     if anchor.op.name != "conv_weight_grad" or not anchor.dtype.is_float or not anchor.type.size:
+        return None
+    if anchor.attrs.last:
         return None
     at, (x, dy) = anchor.attrs, anchor.inputs
     ins, outs = anchor.shape[1], anchor.shape[0] // at.groups
