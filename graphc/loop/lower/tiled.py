@@ -412,7 +412,7 @@ class Tiled:
                 place = (self.part, self.flat_batch, ix.add(first, r), ix.add(start, j))
                 self.fused.store_temp(self.partial, place, tile(ZERO, r, j))
             return
-        if not self.down or len(self.fused.group.outputs) > 1:  # state in place: one store of each result
+        if not self.down:
             self._finish_rows(tile, first, count, start)
             return
         for rows in self._heights(t):  # constants: vectors of columns are transposed to vectors of rows
