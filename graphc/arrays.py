@@ -34,6 +34,18 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.asarray(_Memory(shape, dtype))
 
 
+def is_aligned(array: np.ndarray) -> bool:
+    """Whether an array begins on a cache line."""
+    return bool(array.ctypes.data % LINE == 0)
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """The array's values in one that begins on a cache line, in row-major order."""
+    result = aligned_empty(array.shape, array.dtype)
+    result[...] = array
+    return result
+
+
 UNHELD = 3  # references to an array that only its `Reused` knows: the list's, the variable's, the question's
 
 

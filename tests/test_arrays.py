@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from graphc.arrays import Reused, aligned_empty
+import graphc
+from graphc.arrays import Reused, aligned_copy, aligned_empty, is_aligned
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (5, 7), (0, 4), (1 << 20,)])
@@ -54,3 +55,37 @@ def test_read_only_arrays_are_not_given_out_again() -> None:
     place = array.ctypes.data
     del array
     assert pool.take().ctypes.data != place
+
+
+def test_copies_begin_on_a_cache_line_too() -> None:
+    source = np.arange(24, dtype=np.float32).reshape(4, 6).T
+    copied = aligned_copy(source)
+    assert is_aligned(copied)
+    assert copied.flags.c_contiguous
+    np.testing.assert_array_equal(copied, source)
+    assert not is_aligned(aligned_empty((5,), np.dtype(np.float32))[1:])
+
+
+def test_state_of_compiled_steps_begins_on_a_cache_line() -> None:
+    """Wherever parameters came from, and for good: later steps write over the same arrays."""
+    model = graphc.nn.Linear(40, 30)
+    with graphc.no_grad():
+        model.weight.copy_(graphc.from_numpy(np.ones((31, 40), np.float32)[1:]))
+    optimizer = graphc.optim.SGD(model.parameters(), lr=0.001, momentum=0.5)
+    x = graphc.ones(8, 40)
+
+    @graphc.compile
+    def step() -> graphc.Tensor:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    losses = [float(step()) for _ in range(3)]
+    state = [*model.parameters(), *(s["momentum_buffer"] for s in optimizer.state.values())]
+    arrays = [tensor._cell.node.bound for tensor in state]
+    assert all(map(is_aligned, arrays))
+    losses += [float(step()) for _ in range(3)]
+    assert all(tensor._cell.node.bound is a for tensor, a in zip(state, arrays, strict=True))
+    assert losses == sorted(losses, reverse=True)

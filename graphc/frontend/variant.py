@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.arrays import aligned_copy, is_aligned
 from graphc.collecting import no_collections
 from graphc.frontend import deferred, lazy, tree
 from graphc.frontend.cell import Cell, Deferred, Flags, Sharing, fresh_input, leaf_node
@@ -337,11 +338,12 @@ def _writeable(leaf: Tensor) -> np.ndarray:
 
 
 def _unshare(cell: Cell) -> None:
-    """Give a cell an input node and an array that nothing else refers to."""
+    """Give a cell an input node and an array that nothing else refers to, and that suits compiled code: every
+    vector of one that begins within a cache line would straddle two lines, at every step."""
     node = cell.node
     array = node.bound
     refs, cell.vars = cell.vars, None
     held = [n for r in refs or () if (n := r()) is not None and n.bound is array and getrefcount(n) > 2]
     cell.version += 1  # leaves on this cell get a new node when they are next used
-    if getrefcount(node) > 3 or not array.flags.writeable or held:
-        cell.node = fresh_input(node.type, array.copy())
+    if getrefcount(node) > 3 or not array.flags.writeable or held or not is_aligned(array):
+        cell.node = fresh_input(node.type, aligned_copy(array))
