@@ -16,11 +16,16 @@ def _share(cls: type, data: Tensor | None, what: str) -> Any:
     if not isinstance(data, Tensor):
         raise fail(TypeError, f"{what} must be made from a Tensor, not {type(data).__name__}")
     self: Any = object.__new__(cls)
-    detached = data.detach()
-    self._cell = detached._cell
-    share_cell(detached, self)
-    register(self)
+    _hold(self, data)
     return self
+
+
+def _hold(tensor: Tensor, data: Tensor) -> None:
+    """Put `tensor` on the storage of `data`."""
+    detached = data.detach()
+    tensor._cell = detached._cell
+    share_cell(detached, tensor)
+    register(tensor)
 
 
 class Parameter(Tensor):
@@ -40,6 +45,44 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
+
+
+class UninitializedParameter(Parameter):
+    """A parameter of a lazy layer (`graphc.nn.lazy`), whose shape is not known yet.
+
+    Any use of its value is a ValueError that says what to do. requires_grad: of the parameter it will be.
+    """
+
+    trained: bool
+
+    def __new__(cls, requires_grad: bool = True) -> UninitializedParameter:
+        self: UninitializedParameter = object.__new__(cls)
+        self.trained = requires_grad
+        return self
+
+    def __init__(self, requires_grad: bool = True) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_cell":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise fail(
+            ValueError,
+            "Attempted to use an uninitialized parameter: those of a lazy layer get their shapes from its "
+            "first call; call the model once, on data of the right shape, before anything needs them",
+        )
+
+    def materialize(self, value: Tensor) -> None:
+        """Become an ordinary parameter on the storage of `value`: whoever holds this has that from now on."""
+        _hold(self, value)
+        self.__class__ = Parameter  # type: ignore[assignment]
+        self.requires_grad_(self.__dict__.pop("trained"))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> UninitializedParameter:
+        return UninitializedParameter(self.trained)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
 class Buffer(Tensor):

@@ -15,18 +15,21 @@ class _WithMomentum(LRScheduler):
 
     use_beta1: bool
 
-    def _init_momentum(self, optimizer: Optimizer, base: Any, high: Any, fresh: bool) -> None:
+    def _init_momentum(
+        self, optimizer: Optimizer, base: Any, high: Any, fresh: bool
+    ) -> tuple[list[Any], list[Any]]:
+        """The bounds of momentum for each group, (low, high); of a fresh schedule they are entered there."""
         if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
             raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
         self.use_beta1 = "betas" in optimizer.defaults
-        self.base_momentums = per_group("base_momentum", optimizer, base)
-        self.max_momentums = per_group("max_momentum", optimizer, high)
+        low = per_group("base_momentum", optimizer, base)
+        tops = per_group("max_momentum", optimizer, high)
         if fresh:
-            rows = zip(self.max_momentums, self.base_momentums, optimizer.param_groups, strict=True)
-            for top, bottom, group in rows:
+            for top, bottom, group in zip(tops, low, optimizer.param_groups, strict=True):
                 self._set_momentum(group, top)
                 group["max_momentum"] = top
                 group["base_momentum"] = bottom
+        return low, tops
 
     def _set_momentum(self, group: dict[str, Any], value: float) -> None:
         if self.use_beta1:
@@ -78,7 +81,8 @@ class CyclicLR(_WithMomentum):
         self.scale_mode = scale_mode
         self.cycle_momentum = cycle_momentum
         if cycle_momentum:
-            self._init_momentum(optimizer, base_momentum, max_momentum, last_epoch == -1)
+            bounds = self._init_momentum(optimizer, base_momentum, max_momentum, last_epoch == -1)
+            self.base_momentums, self.max_momentums = bounds
         super().__init__(optimizer, last_epoch)
         self.base_lrs = base_lrs
 
