@@ -89,6 +89,9 @@ def build(info: Any, name: str, index: int, entry: Any, dtype: Any, training: bo
     ours = construct(name, given)
     ours.train(training).to(DTYPES[dtype])
     forward = entry.forward_input
+    if hasattr(theirs, "cls_to_become"):  # a lazy layer: the first call gives it parameters
+        for module, convert in ((theirs, fresh), (ours, to_graphc)):
+            module(*rebuild(list(forward.args), convert), **rebuild(dict(forward.kwargs), convert))
     random = training and any(
         (
             getattr(m, "dropout", 0) not in (0, 0.0, None)
