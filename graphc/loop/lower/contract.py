@@ -60,6 +60,7 @@ from graphc.loop.lower.weight_bands import plan_weight_bands, weight_band_calls
 from graphc.loop.lower.windows import plan_windows, windows_calls
 from graphc.loop.lower.winograd.choose import plan_winograd
 from graphc.loop.lower.winograd.kernels import winograd_calls
+from graphc.loop.lower.winograd.volumes import is_volume, slice_call, sliced, slicing
 from graphc.loop.lower.winograd.weight_grad import weight_grad_calls
 from graphc.loop.lower.winograd.weight_plan import plan_weight_grad
 from graphc.loop.lowered import KernelCall, Temp, Value, with_args
@@ -336,16 +337,22 @@ class _Lowering:
             return None
         weights = problem.a(*(symbols("q", s) for s in (problem.batch, problem.rows, problem.depth))).node
         fixed = self._is_fixed(weights)
-        found = plan_winograd(problem, self.machine, fixed)
+        volume = is_volume(problem, self.width)
+        planes = sliced(problem) if volume else problem
+        found = plan_winograd(planes, self.machine, fixed)
         if found is None:
             return None
 
         def put() -> None:
-            once, each = winograd_calls(problem, found[0], self.group, self.machine, self.name)
+            used = problem
+            if volume:
+                used, call = slice_call(problem, self._fused(), self.width, f"{self.name}_slices")
+                self.each.append(call)
+            once, each = winograd_calls(used, found[0], self.group, self.machine, self.name)
             (self.once if fixed else self.each).extend(once)
             self.each.extend(each)
 
-        return found[1] / CLEARLY, put
+        return (found[1] + (slicing(problem, self.width) if volume else 0.0)) / CLEARLY, put
 
     def _fused(self) -> Fused:
         return Fused(self.group, self.anchor)

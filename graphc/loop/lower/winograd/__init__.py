@@ -7,7 +7,7 @@ rounding: with eps the distance from 1 to the next number, a result differs from
 
 as tests/native/test_winograd.py shows on data of very different magnitudes; on normal data it is five times
 the error of direct summation. Infinities and NaNs of a source spread to the whole tile, and so do sums that
-leave the range of the type.
+leave the range of the type. Volumes go slice by slice (volumes.py): the sum is over channels and slices.
 
 Plans compete by cost with the direct kernels (contract.py) and must win clearly. `Machine.winograd` turns
 them off: ``graphc.compile(f, options={"winograd": False})``, ``graphc.set_backend("llvm", winograd=False)``,
