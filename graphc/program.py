@@ -135,6 +135,7 @@ class Machine:
     masked: bool  # cheap masked loads and stores
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
+    l3_bytes: int = 16 << 20
     winograd: bool = True
     layout: bool = True
 

@@ -148,10 +148,12 @@ class Builder:
     """The text of one function under construction, plus the declarations it needs.
 
     `avx512`: the target has that, so multiplying by powers of two (`llvm.ldexp`) and gathers are quick.
+    `streams`: there are stores past the caches.
     """
 
     def __init__(self, avx512: bool = False) -> None:
         self.avx512 = avx512
+        self.streams = False
         self.blocks: list[Block] = []
         self.declarations: dict[str, str] = {}
         self.helpers: dict[str, str] = {}

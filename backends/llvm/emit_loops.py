@@ -54,8 +54,8 @@ class Statements:
     ) -> None:
         """for name in range(start, stop, step): body. `stop - start` is a multiple of `step`.
 
-        With `vector_lanes` the variable is the first of that many iterations done at once. `emit` emits the
-        body, if it is not to be emitted as it stands.
+        With `vector_lanes` the variable is the first of that many iterations done at once, and `start` is a
+        multiple of `step`. `emit` emits the body, if it is not to be emitted as it stands.
         """
         state, b = self.state, self.state.builder
         static = start.const is not None and stop.const is not None
@@ -66,7 +66,8 @@ class Statements:
         variable = Operand(b, "i64", 0, b.fresh())
         scope = Scope(Flow(head), static, written(body), state.mask)
         number = state.push(scope)
-        entry = Entry(variable, number, number)
+        counts = vector_lanes or (start.const is not None and start.const % step == 0)
+        entry = Entry(variable, number, number, multiple=step if counts else 1)
         if vector_lanes:
             state.vector = Vector(name, vector_lanes, entry, number)
         state.bind(name, entry)

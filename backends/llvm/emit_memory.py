@@ -15,6 +15,7 @@ from graphc.backends.llvm.emit_builder import Builder, Operand
 from graphc.backends.llvm.emit_index import affine, bounds
 from graphc.backends.llvm.emit_narrow import LIMIT, is_varying, narrow
 from graphc.backends.llvm.emit_state import Entry, State, Storage, element
+from graphc.backends.llvm.emit_stream import LINE, stream
 from graphc.backends.llvm.emit_strided import cover, element_mask, pick
 from graphc.ir.types import DType, row_major_strides
 from graphc.loop import ir
@@ -419,19 +420,32 @@ def store(values: Values, buffer: ir.Buffer, index: tuple[ir.Expr, ...], value: 
                 old = b.load(address, value.elem, lanes, buffer.dtype.itemsize)
                 value = b.select(state.mask, value, old)
             mask = None
-        wide_store(b, value, address, buffer.dtype, mask)
+        wide_store(b, value, address, buffer.dtype, mask, goes_past(at, lanes))
         return
     _scatter(values, at, value, lanes)
 
 
-def wide_store(b: Builder, value: Operand, address: Operand, dtype: DType, mask: Operand | None) -> None:
-    """Store a vector, or those of its lanes that are active."""
+def wide_store(
+    b: Builder, value: Operand, address: Operand, dtype: DType, mask: Operand | None, past: bool = False
+) -> None:
+    """Store a vector, or those of its lanes that are active; whole vectors `past` the caches if so asked."""
     if mask is None:
-        b.store(value, address, dtype.itemsize)
+        if past:
+            stream(b, value, address)
+        else:
+            b.store(value, address, dtype.itemsize)
         return
     suffix = {"float": "f32", "double": "f64"}.get(value.elem, value.elem)
     name = f"llvm.masked.store.v{value.lanes}{suffix}.p0"
     b.call_void(name, [value, address, f"i32 {dtype.itemsize}", mask])
+
+
+def goes_past(at: Location, lanes: int, apart: int = 0) -> bool:
+    """Whether vectors of `lanes` elements, `apart` from one another, are stored past the caches: they must be
+    whole cache lines, if the buffer begins on one."""
+    line = max(1, LINE // at.buffer.dtype.itemsize)
+    steps = [scale * entry.multiple for _, entry, scale in at.uniform]
+    return at.storage.streamed and not any(n % line for n in (lanes, at.constant, apart, *steps))
 
 
 def _uniform_store(values: Values, at: Location, value: Operand) -> None:

@@ -31,12 +31,14 @@ class Entry:
     place  number of the outermost scope in whose flow the code stands
     bind   number of the innermost scope whose variables or names it depends on
     stable computing it again later would give the same (no memory that the kernel writes is read)
+    multiple  of an integer: a number that it is known to be a multiple of
     """
 
     operand: Operand
     place: int = 0
     bind: int = 0
     stable: bool = True
+    multiple: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -74,11 +76,12 @@ class Vector:
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
     """Memory of a buffer. With lanes > 0 there is one element for each lane of the vector loop; `constant`
-    memory is written by nobody while the kernel runs."""
+    memory is written by nobody while the kernel runs; `streamed` memory is written past the caches."""
 
     pointer: Operand
     lanes: int = 0
     constant: bool = False
+    streamed: bool = False
 
 
 class State:

@@ -163,7 +163,8 @@ def _steps_of(s: Statements, loop: ir.For, block: Block, count: int | None = Non
     collected: dict[ir.Stmt, list[Operand]] = {stmt: [] for stmt in block.stores}
     for step in range(count or block.lanes):
         number = state.push(Scope(state.scopes[-1].flow, True, frozenset(), None))
-        state.bind(loop.var.name, Entry(first.operand + step, first.place, number))
+        multiple = first.multiple if step == 0 else 1
+        state.bind(loop.var.name, Entry(first.operand + step, first.place, number, multiple=multiple))
         for e in block.loads:
             state.remember((id(e), False), Entry(columns[id(e)][step], number, number))
         for stmt in loop.body:
@@ -211,9 +212,10 @@ def _store_rows(
     rows = transpose(b, columns + [b.poison(elem, lanes)] * (lanes - count))
     active = lanes if state.vector is None or state.vector.prefix is None else state.vector.prefix
     mask = None if count == lanes else b.vector("i1", [k < count for k in range(lanes)])
+    past = emit_memory.goes_past(at, lanes, at.stride)
     for lane in range(active):
         address = b.offset(base, elem, lane * at.stride)
-        emit_memory.wide_store(b, rows[lane], address, at.buffer.dtype, mask)
+        emit_memory.wide_store(b, rows[lane], address, at.buffer.dtype, mask, past)
 
 
 def transpose(b: Builder, rows: list[Operand]) -> list[Operand]:

@@ -94,7 +94,7 @@ def _group(s: Statements, stmt: ir.For, base: Operand, lanes: int, prefix: int |
 
 def _enter(s: Statements, stmt: ir.For, base: Operand, lanes: int, number: int, prefix: int | None) -> None:
     """The body in scope `number`, the loop variable being base + lane."""
-    entry = Entry(base, number, number)
+    entry = Entry(base, number, number, multiple=min(lanes, s.granule))
     s.state.vector = Vector(stmt.var.name, lanes, entry, number, prefix)
     s.state.bind(stmt.var.name, entry)
     s.block(stmt.body)

@@ -132,8 +132,10 @@ def _native() -> Target:
     for base in _TABLE.values():
         if base.arch == arch and base.required <= available:
             features = _explicit_features(available)
-            l1, l2 = _cache_size(1, base.machine.l1_bytes), _cache_size(2, base.machine.l2_bytes)
-            machine = replace(base.machine, name="native", l1_bytes=l1, l2_bytes=l2)
+            facts = base.machine
+            l1, l2 = _cache_size(1, facts.l1_bytes), _cache_size(2, facts.l2_bytes)
+            l3 = _cache_size(3, facts.l3_bytes)
+            machine = replace(facts, name="native", l1_bytes=l1, l2_bytes=l2, l3_bytes=l3)
             cpu = llvm.get_host_cpu_name()
             return replace(_hosted(base), name="native", cpu=cpu, features=features, machine=machine)
     wanted = " or ".join(name for name, base in _TABLE.items() if base.arch == arch) or ", ".join(_TABLE)
@@ -179,7 +181,7 @@ def _explicit_features(available: frozenset[str]) -> str:
 
 
 def _cache_size(level: int, default: int) -> int:
-    """Bytes of this machine's L1 data or L2 cache, where the kernel tells."""
+    """Bytes of this machine's cache of a level (of L1, that for data), where the kernel tells."""
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:
             found, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))

@@ -140,8 +140,8 @@ def analyse(frame: Frame) -> Rows:
         sweeps.setdefault(key, Sweep(*key)).outputs.append(at)
         rows.dims.setdefault(at.size, (at.size,))
     for node in across:
-        key = min([k for k in sweeps if k[0] >= levels[node] and k[1] == node.type.size], default=None)
-        key = key or (levels[node], node.type.size)
+        fitting = [k for k in sweeps if k[0] >= levels[node] and k[1] == node.type.size]
+        key = min(fitting, default=(levels[node], node.type.size))
         sweeps.setdefault(key, Sweep(*key)).across.append(node)
     rows.sweeps = [sweeps[key] for key in sorted(sweeps)]
     return rows
