@@ -28,7 +28,7 @@ from graphc.ops.view import inverse
 from graphc.passes import simplify
 from graphc.program import Machine
 
-WORTH = 0.93  # part of the cycles at which another layout is worth it
+WORTH = 0.95  # part of the cycles at which another layout is worth it
 TURNED = 1.0  # cycles to read an element in another order than that of memory
 
 

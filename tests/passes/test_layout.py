@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 import graphc as T
 from graphc import backend as backends
 from graphc import nn, pipeline, threads
+from graphc.command.dump import Dump
+from graphc.command.target import load
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind
 from graphc.nn import functional as F
@@ -167,10 +170,10 @@ def deep(size: int, channels: int, *more: nn.Module) -> Graph:
 
 
 def test_where_it_pays() -> None:
-    assert turns(deep(112, 24))
-    assert not turns(deep(112, 24), layout=False)
-    heavy = [nn.Conv2d(24, 128, 3, padding=1), *[nn.Conv2d(128, 128, 3, padding=1) for _ in range(3)]]
-    assert not turns(deep(112, 24, *heavy))  # Winograd's algorithm
+    assert turns(deep(112, 16))
+    assert not turns(deep(112, 16), layout=False)
+    heavy = [nn.Conv2d(16, 128, 3, padding=1), *[nn.Conv2d(128, 128, 3, padding=1) for _ in range(3)]]
+    assert not turns(deep(112, 16, *heavy))  # Winograd's algorithm
     assert not turns(traced(nn.Conv2d(3, 32, 3), T.zeros(1, 3, 64, 64)))  # nothing is depthwise
     alone = nn.Conv2d(32, 32, 3, padding=1, groups=32)
     assert not turns(traced(alone, T.zeros(8, 32, 32, 32)))  # turning there and back takes longer
@@ -200,6 +203,17 @@ def test_option() -> None:
         first = T.compile(model, options={"layout": False})(x).numpy()
     np.testing.assert_allclose(last, first, rtol=1e-4, atol=1e-5)
     assert backends.load("llvm(layout=False)").target_key != backends.load("llvm").target_key
+
+
+def test_dump(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    layers = "nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, padding=1, groups=16)"
+    file.write_text(f"from graphc import nn\nmodel = nn.Sequential({layers}, nn.AdaptiveAvgPool2d(1))\n")
+    target = load(f"{file}:model", ["1x3x96x96"], False)
+    for on in (True, False):
+        report = Dump(target, False, None, layout=on).report
+        assert ("last=true" in report["layout"].text) == on
+        assert "last=true" not in report["checks"].text
 
 
 def test_against_torch() -> None:

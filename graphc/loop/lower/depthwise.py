@@ -33,7 +33,7 @@ FULL = 0.6  # part of the lanes that a row must fill to be finished directly
 MOST_TASKS = 64
 SHARES = 16  # tasks of a weight gradient: each should read long runs of every image
 TASK_WORK = 1 << 16  # multiply-adds of a task, at least
-FINISHED, FILLED = 6.0, 4.0  # cycles to store a vector in order, and to copy one to planes
+FINISHED, FILLED = 8.0, 5.0  # cycles to store a vector in order, and to copy one to planes
 MOVED = 8  # what loading and storing an element costs, in multiply-adds
 
 
