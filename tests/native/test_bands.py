@@ -19,13 +19,14 @@ KINDS = ("forward", "input_grad", "weight_grad")
 WALKING = {
     "strided": Case((4, 32, 29, 30), (48, 32, 3, 3), stride=2, low=1),
     "large-window": Case((2, 16, 20, 23), (32, 16, 5, 5), low=2),
-    "dilated": Case((2, 32, 24, 24), (32, 32, 3, 3), low=4, dilation=4),
+    "dilated": Case((2, 32, 25, 24), (32, 32, 3, 3), low=4, dilation=4),
     "volume": Case((2, 16, 5, 11, 12), (32, 16, 3, 3, 3), stride=2, low=1),
     "two-groups": Case((2, 48, 16, 17), (64, 24, 3, 3), stride=2, low=1, groups=2),
 }
 OTHERS = {
     "four-channels": Case((3, 16, 18, 19), (16, 4, 3, 3), low=1, groups=4),
     "four-channels-strided": Case((2, 16, 18, 19), (16, 4, 3, 3), stride=2, low=1, groups=4),
+    "dilated-phases": Case((2, 32, 24, 24), (32, 32, 3, 3), low=4, dilation=4),
     "slices": Case((2, 32, 6, 12, 13), (32, 32, 3, 3, 3), low=1),
 }
 

@@ -59,6 +59,7 @@ from graphc.loop.lower.tiled import Tiled
 from graphc.loop.lower.weight_bands import plan_weight_bands, weight_band_calls
 from graphc.loop.lower.windows import plan_windows, windows_calls
 from graphc.loop.lower.winograd.choose import plan_winograd
+from graphc.loop.lower.winograd.dilated import is_dilated, spreading, undilated
 from graphc.loop.lower.winograd.kernels import winograd_calls
 from graphc.loop.lower.winograd.volumes import is_volume, slice_call, sliced, slicing
 from graphc.loop.lower.winograd.weight_grad import weight_grad_calls
@@ -337,9 +338,12 @@ class _Lowering:
             return None
         weights = problem.a(*(symbols("q", s) for s in (problem.batch, problem.rows, problem.depth))).node
         fixed = self._is_fixed(weights)
+        around = 0.0
+        if is_dilated(problem):
+            around, problem = spreading(problem), undilated(problem)
         volume = is_volume(problem, self.width)
-        planes = sliced(problem) if volume else problem
-        found = plan_winograd(planes, self.machine, fixed)
+        around += slicing(problem, self.width) if volume else 0.0
+        found = plan_winograd(sliced(problem) if volume else problem, self.machine, fixed)
         if found is None:
             return None
 
@@ -352,7 +356,7 @@ class _Lowering:
             (self.once if fixed else self.each).extend(once)
             self.each.extend(each)
 
-        return (found[1] + (slicing(problem, self.width) if volume else 0.0)) / CLEARLY, put
+        return (found[1] + around) / CLEARLY, put
 
     def _fused(self) -> Fused:
         return Fused(self.group, self.anchor)
