@@ -120,32 +120,33 @@ def inspect(
     target: Any = backends.load(backend, machine)
     donated = dict(donate or {})
     check_donations(graph, donated)
-    stages = Stages((record,))
+    clock = _Clock()
+    stages = Stages((record, clock))
     if target.wants_graph:
         stages.note("trace", 0.0, partial(print_graph, graph), graph=graph)
         return Report(record.stages, None)
-    clock = _Clock()
     planned = lower(graph, donated, target.machine, stages, ahead=clock.ahead)
     return Report(record.stages, planned, clock.seconds)
 
 
 class _Clock:
-    """Notes how long the compiler works at each kernel, from the one before."""
+    """Notes how long the compiler works at each kernel, from the one (or the stage) before."""
 
     def __init__(self) -> None:
         self.seconds: dict[Kernel, float] = {}
+        self._before = time.perf_counter()
+
+    def __call__(self, stage: Stage) -> None:
+        self._before = time.perf_counter()
+
+    def _note(self, kernel: Kernel) -> None:
+        now = time.perf_counter()
+        self.seconds[kernel] = self.seconds.get(kernel, 0.0) + now - self._before
+        self._before = now
 
     @contextmanager
     def ahead(self, expected: int) -> Iterator[Submit]:
-        before = time.perf_counter()
-
-        def note(kernel: Kernel) -> None:
-            nonlocal before
-            now = time.perf_counter()
-            self.seconds[kernel] = self.seconds.get(kernel, 0.0) + now - before
-            before = now
-
-        yield note
+        yield self._note
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,7 @@ def optimise(graph: Graph, stages: Stages | None = None) -> Graph:
     return graph
 
 
+NODES = 6  # of the traced graph for each kernel, or more
 Submit = Callable[[Kernel], None]
 Ahead = Callable[[int], AbstractContextManager[Submit]]
 
@@ -240,10 +242,10 @@ def lower(
 ) -> plan.Planned:
     """Everything between the traced graph and the backend; `fixed` as in `compile`.
 
-    Within `ahead(expected number of kernels)`, what it yields is told each kernel as soon as it is there.
+    Within `ahead(most kernels to expect)`, what it yields is told each kernel as soon as it is there.
     """
     stages = stages or Stages()
-    with no_sites():
+    with no_sites(), ahead(len(graph.nodes) // NODES) as submit:
         stages.graph("trace", None, graph)
         checked = checks.run(optimise(graph, stages))
         early, late = checks.split(checked)
@@ -259,23 +261,22 @@ def lower(
         partition = fuse.partition(whole, machine, recompute)
         text = partial(report.partition_text, partition)
         stages.note("partition", stages.lap(), text, partition=partition)
-        with ahead(len(partition.groups)) as submit:
-            lowered = _lower_groups(partition, machine, steady, submit)
-            stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, lowered.steps))
-            setup = _setup(graph, parts.kept, lowered, machine)
-            prelude, renamed = _prelude(checked.graph.with_outputs(early), machine)
-            flags = renamed | dict(zip(late, whole.outputs[n:], strict=True))
-            planned = plan.make(
-                Graph((*whole.inputs, *lowered.packed), whole.outputs[:n], name=graph.name),
-                partition.groups,
-                lowered.steps,
-                donated=donated,
-                flags=[flags.get(flag, flag) for flag in checked.flags],
-                checks=checked.messages,
-                prelude=prelude,
-                parts=lowered.parts,
-                setup=setup,
-            )
+        lowered = _lower_groups(partition, machine, steady, submit)
+        stages.note("loops", stages.lap(), partial(report.loops_text, partition.groups, lowered.steps))
+        setup = _setup(graph, parts.kept, lowered, machine)
+        prelude, renamed = _prelude(checked.graph.with_outputs(early), machine)
+        flags = renamed | dict(zip(late, whole.outputs[n:], strict=True))
+        planned = plan.make(
+            Graph((*whole.inputs, *lowered.packed), whole.outputs[:n], name=graph.name),
+            partition.groups,
+            lowered.steps,
+            donated=donated,
+            flags=[flags.get(flag, flag) for flag in checked.flags],
+            checks=checked.messages,
+            prelude=prelude,
+            parts=lowered.parts,
+            setup=setup,
+        )
         stages.note("plan", stages.lap(), partial(report.plan_text, planned, whole))
     return planned
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from graphc.backends.llvm import objects, tile
 from graphc.backends.llvm.emit import emit_kernel
-from graphc.backends.llvm.objects import Source, compile_sources, runtime_source, source_key
+from graphc.backends.llvm.objects import Source, compile_sources, source_key
 from graphc.backends.llvm.target import Target
 from graphc.cache import digest
 from graphc.loop.ir import For, If, Kernel, Stmt, Tile
@@ -72,5 +72,4 @@ def ahead(target: Target, expected: int) -> Iterator[Callable[[Kernel], None]]:
             send(kernel_source(kernel, target))
 
     with objects.ahead(target, expected) as send:
-        send(runtime_source(target))
         yield submit

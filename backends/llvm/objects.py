@@ -67,7 +67,8 @@ def compile_sources(sources: Iterable[Source], target: Target) -> dict[str, byte
 def ahead(target: Target, expected: int) -> Iterator[Callable[[Source], None]]:
     """Within this, helper processes compile the sources handed to what it yields: about `expected`.
 
-    Afterwards they are known to `compile_sources`. Without helpers, they are left to that.
+    Afterwards they are known to `compile_sources`. Without helpers, they are left to that. Where not even the
+    walker is known, nothing is: helpers start with it at once, and are ready when the first kernel comes.
     """
     sources: dict[str, Source] = {}
 
@@ -78,7 +79,11 @@ def ahead(target: Target, expected: int) -> Iterator[Callable[[Source], None]]:
             sources[source.key] = source
             crew.add(source.emit())
 
-    with Crew(target, build_object, expected, after=COLD) as crew:
+    walker_source = runtime_source(target)
+    with _lock:
+        after = COLD if _find(walker_source.key) else 1
+    with Crew(target, build_object, expected, after) as crew:
+        submit(walker_source)
         yield submit
         codes = crew.finish()
     with _lock:

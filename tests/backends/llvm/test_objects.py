@@ -257,6 +257,7 @@ def test_helpers_start_only_for_enough_modules_that_no_cache_knows(cold, two_thr
     monkeypatch.setattr(parallel, "_drive", lambda *job: started.append(job))
     target, known = get_target(), [affine_kernel(float(n), 0.25) for n in range(parallel.FEWEST)]
     compile_kernels(known[2:], target)  # (as many as start a helper when all are cold)
+    objects.compile_runtime(target)
     started.clear()
     for count, helpers in ((2, 0), (objects.COLD, 1)):
         new = [affine_kernel(float(n), float(count)) for n in range(count)]
@@ -264,6 +265,15 @@ def test_helpers_start_only_for_enough_modules_that_no_cache_knows(cold, two_thr
             for kernel in (*known[2:], *new):
                 submit(kernel)
         assert len(started) == helpers, count
+
+
+def test_helpers_start_at_once_where_nothing_was_ever_compiled(cold, two_threads, monkeypatch):
+    started = []
+    monkeypatch.setattr(parallel, "_drive", lambda *job: started.append(job))
+    for helpers in (1, 0):  # the second time the walker is known
+        started.clear()
+        with kernels.ahead(get_target(), 2 * parallel.FEWEST):
+            assert len(started) == helpers
 
 
 def test_nothing_goes_ahead_without_helpers(cold, emissions, monkeypatch):
