@@ -73,7 +73,7 @@ def compile(
     return build(wanted, observers) if found is None else found
 
 
-@no_collections()
+@no_collections
 def build(wanted: lookup.Request, observers: Sequence[Observer] = ()) -> Program | Prepared:
     """Compile, and keep the code for the next time."""
     graph, target, explain = wanted.graph, wanted.target, wanted.explain

@@ -17,7 +17,7 @@ from graphc.frontend.errors import fail
 from graphc.ir.graph import Graph
 
 
-@no_collections()
+@no_collections
 def compile_graph(
     graph: Graph, donate: Mapping[int, int], backend: str, fixed: AbstractSet[int] = frozenset()
 ) -> Any:

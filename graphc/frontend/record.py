@@ -103,7 +103,7 @@ class _Number:
         return False
 
 
-@no_collections()
+@no_collections
 def record_call(
     function: Callable[..., Any],
     name: str,

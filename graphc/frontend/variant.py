@@ -39,7 +39,7 @@ _REQUIRES, _TRAINING = map(attrgetter, ("_requires", "training"))
 class Variant:
     """A function compiled for one signature."""
 
-    @no_collections()
+    @no_collections
     def __init__(self, record: Record, backend: str) -> None:
         trace = record.trace
         self.mode = MODE.grad
