@@ -63,7 +63,8 @@ def _groups(
     fusion.join_readers(again)
     fusion.join_small()
     clusters = [fusion.quotient.members[c] for c in fusion.quotient.order()]
-    return build_groups(graph, roles, clusters, again)
+    groups = build_groups(graph, roles, clusters, again)
+    return groups + [Group((node,), (base,), (node,)) for node, base in roles.aliases.items()]
 
 
 class _Fusion:
@@ -76,7 +77,7 @@ class _Fusion:
         self.quotient = Quotient()
         self.fits: dict[int, Fit] = {}
         self.readers = self.fitter.readers
-        self.outputs = frozenset(graph.outputs)
+        self.outputs = frozenset(roles.results)
         self.results = siblings(graph.nodes)
 
     def run(self) -> None:
@@ -253,7 +254,7 @@ def build_groups(
     `again`: members of other clusters that a cluster computes for itself.
     """
     home = {n: i for i, members in enumerate(clusters) for n in members}
-    outside = {n for n in graph.outputs if n in home}
+    outside = {n for n in roles.results if n in home}
     closures = [_closure(members, roles, graph, again) for members in clusters]
     for _, inputs in closures:
         outside.update(inputs)

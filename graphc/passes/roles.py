@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from graphc.analysis.product import behind_reshapes
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 
@@ -27,12 +28,19 @@ def is_leaf(node: Node) -> bool:
 
 @dataclass(eq=False)
 class Roles:
-    """free: nodes without a home; stored: nodes that are in memory whatever the partition is."""
+    """free: nodes without a home; stored: nodes that are in memory whatever the partition is; aliases:
+    outputs that only rename a stored value, which is what their readers read."""
 
     graph: Graph
     free: set[Node] = field(default_factory=set)
     stored: set[Node] = field(default_factory=set)
     cost: dict[Node, float] = field(default_factory=dict)  # of a free node, its free operands included
+    aliases: dict[Node, Node] = field(default_factory=dict)
+
+    @property
+    def results(self) -> tuple[Node, ...]:
+        """What has to be in memory at the end."""
+        return (*self.graph.outputs, *self.aliases.values())
 
     def is_member(self, node: Node) -> bool:
         return node not in self.free and not is_leaf(node)
@@ -46,7 +54,11 @@ def assign(
     `inner` values are free: their readers compute them. `copying` contractions need no operands in memory.
     """
     roles = Roles(graph, free=set(inner))
-    roles.stored.update(graph.outputs)
+    for node in graph.outputs:
+        base = behind_reshapes(node)
+        if base is not node and base not in inner and (is_leaf(base) or base.kind is not Kind.CONSTANT):
+            roles.aliases[node] = base
+    roles.stored.update(n for n in roles.results if n not in roles.aliases)
     for node in graph.nodes:
         if node.kind is Kind.SCAN:
             roles.stored.update(behind_identity(x) for x in node.inputs)

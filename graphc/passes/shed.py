@@ -43,7 +43,7 @@ def shed(
             reads.setdefault(home[node], set()).add(s)
             if home.get(s, home[node]) != home[node]:
                 readers.setdefault(s, set()).add(home[node])
-    result.written.update(n for n in graph.outputs if n in home)
+    result.written.update(n for n in roles.results if n in home)
     result.written.update(readers)
     for node in graph.nodes:
         if node not in readers or node.kind is not Kind.ELEMENTWISE or node in roles.stored:

@@ -232,3 +232,18 @@ def test_independent_loops_over_a_value_that_no_cache_holds_are_one() -> None:
     (group,) = parts.groups
     assert set(group.outputs) == set(outputs)
     check(graph, parts, small)
+
+
+def test_an_output_that_is_a_reshape_is_another_name() -> None:
+    """Its readers read what it renames, so it does not stand between them and what computes that."""
+    x = m.leaf("x", 40, 150)
+    e = ops.exp(x)
+    seen = ops.reshape(e, (40, 3, 50))
+    total = ops.reduce_sum(seen, (1, 2))
+    back = ops.sub(seen, ops.broadcast(total, seen.shape, (0,)))
+    graph = m.graph([x], [seen, total, back, ops.reshape(x, (150, 40))])
+    parts = partition(graph, WIDE)
+    renames = [g for g in parts.groups if all(n.op.name == "reshape" for n in g.nodes)]
+    assert [g.outputs for g in renames] == [(seen,), (graph.outputs[3],)]
+    assert len(parts.groups) == 3
+    check(graph, parts)
