@@ -13,7 +13,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.autodiff import gradients
-from graphc.frontend import deferred
+from graphc.frontend import adopted, deferred
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, RemovableHandle, free, walk
@@ -374,6 +374,8 @@ def _backward_method(
     """Add the gradients of this tensor to `.grad` of the leaves it depends on."""
     plain = gradient is None and retain_graph is None and not create_graph and inputs is None
     if plain and MODE.events is not None and deferred.backward(self, backward):
+        return
+    if plain and adopted.note(self) and deferred.backward(self, backward):
         return
     backward(self, gradient, retain_graph, create_graph, inputs)
 

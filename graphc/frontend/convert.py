@@ -339,11 +339,13 @@ def _copy(self: Tensor) -> Tensor:
     """Another handle on the same storage (and history)."""
     copied = object.__new__(type(self))
     self.grad  # noqa: B018 (a promise of a gradient is this tensor's alone)
-    copied.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_acc", "_seq")})
+    copied.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_acc", "_passes", "_seq")})
     return copied
 
 
-_OWN = frozenset(("_cell", "_requires", "_grad", "_var", "_acc", "_hooks", "_retains", "_seq", "_weak"))
+_OWN = frozenset(
+    ("_cell", "_requires", "_grad", "_var", "_acc", "_hooks", "_passes", "_retains", "_seq", "_weak")
+)
 
 
 def _no_pickle(self: Tensor, protocol: int) -> Any:

@@ -4,7 +4,8 @@ A call of a compiled function whose result is still to be differentiated, and `b
 result, are at first only noted (`Call`, `Backward`) in the open `Events` of the thread. When an
 optimizer steps next, calls, backward passes and update run as one program, traced once for such a
 sequence (`graphc.frontend.joint`). In every other case the events are *built*: done in order, as lazy
-nodes with history, which is what happens where nothing is put off.
+nodes with history, which is what happens where nothing is put off. Plain code, which runs at every step,
+is noted when it calls `backward()` (`graphc.frontend.adopted`).
 
 What makes the difference unobservable:
 
@@ -30,6 +31,7 @@ import numpy as np
 
 from graphc.frontend import lazy, tree
 from graphc.frontend.cell import Cell, Deferred, leaf_node
+from graphc.frontend.history import GradFn
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.replay import Replay
 from graphc.frontend.tensor import Promise, Tensor, register, wrap_cell
@@ -95,9 +97,11 @@ class Call:
     def build(self) -> None:
         """Make the lazy nodes; the results' cells become what an ordinary call returns."""
         if self.source is None or not self.source.can_rerun():
-            nodes, fn = self.replay.build(self.leaves, [leaf_node(a) for a in self.extras])
-            for cell, node, follow in zip(self.cells, nodes, self.replay.differentiable, strict=True):
-                fill(cell, node, fn if follow else None, not follow)
+            replay = self.replay
+            nodes, fn = replay.build(self.leaves, [leaf_node(a) for a in self.extras])
+            own = [fn] * len(nodes) if self.source is None else [GradFn(x, (fn,)) for x in replay.labels]
+            for cell, node, last, follow in zip(self.cells, nodes, own, replay.differentiable, strict=True):
+                fill(cell, node, last if follow else None, not follow)
         else:
             for cell, tensor in zip(self.cells, self._rerun(self.source), strict=True):
                 made = tensor._cell
@@ -366,16 +370,37 @@ def _defer(events: Events, cell: Cell) -> None:
 def _results(events: Events, found: Call) -> list[Tensor]:
     """Tensors for the results of a noted call."""
     tensors = []
-    for i in range(len(found.replay.types)):
+    for _ in found.replay.types:
         cell = object.__new__(Deferred)
-        cell.events = events
-        cell.view = cell.old = cell.past = cell.vars = cell.handles = cell.trace = None
-        tensor = wrap_cell(cell)
-        events.results[cell] = (found.number, i)
-        found.cells.append(cell)
-        found.handles.append(weakref.ref(tensor))
-        tensors.append(tensor)
+        cell.view = cell.handles = cell.trace = None
+        tensors.append(wrap_cell(cell))
+        _await(events, found, tensors[-1])
     return tensors
+
+
+def _await(events: Events, found: Call, tensor: Tensor) -> None:
+    """Make a tensor's cell, which has no value, that of the next result of a noted call."""
+    cell = tensor._cell
+    cell.events = events
+    cell.old = cell.past = cell.vars = None
+    cell.__class__ = Deferred
+    events.results[cell] = (found.number, len(found.cells))
+    found.cells.append(cell)  # type: ignore[arg-type]
+    found.handles.append(weakref.ref(tensor))
+
+
+def take_over(replay: Replay, leaves: Sequence[Any], tensors: Sequence[Tensor], source: Source) -> bool:
+    """Note a call whose results are to be the values of tensors that are there, and pending; False if it
+    cannot be noted."""
+    events = _open()
+    found = _note_call(events, replay, leaves, source)
+    if found is None:
+        return False
+    for tensor in tensors:
+        cell = tensor._cell
+        del cell.node, cell.fn, cell.tracks, cell.version
+        _await(events, found, tensor)
+    return True
 
 
 def backward(tensor: Tensor, run: Callable[[Tensor], None]) -> bool:
@@ -392,7 +417,7 @@ def backward(tensor: Tensor, run: Callable[[Tensor], None]) -> bool:
     leaves = calls[0].replay.grad_leaves
     if len(calls) > 1:
         leaves = list({id(leaf): leaf for c in calls for leaf in c.replay.grad_leaves}.values())
-    if any(c.used for c in calls) or not _can_promise(events, leaves):
+    if any(c.used for c in calls) or not can_promise(events, leaves):
         return False
     for leaf in leaves:
         leaf._grad = events.promise  # type: ignore[assignment]
@@ -415,10 +440,10 @@ def _behind(events: Events, last: Call) -> list[Call]:
     return list(found.values())
 
 
-def _can_promise(events: Events, leaves: Sequence[Tensor]) -> bool:
+def can_promise(events: Events | None, leaves: Sequence[Tensor]) -> bool:
     """Whether the leaves have no hooks, and just the gradients that these events have given them."""
     if [leaf._hooks for leaf in leaves].count(None) != len(leaves):
         return False
-    if not events.leaves:
+    if events is None or not events.leaves:
         return [leaf._grad for leaf in leaves].count(None) == len(leaves)
     return all(leaf._grad is (events.promise if id(leaf) in events.leaves else None) for leaf in leaves)

@@ -48,6 +48,8 @@ class Joint:
         self.places = {key: i for i, key in enumerate(events.leaves)}
         self.arrays: list[np.ndarray] = []
         self.promise: Promised | None = None
+        self.state: list[np.ndarray] | None = None  # what `own` tells the ids of
+        self.own: frozenset[int] = frozenset()
         self.numbers: list[float] = []
         self.scalars: list[np.ndarray] = []
 
@@ -56,7 +58,7 @@ class Joint:
         variant = self.variant
         if not variant.holds() or not self._owns():
             return False
-        arrays = [*_arrays(events), *variant.held(), *self._numbers()]
+        arrays = [*self._data(events), *variant.held(), *self._numbers()]
         try:
             values = variant.program(arrays, self._ready(), steady=variant.arrays)
         except IndexError:  # a check failed, and nothing has changed: the events built will say so again
@@ -83,6 +85,14 @@ class Joint:
             return False
         return True
 
+    def _data(self, events: Events) -> list[np.ndarray]:
+        """What the events read; copies of what is state too (as a detached parameter is), since the program
+        writes over that."""
+        arrays, state = _arrays(events), self.variant.arrays
+        if state is not self.state:
+            self.state, self.own = state, frozenset(map(id, state))
+        return arrays if self.own.isdisjoint(map(id, arrays)) else [_apart(a, self.own) for a in arrays]
+
     def _ready(self) -> dict[int, np.ndarray] | None:
         """The arrays of the last gradients, if nobody has got hold of one, or still can."""
         promise = self.promise
@@ -102,6 +112,10 @@ class Joint:
 def _arrays(events: Events) -> list[np.ndarray]:
     """What the program takes for arguments, keys and numbers of the calls."""
     return [*events.arrays, *[array for call in events.calls for array in call.extras]]
+
+
+def _apart(array: np.ndarray, own: frozenset[int]) -> np.ndarray:
+    return array.copy() if id(array) in own else array
 
 
 def _replay(events: Events, data: Sequence[Tensor], extras: Iterator[Tensor], optimizer: Any) -> list[Tensor]:

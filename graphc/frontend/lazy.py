@@ -337,7 +337,8 @@ def _settle(cell: Cell, array: np.ndarray) -> None:
     cell.old = cell.past = None
 
 
-def _forget(tensor: Tensor) -> None:
+def forget(tensor: Tensor) -> None:
+    """A tensor is not pending any more."""
     if tensor._seq:
         MODE.pending.pop(tensor._seq, None)
         tensor._seq = 0
@@ -392,7 +393,7 @@ def realise(tensors: Sequence[Tensor]) -> None:
     if cells:
         compute(list(cells))
     for t in tensors:
-        _forget(t)
+        forget(t)
 
 
 def compute(cells: list[Cell], donating: bool = False) -> None:

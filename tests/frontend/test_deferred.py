@@ -250,4 +250,4 @@ def test_parameters_and_statistics_keep_their_arrays_from_step_to_step(wrap: Cal
         loss_of(gc.from_numpy(X[i]), gc.from_numpy(Y[i])).backward()
         optimizer.step()
         places.append([id(t._cell.node.bound) for t in net.state_dict(keep_vars=True).values()])
-    assert places[1:] == places[:1] * 4
+    assert places[2:] == places[1:2] * 3  # (plain code is lazy at first)

@@ -1,0 +1,275 @@
+"""Forward passes of plain code, noted when their backward pass begins.
+
+Plain code runs at every step, and leaves lazy nodes. But when `backward()` of a loss among them is called,
+the pending graph as a whole can be taken for a call of a recorded function (`graphc.frontend.deferred`): one
+that is found again by the graph's structure and the leaves it ends at. So the backward pass and the
+optimizer's step, most of the nodes of a training step, are built when a structure is met for the first time,
+and not at every step; forward, backward and update run as one program, as if the loss had been compiled.
+
+The nodes are let go of. If the call has to be built after all (since a gradient is looked at before the
+step), they are built again from the record. That is a waste, so a structure whose calls mostly
+have to be built is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphc.frontend import deferred, lazy
+from graphc.frontend.cell import Cell, Deferred, leaf_node
+from graphc.frontend.deferred import Source
+from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, walk
+from graphc.frontend.lazy import Pending, canonical
+from graphc.frontend.modes import MODE
+from graphc.frontend.record import record_call
+from graphc.frontend.tensor import Tensor, gradient_fn, operand, rebind, register, variable, wrap_cell, write
+from graphc.frontend.variant import Variant
+from graphc.ir.node import Node, make, no_sites, set_site, site_of
+
+PATIENCE = 4  # calls built, or passes not noted, in a row before a structure, or a model, is left alone
+RETRY = 64  # one in so many passes of such a model is looked at all the same
+STRUCTURES = 16  # kept for one model, before they are forgotten and recorded again
+
+
+@dataclass(eq=False)
+class _Pass:
+    """A pending forward pass.
+
+    results   tensors to be computed, the loss first; `labels` of their history, None for those without
+    states    tensors whose pending values replace known ones
+    leaves    parameters that get gradients
+    data      arrays that it reads besides (see `_find`)
+    """
+
+    results: list[Tensor]
+    states: list[Tensor]
+    labels: list[str | None]
+    leaves: list[Tensor]
+    data: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def targets(self) -> list[Node]:
+        """What is computed."""
+        return [t._cell.node for t in (*self.results, *self.states)]
+
+
+class _Known(Source):
+    """What one structure has been recorded as; the source of its calls."""
+
+    def __init__(self, variant: Variant | None, scalars: list[Any], tensors: Sequence[Tensor]) -> None:
+        self.variant, self.scalars, self.tensors = variant, scalars, tensors
+        self.missed = 0
+
+    def fits(self, scalars: list[Any], tensors: Sequence[Tensor]) -> bool:
+        """Whether the record can stand for a pass with these numbers in it, on these tensors."""
+        same = len(tensors) == len(self.tensors) and all(map(_is, tensors, self.tensors))
+        return same and self.variant is not None and self.missed < PATIENCE and scalars == self.scalars
+
+    def can_rerun(self) -> bool:
+        """The code that made the nodes is the user's: it has run."""
+        return False
+
+    def rerun(self) -> list[Tensor]:
+        raise NotImplementedError
+
+    def taken(self, as_noted: bool) -> None:
+        self.missed = 0 if as_noted else self.missed + 1
+
+
+def _is(a: object, b: object) -> bool:
+    return a is b
+
+
+class _Passes:
+    """The structures of one model's passes; its first leaf keeps them."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple, _Known] = {}
+        self.refused = 0
+
+    def is_worthwhile(self) -> bool:
+        """Whether to look at a pass: not if those before were of no use."""
+        self.refused += 1
+        return self.refused <= PATIENCE or self.refused % RETRY == 0
+
+
+def _passes_of(leaf: Tensor) -> _Passes:
+    found: _Passes = leaf.__dict__.setdefault("_passes", _Passes())
+    return found
+
+
+def note(loss: Tensor) -> bool:
+    """Note the pending pass that computes `loss`. False, and nothing has happened, where that is not possible
+    or does not pay."""
+    found = _pending_pass(loss)
+    if found is None or not _passes_of(found.leaves[0]).is_worthwhile():
+        return False
+    known = _find(found)
+    if known is None:
+        return False
+    _passes_of(found.leaves[0]).refused = 0
+    tensors = [wrap_cell(Cell(leaf_node(array))) for array in found.data]
+    assert known.variant is not None
+    assert known.variant.replay is not None
+    for state in found.states:
+        _put_back(state._cell)
+    taken = deferred.take_over(known.variant.replay, tensors, found.results, known)
+    assert taken, "whether a call can be noted is asked before"
+    for tensor in (*found.results, *found.states):
+        lazy.forget(tensor)
+    for leaf in found.leaves:
+        leaf._var, cell = None, leaf._cell  # the nodes have gone, unless somebody else refers to them
+        if cell.vars is not None and not any(ref() is not None for ref in cell.vars):
+            cell.vars = None
+    return True
+
+
+# ------------------------------------------------------------------- what is pending
+
+
+def _pending_pass(loss: Tensor) -> _Pass | None:
+    """All that is pending, if it can be noted together."""
+    events, cell = MODE.events, loss._cell
+    if MODE.trace is not None or type(cell) is Deferred or cell.fn is None or cell.node.type.size != 1:
+        return None
+    fresh, calls = (0, 0) if events is None else (events.fresh, len(events.calls))
+    if fresh >= deferred.LONGEST or calls >= deferred.MANY or cell.node.bound is not None or cell.view:
+        return None
+    functions = walk([cell.fn])
+    leaves = _leaves(functions)
+    if not leaves or not deferred.can_promise(events, leaves):
+        return None
+    found = _Pass([loss], [], [cell.fn.label], leaves)
+    return found if _gather(found, cell, set(functions)) else None
+
+
+def _gather(found: _Pass, loss: Cell, history: set[GradFn]) -> bool:
+    """Add what else is pending; False if that cannot be noted together with the loss."""
+    cells = {loss}
+    for tensor in list(MODE.pending.values()):
+        cell = tensor._cell
+        if cell in cells:
+            continue
+        cells.add(cell)
+        if type(cell) is Deferred or cell.view is not None or cell.node.bound is not None:
+            return False
+        if cell.old is not None:
+            if not _replaces(cell):
+                return False
+            found.states.append(tensor)
+        elif cell.fn is None or (cell.fn in history and any(fn.saves for fn in walk([cell.fn]))):
+            found.results.append(tensor)
+            found.labels.append(None if cell.fn is None else cell.fn.label)
+        else:
+            return False  # its history does not end with the loss's backward pass
+    return True
+
+
+def _leaves(functions: Sequence[GradFn]) -> list[Tensor] | None:
+    """The leaves at the end of history; None if only Python can go through it, or it has been used up."""
+    leaves = []
+    for fn in functions:
+        if fn.freed or fn.hooks or isinstance(fn, CutGrad):
+            return None
+        if isinstance(fn, AccumulateGrad):
+            leaf, cell = fn.variable, fn.variable._cell
+            if type(cell) is Deferred or cell.view is not None or leaf._var != (fn.node, cell.version):
+                return None
+            if type(cell.node.bound) is not np.ndarray or not leaf._requires:
+                return None
+            leaves.append(leaf)
+    return leaves
+
+
+def _replaces(cell: Cell) -> bool:
+    """Whether a cell's pending value is to replace a known one of its type."""
+    old = cell.old
+    return (
+        old is not None and cell.fn is None and type(old.bound) is np.ndarray and old.type == cell.node.type
+    )
+
+
+def _put_back(cell: Cell) -> None:
+    """Give state the value that the pass replaces: the call that is noted replaces it."""
+    assert cell.old is not None
+    cell.node, cell.tracks, cell.old, cell.past = cell.old, False, None, None
+
+
+# ------------------------------------------------------------------------- recording
+
+
+def _find(found: _Pass) -> _Known | None:
+    """What a pass has been recorded as, now or before; None if it cannot be, or is better left alone.
+
+    Sets the `data` of the pass.
+    """
+    nodes = [variable(leaf) for leaf in found.leaves]
+    pending = canonical(found.targets, nodes, barriers=True)
+    owned = {id(t._cell.old.bound): i for i, t in enumerate(found.states) if t._cell.old is not None}
+    owner = [owned.get(id(array), -1) for array in pending.arrays]
+    found.data = [array for array, state in zip(pending.arrays, owner, strict=True) if state < 0]
+    targets = tuple([pending.index[node] for node in found.targets])
+    key = (tuple(pending.key), targets, tuple(owner), tuple(found.labels), lazy.SETTINGS.backend)
+    table = _passes_of(found.leaves[0]).known
+    tensors = (*found.leaves, *found.states)
+    known = table.get(key)
+    if known is None:
+        if len(table) >= STRUCTURES:
+            table.clear()
+        variant = _traced(found, pending, targets, owner)
+        known = table[key] = _Known(variant, pending.scalars, tensors)
+    return known if known.fits(pending.scalars, tensors) else None
+
+
+def _traced(found: _Pass, pending: Pending, targets: Sequence[int], owner: Sequence[int]) -> Variant | None:
+    """The pass as a recorded function of its data."""
+    slots = dict(zip(pending.leaf_at, owner, strict=True))
+
+    def again(*data: Tensor) -> list[Tensor]:
+        given = iter(data)
+        new: list[Node] = []
+        with no_sites():
+            for at, node in enumerate(pending.order):
+                if at < len(found.leaves):
+                    fresh = operand(found.leaves[at], True)
+                elif at in slots:
+                    state = slots[at]
+                    source = next(given) if state < 0 else found.states[state].detach()
+                    fresh = operand(source, False)
+                else:
+                    fresh = make(node.op, [new[pending.index[n]] for n in node.inputs], node.attrs)
+                    set_site(fresh, site_of(node))
+                new.append(fresh)
+        return _results(found, [new[at] for at in targets])
+
+    saved = [(t._cell, t._cell.node, t._cell.tracks, t._cell.old, t._cell.past) for t in found.states]
+    arguments = [wrap_cell(Cell(leaf_node(array))) for array in found.data]
+    for cell, *_ in saved:
+        _put_back(cell)
+    try:
+        record = record_call(again, "forward pass", arguments, {}, apart=True)
+    finally:
+        for cell, *before in saved:
+            cell.node, cell.tracks, cell.old, cell.past = before
+    usable = record.differentiable and not record.calls_back and not record.trace.asked
+    variant = Variant(record, lazy.SETTINGS.backend) if usable else None
+    return variant if variant is not None and variant.replay is not None and variant.replay.can_wait else None
+
+
+def _results(found: _Pass, nodes: Sequence[Node]) -> list[Tensor]:
+    """Tensors with history for the results; states are changed."""
+    ends = tuple([fn for leaf in found.leaves if (fn := gradient_fn(leaf)) is not None])
+    made = []
+    for node, label in zip(nodes, found.labels, strict=False):
+        tensor = wrap_cell(Cell(node, None if label is None else GradFn(label, ends), label is None))
+        register(tensor)
+        made.append(tensor)
+    for state, node in zip(found.states, nodes[len(made) :], strict=True):
+        write(state._cell)
+        rebind(state._cell, node, None, True)
+        register(state)
+    return made
