@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,16 +119,23 @@ def measure(shape: Shape, seconds: float) -> tuple[float, float | None]:
     run()
     if other is not None:
         np.testing.assert_allclose(out, other().numpy(), rtol=0, atol=1e-4 * np.abs(out).max())
-    runs = [r for r in (run, other) if r is not None]
+    best = fastest([r for r in (run, other) if r is not None], seconds)
+    return best[0], best[1] if other is not None else None
+
+
+def fastest(runs: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
+    """Least CPU seconds of each of `runs`, which take turns: five rounds or as many as `seconds` allow, of
+    about 4 ms each."""
     calls = [max(1, int(0.004 / max(spent(r, 2), 1e-7))) for r in runs]
     best, begin, rounds = [float("inf")] * len(runs), time.thread_time(), 0
     while rounds < 5 or time.thread_time() - begin < seconds:
         rounds += 1
         best = [min(b, spent(r, c)) for b, r, c in zip(best, runs, calls, strict=True)]
-    return best[0], best[1] if other is not None else None
+    return best
 
 
 def spent(run: Callable[[], Any], calls: int) -> float:
+    """CPU seconds of a call of `run`."""
     start = time.thread_time()
     for _ in range(calls):
         run()

@@ -13,7 +13,6 @@ the same run.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, float32
 from graphc.ops.window import window_count
-from tests.bench.contractions import spent
+from tests.bench.contractions import fastest
 from tests.bench.peak import bandwidth, fma_peak
 
 PARTS = ("y", "dx", "dw")
@@ -182,12 +181,7 @@ def measure(layer: Layer, part: str, seconds: float) -> tuple[float, float | Non
     run()
     if other is not None:
         np.testing.assert_allclose(out, other().numpy(), rtol=0, atol=1e-4 * np.abs(out).max())
-    runs = [r for r in (run, other) if r is not None]
-    calls = [max(1, int(0.004 / max(spent(r, 2), 1e-7))) for r in runs]
-    best, begin, rounds = [float("inf")] * len(runs), time.thread_time(), 0
-    while rounds < 5 or time.thread_time() - begin < seconds:
-        rounds += 1
-        best = [min(b, spent(r, c)) for b, r, c in zip(best, runs, calls, strict=True)]
+    best = fastest([r for r in (run, other) if r is not None], seconds)
     return best[0], best[1] if other is not None else None, executable.profile(3)
 
 

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 
 from graphc import repeat
 from graphc.ir.graph import Graph, toposort
 from graphc.ir.node import Node
 from graphc.ir.partition import Partition
 from graphc.loop.interpret import run
-from graphc.loop.lower import lower_group
+from graphc.loop.lower import contract, lower_group
 from graphc.loop.lowered import Arg, KernelCall, Part, Repeat, Step, Temp, Trips, Turns, values_of
 from graphc.program import Machine
 
 WIDE = Machine("wide", 64, ((6, 4), (8, 3), (14, 2), (28, 1)), True)
 NARROW = Machine("narrow", 16, ((8, 3), (6, 4)), False)
+
+
+def make_free(monkeypatch: pytest.MonkeyPatch, way: str) -> list[Any]:
+    """Make a way of lowering contractions (`plan_dots`) free of charge, so that it is always chosen; the list
+    fills with the plans that are made, at their real costs."""
+    plan, found = getattr(contract, way), []
+
+    def cheap(*args: Any) -> Any:
+        result = plan(*args)
+        if result is not None:
+            found.append(result)
+            result = replace(result, cost=0.0)
+        return result
+
+    monkeypatch.setattr(contract, way, cheap)
+    return found
 
 
 def oracle(outputs: Sequence[Node], values: Mapping[Node, np.ndarray]) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from graphc import ops
 from graphc.ir.types import float64
 from graphc.loop.lower import contract
 from graphc.program import Machine
+from tests.loop.running import make_free
 from tests.loop.test_cells import OLD, gates
 from tests.loop.test_contract import MACHINES, WIDE, check, group_of, leaf, tiles
 
@@ -19,16 +20,7 @@ def prefer(monkeypatch):
     """Make one way of lowering free of charge, so that it is always chosen."""
 
     def choose(name: str) -> list[object]:
-        plan, found = getattr(contract, name), []
-
-        def cheap(*args):
-            result = plan(*args)
-            if result is not None:
-                found.append(result)
-                result = replace(result, cost=0.0)
-            return result
-
-        monkeypatch.setattr(contract, name, cheap)
+        found = make_free(monkeypatch, name)
         monkeypatch.setattr(contract, "combining", lambda results, splits: 0.0)
         return found
 

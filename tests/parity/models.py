@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 Namespace = Any
 Module = Any
+
+
+def training_step(
+    T: Namespace, model: Module, criterion: Module, optimizer: Any, compile: bool
+) -> Callable[[Any, Any], Any]:
+    """A function of a batch (x, y) that makes a step and gives the loss; with `compile` one program."""
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return T.compile(step) if compile else step
 
 
 def mlp(T: Namespace) -> Module:

@@ -13,6 +13,7 @@ import pytest
 import graphc
 
 from . import sequences
+from .models import training_step
 
 torch = pytest.importorskip("torch")
 STEPS = 20
@@ -52,14 +53,7 @@ def train(T: Any, case: Case, state: dict[str, np.ndarray], compile: bool = Fals
     criterion = getattr(T.nn, case.loss)()
     optimizer = getattr(T.optim, case.optimizer)(model.parameters(), lr=case.lr)
 
-    def step(x: Any, y: Any) -> Any:
-        optimizer.zero_grad()
-        loss = criterion(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    run = T.compile(step) if compile else step
+    run = training_step(T, model, criterion, optimizer, compile)
     data = zip(arrays(case.inputs, case.kinds[0], 0), arrays(case.targets, case.kinds[1], 1), strict=True)
     return [run(T.from_numpy(x), T.from_numpy(y)).item() for x, y in data], model
 

@@ -12,6 +12,7 @@ import pytest
 import graphc
 
 from . import models
+from .models import training_step
 
 torch = pytest.importorskip("torch")
 STEPS = 20
@@ -66,14 +67,7 @@ def train(T: Any, case: Case, state: dict[str, np.ndarray], compile: bool = Fals
     criterion = T.nn.CrossEntropyLoss()
     optimizer = getattr(T.optim, case.optimizer)(model.parameters(), **case.options)
 
-    def step(x: Any, y: Any) -> Any:
-        optimizer.zero_grad()
-        loss = criterion(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    run = T.compile(step) if compile else step
+    run = training_step(T, model, criterion, optimizer, compile)
     return [run(T.from_numpy(x), T.from_numpy(y)).item() for x, y in batches(case.shape)], model
 
 

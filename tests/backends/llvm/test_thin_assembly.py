@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 from jit import assembly
@@ -15,7 +14,8 @@ from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.ir.types import TensorType, float32
 from graphc.loop import lower
-from graphc.loop.lower import contract, lower_group
+from graphc.loop.lower import lower_group
+from tests.loop.running import make_free
 
 TARGETS = ("x86-64-v4", "x86-64-v3", "aarch64")
 STACK = r"\(%rsp|\(%rbp|\[sp"
@@ -46,16 +46,7 @@ def planned(monkeypatch):
     """planned(way) makes a way free of charge, and gives the list of the plans that were made."""
 
     def choose(name: str) -> list:
-        plan, found = getattr(contract, name), []
-
-        def cheap(*args):
-            result = plan(*args)
-            if result is not None:
-                found.append(result)
-                result = replace(result, cost=0.0)
-            return result
-
-        monkeypatch.setattr(contract, name, cheap)
+        found = make_free(monkeypatch, name)
         monkeypatch.setattr(lower, "_known", {})
         return found
 
