@@ -17,6 +17,7 @@ from graphc.ir.partition import Group, Partition
 from graphc.loop.lower.attention import is_attention
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.rows import probe
+from graphc.loop.lower.structure import structure
 from graphc.ops.scan import key_of, siblings
 from graphc.passes import attention
 from graphc.passes.clusters import Quotient
@@ -287,6 +288,10 @@ def _closure(
     return nodes, tuple(inputs)
 
 
+_REMEMBERED = 4096
+_known: dict[tuple, bool] = {}  # by structure: equal groups are lowered once
+
+
 def _lowers(group: Group) -> bool:
     """Whether the loops of a group with reductions can be found."""
     if is_attention(group):
@@ -294,6 +299,16 @@ def _lowers(group: Group) -> bool:
     reductions = [n for n in group.nodes if n.kind is Kind.REDUCE]
     if not reductions or tuple(reductions) == group.outputs == group.outputs[:1]:
         return True
+    key, _ = structure(group)
+    found = _known.get(key)
+    if found is None:
+        if len(_known) >= _REMEMBERED:
+            _known.clear()
+        found = _known[key] = _finds_rows(group)
+    return found
+
+
+def _finds_rows(group: Group) -> bool:
     try:
         probe(group)
     except LoweringError:

@@ -17,6 +17,7 @@ from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.pointwise import lower_pointwise
 from graphc.loop.lower.reduce import lower_reduce
 from graphc.loop.lower.special import SPECIAL, lower_special
+from graphc.loop.lower.structure import structure
 from graphc.loop.lowered import KernelCall, Temp, Value, with_args
 from graphc.program import Machine
 
@@ -32,8 +33,8 @@ def lower_group(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
 def lower_repeated(group: Group, machine: Machine, fixed: Set[Node]) -> Repeated:
     """`lower_group` for a group that runs many times, always with the same values of its `fixed` inputs:
     what a contraction copies of them is copied once, by kernels that go before the first time."""
-    structure, values = _structure(group, machine)
-    key = (structure, tuple([n in fixed for n in group.inputs]))
+    same, values = structure(group)
+    key = (machine, same, tuple([n in fixed for n in group.inputs]))
     known = _known.get(key)
     if known is None:
         if len(_known) >= _REMEMBERED:
@@ -68,17 +69,6 @@ def _lower(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
         if reductions == group.outputs == group.outputs[:1]:
             raise
         return lower_apart(group, machine, _lower)
-
-
-def _structure(group: Group, machine: Machine) -> tuple[tuple, tuple[Node, ...]]:
-    """(a key that equal-structured groups share, the group's values in the key's order)."""
-    values = (*group.inputs, *group.nodes)
-    number = {n: i for i, n in enumerate(values)}
-    leaves = tuple([(n.shape, n.dtype.short) for n in group.inputs])
-    body = tuple(
-        [(n.op.name, n.attrs.key, n.shape, tuple([number[x] for x in n.inputs])) for n in group.nodes]
-    )
-    return (machine, leaves, body, tuple([number[o] for o in group.outputs])), values
 
 
 def _rebind(calls: Repeated, to: dict[Node, Node]) -> Repeated:
