@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from graphc.ir.node import Node
 from graphc.ir.types import Shape
@@ -169,7 +170,12 @@ def plan_bands(node: Node, machine: Machine) -> tuple[Plan, float] | None:
     taps = math.prod(max(len(part.taps) for part in axis.parts) for axis in axes)
     if sizes.outs < FEWEST_CHANNELS or not sizes.ins or not all(axis.extent for axis in axes) or not taps:
         return None
-    depth = sizes.ins * taps
+    return _choose(sizes, axes, sizes.ins * taps, machine)
+
+
+@lru_cache(maxsize=256)
+def _choose(sizes: _Sizes, axes: tuple[Axis, ...], depth: int, machine: Machine) -> tuple[Plan, float] | None:
+    """The cheapest of all plans; `depth` is K of the largest phase."""
     rows, lanes = choose_tile(axes[-1].count, sizes.outs, depth, machine, sizes.itemsize)
     best: tuple[Plan, float] | None = None
     for band in itertools.product(*(_cuts(axis.count) for axis in axes[:-1])):

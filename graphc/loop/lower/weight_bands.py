@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from graphc.ir.node import Node
 from graphc.ir.partition import Group
@@ -108,7 +109,14 @@ def plan_weight_bands(node: Node, machine: Machine) -> tuple[Plan, float] | None
     many = sizes.ins >= FEWEST_ROWS and sizes.outs >= FEWEST_CHANNELS
     if not many or sizes.taps == 1 or not x.type.size or not dy.type.size:
         return None
-    axes = forward_axes(node.attrs, space)
+    return _choose(sizes, forward_axes(node.attrs, space), space, machine)
+
+
+@lru_cache(maxsize=256)
+def _choose(
+    sizes: _Sizes, axes: tuple[Axis, ...], space: Shape, machine: Machine
+) -> tuple[Plan, float] | None:
+    """The cheapest of all plans."""
     best: tuple[Plan, float] | None = None
     for plan in _candidates(sizes, axes, space, machine):
         cost = _cost(plan, sizes, space, machine)
