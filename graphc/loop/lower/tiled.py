@@ -45,6 +45,8 @@ from graphc.loop.lower.problem import Access, Contraction, Index
 from graphc.loop.lower.supply import supply
 from graphc.loop.lowered import KernelCall, Temp
 
+SHARING = 4  # tiles below one another that wait for a panel once: cells go through more than that from memory
+
 
 @dataclass(frozen=True, eq=False)
 class PackedA:
@@ -88,9 +90,10 @@ class Tiled:
         self.deep = self.depth.count > 1
         self.group = min(blocking.group, blocking.col_panels)
         self.fetcher: Fetcher | PanelFetcher | None = None
-        if fetching and packed is not None:
+        busy = cells is not None and blocking.row_tiles >= SHARING
+        if fetching and packed is not None and not busy:
             self.fetcher = panel_fetcher(problem, fused.buffer(packed), blocking.row_tiles)
-        elif fetching:
+        elif fetching and packed is None:
             self.fetcher = fetcher(problem, b, fused, self.lanes, blocking.row_tiles)
         if self.fetcher is not None:  # what is fetched takes as much room as what is packed
             self.group = max(1, self.group // self.together // 2) * self.together
