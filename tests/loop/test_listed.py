@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphc import ops
 from graphc.ir.types import float32
 from graphc.loop.inplace import inplace_pairs, statements
 from graphc.loop.interpret import run
@@ -16,6 +17,7 @@ from graphc.loop.ir import (
     Block,
     Buffer,
     Const,
+    Fetch,
     For,
     If,
     Kernel,
@@ -27,12 +29,13 @@ from graphc.loop.ir import (
     binary,
     index_const,
 )
+from graphc.loop.lower.contract import repeated_contraction
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
 
 from .test_ahead import LINE, momentum, prefetches, tiled
-from .test_contract import WIDE, check, group_of
+from .test_contract import WIDE, check, group_of, leaf
 
 
 def listed(kernel: Kernel) -> list[Tile]:
@@ -98,3 +101,16 @@ def test_too_few_steps_for_a_list() -> None:
     kernel = tiled(momentum(32, 20, 96), WIDE).kernel
     assert not listed(kernel)
     assert [s for s, _ in statements(kernel.body) if isinstance(s, Prefetch)]
+
+
+@pytest.mark.parametrize("rows,listing", [(128, True), (4, False)])
+def test_cells_of_tall_products_come_before_the_next_panel(rows: int, listing: bool) -> None:
+    """What follows a tile of few rows waits for its panel instead: that one is asked for."""
+    x, w = leaf("x", rows, 1024), leaf("w", 1024, 512)
+    a, b = leaf("a", rows, 512), leaf("b", rows, 512)
+    product = ops.dot_general(x, w, ((1,), (0,)))
+    group = group_of(ops.concat([ops.mul(product, a), ops.mul(product, b)], 1))
+    (call,) = repeated_contraction(group, WIDE, frozenset({w})).each
+    tiles = [s for s, _ in statements(call.kernel.body) if isinstance(s, Tile)]
+    assert tiles
+    assert all(isinstance(tile.fetch, Listed if listing else Fetch) for tile in tiles)
