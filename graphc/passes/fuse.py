@@ -146,17 +146,19 @@ class _Fusion:
 
     def _crosses(self, first: int, last: int, again: AbstractSet[Node]) -> bool:
         """Whether `last`, which reduces across the rows of `first`, reads what it reads, and may join it."""
-        rows, space = self.fits[last].rows_across() or (0, 0), self.quotient.members
-        if rows[0] < CROSSED or rows[1] * SUMMED > self.fitter.machine.l2_bytes:
+        rows, elements = self.fits[last].rows_across() or (0, 0)
+        if rows < CROSSED or elements * SUMMED > self.fitter.machine.l2_bytes:
             return False
         if not self.quotient.can_merge(first, last):
             return False
-        inner, outer = [_closure(space[at], self.roles, self.graph, again) for at in (first, last)]
-        large = [s for s in outer[1] if s.type.size == rows[0] * rows[1]]
-        own = [m for m in space[last] if m.type.size > rows[1]]
-        if not any(s in inner[0] or s in inner[1] for s in large) or not self._only_reader(own, space[last]):
+        along, across = self.quotient.members[first], self.quotient.members[last]
+        known = {n for part in _closure(along, self.roles, self.graph, again) for n in part}
+        _, read = _closure(across, self.roles, self.graph, again)
+        terms = [m for m in across if m.type.size > elements]  # must not be stored
+        shares = any(s in known for s in read if s.type.size == rows * elements)
+        if not shares or not self._only_reader(terms, across):
             return False
-        members = sorted([*space[first], *space[last]], key=self.graph.index.__getitem__)
+        members = sorted([*along, *across], key=self.graph.index.__getitem__)
         nodes, inputs = _closure(members, self.roles, self.graph, again)
         group = Group(nodes, inputs, tuple([m for m in members if not self._only_reader([m], members)]))
         return _lowers(group)
