@@ -10,7 +10,7 @@ cache. With K split, tasks store partial sums, which a second kernel (split.py) 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from graphc.ir.types import TensorType, int64
@@ -114,7 +114,7 @@ class Tiled:
         task = Var(int64, "task", tasks)
         self.part, self.flat_batch, rows, cols = self._place_of(task)
         batch = self.flat_batch
-        self.batch_index = ix.unflatten(batch, self.p.batch) if self.p.batch else ()
+        self.batch_index = ix.unflatten(batch, self.p.batch)
         self.tile0 = ix.mul(rows, self.cut.row_tiles)
         self.panel0 = ix.mul(cols, self.cut.col_panels)
         self.tiles_here = ix.minimum(self.cut.row_tiles, ix.sub(self.rows.tiles, self.tile0))
@@ -193,7 +193,7 @@ class Tiled:
         """Where a tile stores its sums, if these are the result."""
         (output,) = self.fused.group.outputs
         column = ix.mul(ix.add(self.panel0, panel), self.lanes)
-        cols = ix.unflatten(column, self.p.cols) if self.p.cols else ()
+        cols = ix.unflatten(column, self.p.cols)
         index = self.p.c(self.batch_index, self._row_index(self._row_of(t)), cols)
         self.fused.written.add(output)
         return address(self.fused.buffer(output), (ix.flatten(index, output.shape),))
@@ -287,7 +287,7 @@ class Tiled:
         return address(load.buffer, load.index)
 
     def _row_index(self, row: Expr) -> Index:
-        return ix.unflatten(row, self.p.rows) if self.p.rows else ()
+        return ix.unflatten(row, self.p.rows)
 
     def _pack_along_rows(self, buffer: Buffer, block: DepthBlock, first: Expr, count: int) -> None:
         """buffer[k, row]: rows are contiguous in memory."""
@@ -386,7 +386,7 @@ class Tiled:
         tall = self._is_tall(t)
         for rows, condition in ((self.rows.most, tall), (self.rows.most - 1, ix.negate(tall))):
             if not ix.is_false(condition):
-                with self._where(condition):
+                with self.w.when(condition):
                     yield rows
 
     def _clear(self, sums: Buffer) -> None:
@@ -448,10 +448,10 @@ class Tiled:
         full, rest = divmod(cells.inner, unit)
         number = ix.floordiv(ix.add(self.panel0, panel), self.together)
         if full:
-            with self._where(ix.compare("lt", number, full)):
+            with self.w.when(ix.compare("lt", number, full)):
                 self._finish_block(cells, tile, t, ix.minimum(number, full - 1), unit, unit)
         if rest:
-            with self._where(ix.compare("eq", number, full)):
+            with self.w.when(ix.compare("eq", number, full)):
                 self._finish_block(cells, tile, t, ix.const(full), unit, rest)
 
     def _finish_block(
@@ -473,8 +473,3 @@ class Tiled:
             values = [tile(ix.floordiv(x, self.lanes), r, ix.mod(x, self.lanes)) for x in lanes]
             row = ix.add(ix.mul(self.flat_batch, self.m), ix.add(self._row_of(t), r))
             finish_cell(self.fused, cells, row, ix.add(ix.mul(block, unit), j), values)
-
-    @contextmanager
-    def _where(self, condition: Expr) -> Iterator[None]:
-        with nullcontext() if ix.is_true(condition) else self.w.when(condition):
-            yield
