@@ -253,8 +253,8 @@ def _traced(found: _Pass, pending: Pending, targets: Sequence[int], owner: Seque
     try:
         record = record_call(again, "forward pass", arguments, {}, apart=True)
     finally:
-        for cell, *before in saved:
-            cell.node, cell.tracks, cell.old, cell.past = before
+        for cell, node, tracks, old, past in saved:
+            cell.node, cell.tracks, cell.old, cell.past = node, tracks, old, past
     usable = record.differentiable and not record.calls_back and not record.trace.asked
     variant = Variant(record, lazy.SETTINGS.backend) if usable else None
     return variant if variant is not None and variant.replay is not None and variant.replay.can_wait else None
