@@ -159,6 +159,23 @@ def test_a_second_backward_pass_and_other_losses_are_as_without(monkeypatch: pyt
             loss.backward()
 
 
+@pytest.mark.parametrize("read", [lambda h, other, x: h.sum().item(), lambda h, other, x: other(x).sum()])
+def test_gradients_flow_through_what_is_computed_before(
+    read: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read, or another model's evaluation, computes what is pending in the midst of a forward pass."""
+
+    def loss_of(net: Net, x: gc.Tensor, y: gc.Tensor) -> gc.Tensor:
+        h = gc.tanh(net.first(x))
+        with gc.no_grad():
+            known = read(h, net.first, x)
+        return nn.functional.cross_entropy(net.last(h * 2) + known, y)
+
+    assert_unnoticed(monkeypatch, loss_of)
+    losses = train(loss_of)[:8]
+    assert len(set(losses)) == 8
+
+
 def test_models_are_not_kept_alive() -> None:
     gc.manual_seed(1)
     net = Net()
