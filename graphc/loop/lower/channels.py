@@ -23,6 +23,7 @@ from graphc.loop.ir import Accumulate, Buffer, Expr, Var, binary, identity_of, l
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.pack import maximum
 from graphc.loop.lower.problem import Access
+from graphc.loop.lower.writer import Writer
 from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
 
@@ -84,13 +85,18 @@ def _inner(node: Node) -> range:
     return range(first, max(first, min(row, (extent - 1 + p - (k - 1) * d) // s + 1)))
 
 
+def _lanes(w: Writer, channels: int, lanes: int) -> AbstractContextManager[Expr]:
+    """Channels in vectors. A single one is no vector: nothing that is stored would depend on its place."""
+    return w.loop("c", channels, None, "vector", lanes) if channels > 1 else w.loop("c", 1)
+
+
 def weights_call(node: Node, fused: Fused, width: int) -> tuple[Temp, KernelCall]:
     """(temp, call): temp[tap, channel] are the weights in the order in which they are read."""
     w = node.inputs[1]
     channels, taps = w.shape[0], w.shape[1:]
     temp = Temp("weights", TensorType((math.prod(taps), channels), node.dtype))
     scope = fused.scope
-    with scope.nest("t", taps) as tap, scope.loop("c", channels, None, "vector", width) as c:
+    with scope.nest("t", taps) as tap, _lanes(scope, channels, width) as c:
         value = fused.read(Access(w, (c, *tap)))
         fused.store_temp(temp, (ix.flatten(tap, taps), c), value)
     return temp, fused.call("conv_weights", Var(int64, "task", 1), 1, 0.0)
@@ -144,9 +150,9 @@ class _Rows:
         elements of the source, some vectors of channels after the other, so that the elements stay where
         they are until they are multiplied."""
         if self.deep:
-            self._row(image, outer, lambda: self.w.loop("c", self.channels, None, "vector", self.width))
+            self._row(image, outer, lambda: _lanes(self.w, self.channels, self.width))
         else:
-            with self.w.loop("c", self.channels, None, "vector", VECTORS * self.width) as c:
+            with _lanes(self.w, self.channels, VECTORS * self.width) as c:
                 self._row(image, outer, lambda: nullcontext(c))
 
     def _row(self, image: Expr, outer: Sequence[Expr], lanes: Lanes) -> None:
