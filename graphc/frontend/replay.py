@@ -28,7 +28,7 @@ from graphc.frontend.tensor import (
     wrap_cell,
     write,
 )
-from graphc.ir.node import Node, make, no_sites
+from graphc.ir.node import Node, make, no_sites, set_site, site_of
 
 
 class Replay:
@@ -113,8 +113,11 @@ class Replay:
                     accumulate = gradient_fn(leaf)
                     assert accumulate is not None
                     fns.append(accumulate)
+                elif nodes[at] is None and not operands:
+                    nodes[at] = original
                 elif nodes[at] is None:
-                    nodes[at] = make(op, [nodes[i] for i in operands], attrs) if operands else original
+                    nodes[at] = fresh = make(op, [nodes[i] for i in operands], attrs)
+                    set_site(fresh, site_of(original))
         targets = [nodes[at] for at in self.target_at]
         self._write(leaves, targets)
         return targets[: self.n_values], GradFn("CompiledFunctionBackward", tuple(fns))
