@@ -94,12 +94,14 @@ def tanh(b: Builder, x: Operand) -> Operand:
 
 
 def _tanh32(b: Builder, x: Operand) -> Operand:
-    """m / (m + 2) with m = e^2|x| - 1: one formula for small and large arguments."""
+    """m / (m + 2) with m = e^2|x| - 1; where m is large 1 - 2 / (m + 2), which loses nothing near one."""
     size = fabs(b, x)
     n, r = _reduce(b, at_most(b, 20.0, size + size))
     power = power_of_two(b, n)
     m = b.fma(_expm1_reduced(b, r), power, power - 1.0)
-    return copysign(b, m / (m + 2.0), x)
+    large = m > 2.0
+    quotient = b.select(large, x.like(2.0), m) / (m + 2.0)
+    return copysign(b, b.select(large, 1.0 - quotient, quotient), x)
 
 
 def sigmoid(b: Builder, x: Operand) -> Operand:
