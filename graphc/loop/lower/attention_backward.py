@@ -8,10 +8,12 @@ over columns are kept for all rows of the task.
 
 from __future__ import annotations
 
+import math
+
 from graphc.analysis.product import behind_reshapes
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
-from graphc.loop.ir import ZERO, Buffer, Expr, Store, address, load
+from graphc.loop.ir import ZERO, Buffer, Const, Expr, Store, address, binary, load
 from graphc.loop.lower.attention_blocks import Blocks, Packs, Plan, Tiling, pitch
 from graphc.loop.lower.attention_forward import CHUNK, TASKS
 from graphc.loop.lower.hidden import Hidden, hidden_in, vanishes
@@ -40,6 +42,13 @@ class _Backward(Blocks):
         found = hidden_in(plan.softmax.score, plan.dependent)
         weight = plan.softmax.weight
         return found if all(vanishes(n, weight, inside) for n in self.outputs) else Hidden()
+
+    def matters(self, index: ix.Index) -> Expr:
+        """Also in a row whose scores are all minus infinity: its weights are no numbers, unless 0 was
+        subtracted in place of the maximum."""
+        top = self.plan.softmax.weight.inputs[0].inputs[1]
+        without = binary("eq", self.evaluator.value(top, index), Const(top.dtype, -math.inf))
+        return binary("or", super().matters(index), without)
 
     def _chunks(self) -> tuple[int, int]:
         """Blocks of rows and of columns of a task: only what no sum runs over is cut."""

@@ -246,9 +246,13 @@ class Blocks:
         """Elements of a row that are worked on together."""
         return 8 * self.vector
 
+    def matters(self, index: ix.Index) -> Expr:
+        """Whether a block with this element of the score is to be worked on."""
+        return self.hidden.visible(self.evaluator, index)
+
     @contextmanager
     def unless_hidden(self, i: Expr, rows: Expr, j: Expr, cols: Expr) -> Iterator[None]:
-        """A condition around the work on a block: some element of it is visible."""
+        """A condition around the work on a block: some element of it matters."""
         if not self.hidden:
             yield
             return
@@ -260,8 +264,7 @@ class Blocks:
             w.loop("r", rows, self.rows.block) as r,
         ):
             index = self.space.index(score.shape, self.batch, ix.add(i, r), ix.add(j, c))
-            visible = self.hidden.visible(self.evaluator, index)
-            w.put(Accumulate(seen, (), "max", cast(visible, int64)))
+            w.put(Accumulate(seen, (), "max", cast(self.matters(index), int64)))
         found = w.let(load(seen, ()), "seen")
         with w.when(binary("ne", found, ZERO)):
             yield
