@@ -3,7 +3,7 @@
 The gradient of a normalisation sums, over what it normalises, values that contain multiples of
 ``x - mean(x)``. Those add up to nothing (but their rounding errors). Without them the sum does not depend on
 the other sums of the gradient any more: all are taken in one sweep, where it took another one over the same
-memory.
+memory. What stays of them is ``0 * mean(x)``, which is no number where the sum would be none.
 
 A factor that is the same all along what is summed is multiplied once, by the sum. What is left is often a sum
 that is needed anyway: the gradients of a batch norm's input and of its weight both need that of
@@ -40,18 +40,17 @@ def _rewritten(total: Node) -> Node | None:
     x, axes = total.inputs[0], total.attrs.axes
     if not x.dtype.is_float or not x.type.size:
         return None
-    terms = _terms(x)
-    left = [term for term in terms if not term.adds_to_zero(axes)]
-    if len(left) == len(terms) and not (len(terms) == 1 and terms[0].has_common(axes)):
+    terms = _terms(x, axes)
+    if not any(term.centre(axes) for term in terms) and not (len(terms) == 1 and terms[0].has_common(axes)):
         return None
     result: Node | None = None
-    for term in left:
+    for term in sorted(terms, key=lambda term: term.centre(axes) is not None):
         value = term.sum(total)
         if result is None:
             result = ops.neg(value) if term.negative else value
         else:
             result = ops.sub(result, value) if term.negative else ops.add(result, value)
-    return ops.zeros(total.type) if result is None else result
+    return result
 
 
 class _Term:
@@ -79,17 +78,20 @@ class _Term:
         common = [f for f in self.factors if _is_uniform(f, axes) and scalar_value(f) is None]
         return bool(common) and bool(self.varying(axes))
 
-    def adds_to_zero(self, axes: Axes) -> bool:
-        """Whether this is one centred value times what is the same all along `axes`."""
+    def centre(self, axes: Axes) -> Node | None:
+        """The mean, if this is one centred value times what is the same all along `axes`: it adds up to
+        nothing."""
         varying = self.varying(axes)
-        return len(varying) == 1 and _centred_over(varying[0]) == axes
+        return _centre(varying[0], axes) if len(varying) == 1 else None
 
     def sum(self, total: Node) -> Node:
         """The sum of the factors' product over the axes of `total`."""
         x, axes = total.inputs[0], total.attrs.axes
         kept = [d for d in range(x.type.rank) if d not in axes]
-        varying = self.varying(axes)
-        if varying:
+        varying, centre = self.varying(axes), self.centre(axes)
+        if centre is not None:
+            result = ops.mul(centre, ops.like(total, 0.0))
+        elif varying:
             result = ops.reduce_sum(reduce(ops.mul, varying), axes)
         else:
             result = ops.like(total, prod([x.shape[a] for a in axes]))
@@ -103,7 +105,7 @@ class _Term:
         return result
 
 
-def _terms(x: Node) -> Sequence[_Term]:
+def _terms(x: Node, axes: Axes) -> Sequence[_Term]:
     """What is added up to `x`; `x` alone if that is a lot."""
     found: list[_Term] = []
     stack = [(False, x)]
@@ -111,7 +113,7 @@ def _terms(x: Node) -> Sequence[_Term]:
         negative, n = stack.pop()
         if n.op.name == "neg":
             stack.append((not negative, n.inputs[0]))
-        elif n.op.name in ("add", "sub") and _centred_over(n) is None:
+        elif n.op.name in ("add", "sub") and _centre(n, axes) is None:
             a, b = n.inputs
             stack += [(negative != (n.op.name == "sub"), b), (negative, a)]
         else:
@@ -128,21 +130,21 @@ def _is_uniform(node: Node, axes: Axes) -> bool:
     return scalar_value(node) is not None
 
 
-def _centred_over(node: Node) -> Axes | None:
-    """The axes over which `node` is some value less its mean; None if it is not."""
+def _centre(node: Node, axes: Axes) -> Node | None:
+    """The mean over `axes` that `node` is some value less of; None if it is something else."""
     if node.op.name != "sub" or node.inputs[1].op.name != "broadcast":
         return None
     x, spread = node.inputs
-    mean, count = spread.inputs[0], 1.0
+    mean = total = spread.inputs[0]
+    count = 1.0
     if mean.op.name in ("mul", "div"):
         number = scalar_value(mean.inputs[1])
         if not number:
             return None
         count = float(number) if mean.op.name == "div" else 1.0 / float(number)
-        mean = mean.inputs[0]
-    if mean.op.name != "reduce_sum" or mean.inputs[0] is not x:
+        total = mean.inputs[0]
+    if total.op.name != "reduce_sum" or total.inputs[0] is not x or total.attrs.axes != axes:
         return None
-    over: Axes = mean.attrs.axes
-    summed = prod([x.shape[a] for a in over])
-    kept = tuple([d for d in range(x.type.rank) if d not in over])
-    return over if spread.attrs.dims == kept and abs(count - summed) <= ROUNDING * summed else None
+    summed = prod([x.shape[a] for a in axes])
+    kept = tuple([d for d in range(x.type.rank) if d not in axes])
+    return mean if spread.attrs.dims == kept and abs(count - summed) <= ROUNDING * summed else None

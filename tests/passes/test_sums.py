@@ -56,14 +56,20 @@ def total(x: Node) -> Node:
     return ops.reduce_sum(x, (1,))
 
 
-ZERO = ops.zeros(TensorType((ROWS,), float64))
+NOTHING = ops.mul(mean(X), ops.like(mean(X), 0.0))  # what a centred sum is where X holds numbers
 CASES = {
-    "centred": (lambda: total(centred(X)), ZERO),
-    "centred, scaled": (lambda: total(ops.mul(along(R), centred(X))), ZERO),
-    "another term": (lambda: total(ops.add(ops.mul(centred(X), along(R)), Y)), total(Y)),
-    "less": (lambda: total(ops.sub(Y, centred(X))), total(Y)),
-    "from": (lambda: total(ops.sub(centred(X), Y)), ops.neg(total(Y))),
-    "twice": (lambda: total(ops.add(ops.add(Y, centred(X)), centred(X))), total(Y)),
+    "centred": (lambda: total(centred(X)), NOTHING),
+    "centred, scaled": (lambda: total(ops.mul(along(R), centred(X))), ops.mul(NOTHING, R)),
+    "another term": (
+        lambda: total(ops.add(ops.mul(centred(X), along(R)), Y)),
+        ops.add(total(Y), ops.mul(NOTHING, R)),
+    ),
+    "less": (lambda: total(ops.sub(Y, centred(X))), ops.sub(total(Y), NOTHING)),
+    "from": (lambda: total(ops.sub(centred(X), Y)), ops.add(ops.neg(total(Y)), NOTHING)),
+    "twice": (
+        lambda: total(ops.add(ops.add(Y, centred(X)), centred(X))),
+        ops.add(ops.add(total(Y), NOTHING), NOTHING),
+    ),
     "factor": (lambda: total(ops.mul(Y, along(R))), ops.mul(total(Y), R)),
     "factors": (
         lambda: total(ops.mul(ops.mul(Y, along(W)), along(R))),
@@ -77,6 +83,16 @@ CASES = {
 def test_rewritten(name: str) -> None:
     make, expected = CASES[name]
     assert rewritten(make()) is expected
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_sums_of_no_numbers(bad: float) -> None:
+    """Where a sum is no number, it stays none."""
+    graph = Graph((X, Y), (total(centred(X)), total(ops.add(Y, centred(X)))))
+    x, y = np.ones((ROWS, COLS)), np.ones((ROWS, COLS))
+    x[2, 3] = bad
+    for after in evaluate_graph(sums.run(graph), [x, y]):
+        np.testing.assert_array_equal(np.isnan(after), np.arange(ROWS) == 2)
 
 
 KEPT = {
