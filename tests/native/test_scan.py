@@ -169,9 +169,8 @@ def test_what_is_compiled_does_not_grow_with_the_length(monkeypatch: pytest.Monk
     """The loop is the same code; long contractions before and behind it are cut in other ways."""
     monkeypatch.setenv("GRAPHC_CACHE", "off")
     compiled_bytes(2)  # the runtime is compiled once
-    sizes = {length: compiled_bytes(length) for length in (16, 256, 4096)}
-    assert sizes[4096] < 1.1 * sizes[256]
-    assert sizes[256] < 1.5 * sizes[16]
+    sizes = [compiled_bytes(length) for length in (16, 256, 1024, 4096)]
+    assert max(sizes) < 1.2 * min(sizes)
 
 
 def test_plans_of_all_lengths_are_alike() -> None:
