@@ -3,7 +3,7 @@
 The gradient of a normalisation sums, over what it normalises, values that contain multiples of
 ``x - mean(x)``. Those add up to nothing (but their rounding errors). Without them the sum does not depend on
 the other sums of the gradient any more: all are taken in one sweep, where it took another one over the same
-memory. What stays of them is ``0 * mean(x)``, which is no number where the sum would be none.
+memory. What stays of them is ``mean(x) - mean(x)``, which is no number where the sum would be none.
 
 A factor that is the same all along what is summed is multiplied once, by the sum. What is left is often a sum
 that is needed anyway: the gradients of a batch norm's input and of its weight both need that of
@@ -90,7 +90,7 @@ class _Term:
         kept = [d for d in range(x.type.rank) if d not in axes]
         varying, centre = self.varying(axes), self.centre(axes)
         if centre is not None:
-            result = ops.mul(centre, ops.like(total, 0.0))
+            result = ops.sub(centre, centre)
         elif varying:
             result = ops.reduce_sum(reduce(ops.mul, varying), axes)
         else:
