@@ -22,7 +22,8 @@ Y = RNG.integers(0, 3, (8, 12))
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    """What earlier tests have left pending is not this one's."""
+    """What earlier tests have left pending, or in reference cycles, is not this one's."""
+    garbage.collect()
     MODE.pending.clear()
     MODE.events = None
 
