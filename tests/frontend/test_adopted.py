@@ -85,6 +85,21 @@ def test_steps_are_noted_and_equal_lazy_ones(monkeypatch: pytest.MonkeyPatch) ->
     assert_unnoticed(monkeypatch, plain)
 
 
+def test_constants_that_others_have_read_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal constants are one node in all of a process; its value has no history."""
+    noted: list[bool] = []
+    note = adopted.note
+    held = [gc.zeros(8), gc.ones(8), gc.zeros(12, 8), gc.full((8,), 0.9), gc.full((12, 8), 2.0)]
+    monkeypatch.setattr(adopted, "note", lambda loss: noted.append(note(loss)) or noted[-1])
+    expected = train(plain)
+    for constant in held:
+        constant.numpy()
+    found = train(plain)
+    assert noted[-6:] == [True] * 6
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_detached_parameter_is_read_before_it_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its gradient flows on through a product with the old value, after the parameter has been updated."""
 
