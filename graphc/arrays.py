@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-LINE = 64
+from graphc.program import LINE
 
 
 class _Memory:

@@ -15,6 +15,8 @@ from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.loop.ir import Kernel
 
+LINE = 64  # bytes of a cache line, on every target
+
 SlotSpace = Literal["input", "output", "arena", "constant"]
 
 

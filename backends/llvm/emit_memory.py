@@ -15,10 +15,11 @@ from graphc.backends.llvm.emit_builder import Builder, Operand
 from graphc.backends.llvm.emit_index import affine, bounds
 from graphc.backends.llvm.emit_narrow import LIMIT, is_varying, narrow
 from graphc.backends.llvm.emit_state import Entry, State, Storage, element
-from graphc.backends.llvm.emit_stream import LINE, stream
+from graphc.backends.llvm.emit_stream import stream
 from graphc.backends.llvm.emit_strided import cover, element_mask, pick
 from graphc.ir.types import DType, row_major_strides
 from graphc.loop import ir
+from graphc.program import LINE
 
 if TYPE_CHECKING:
     from graphc.backends.llvm.emit_values import Values

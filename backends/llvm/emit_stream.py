@@ -12,9 +12,7 @@ from __future__ import annotations
 from graphc.backends.llvm.emit_analysis import element_count, expressions, statements
 from graphc.backends.llvm.emit_builder import Builder, Operand
 from graphc.loop import ir
-from graphc.program import Machine
-
-LINE = 64
+from graphc.program import LINE, Machine
 
 
 def streamed_params(kernel: ir.Kernel, machine: Machine) -> frozenset[ir.Buffer]:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm.target import Target
 from graphc.loop.ir import FETCH_STEPS, Listed, Tile
+from graphc.program import LINE
 
 UNROLL = FETCH_STEPS
 _SYMBOL = re.compile(r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)(?:_walk([ab]))?(?:_(fetch|list)(\d+))?")
-LINE = 64  # bytes of a cache line
 _ENTRY = 8  # bytes of an entry of a walk
 _GROUP = 8  # rows addressed from one pointer, by 0, 1, 2, 4 x {1, 3, 5, 7} times the row stride
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from graphc.loop import index as ix
 from graphc.loop.inplace import expressions, statements, walk
 from graphc.loop.ir import Expr, For, If, Let, Load, Prefetch, Stmt, Store, Var
+from graphc.program import LINE
 
-LINE = 64  # bytes of a cache line
 WORTH = 8  # cycles of multiply-adds for each line that is fetched meanwhile
 
 

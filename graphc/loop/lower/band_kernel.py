@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 
 from graphc.ir.node import Node
 from graphc.ir.partition import Group
@@ -16,9 +17,9 @@ from graphc.loop.ir import ZERO, Buffer, Expr, Tile, Var, Walk, address, identit
 from graphc.loop.lower.ahead import fetch_ahead
 from graphc.loop.lower.band_copy import BandCopy
 from graphc.loop.lower.bands import AxisPart, Part, Plan
-from graphc.loop.lower.blocking import Rows, narrow_tile
+from graphc.loop.lower.blocking import Rows, panel_lanes
 from graphc.loop.lower.fused import Fused, flat_buffer, place
-from graphc.loop.lower.operand import probe
+from graphc.loop.lower.operand import columns_layout
 from graphc.loop.lower.pack import Line, clip, maximum
 from graphc.loop.lower.prepack import prepack_call
 from graphc.loop.lower.problem import Access, Contraction, Index
@@ -37,11 +38,7 @@ def band_calls(
             packed.append(None)  # a phase that no tap reaches
             continue
         problem = _weights_first(problem)
-        layout = probe(
-            lambda access: place(group, flat_buffer, access),
-            lambda batch, col, depth, p=problem: p.b(batch, depth, col),
-            (problem.batch, problem.cols, problem.depth),
-        )
+        layout = columns_layout(partial(place, group, flat_buffer), problem)
         temp, call = prepack_call(problem, layout, Fused(group, anchor), plan.lanes, width, f"{name}_panels")
         packed.append(temp)
         calls.append(call)
@@ -171,22 +168,8 @@ class _Bands:
         if packed is None:
             self._clear(sums, last)
             return
-        for lanes, condition in self._panel_lanes(panel):
-            if condition is None:
-                self._tiles(band, sums, panel, part, rows, lanes, packed)
-            else:
-                with self.w.when(condition):
-                    self._tiles(band, sums, panel, part, rows, lanes, packed)
-
-    def _panel_lanes(self, panel: Expr) -> Iterator[tuple[int, Expr | None]]:
-        """The lanes that the tiles of a panel can have, and when: the last may be narrower."""
-        lanes = self.plan.lanes
-        last = narrow_tile(self.outs, lanes, self.width) or lanes
-        if last == lanes or self.panels == 1:
-            yield last, None
-            return
-        yield lanes, ix.compare("lt", panel, self.panels - 1)
-        yield last, ix.compare("eq", panel, self.panels - 1)
+        for lanes in panel_lanes(self.w, panel, self.outs, self.plan.lanes, self.width):
+            self._tiles(band, sums, panel, part, rows, lanes, packed)
 
     def _clear(self, sums: Buffer, last: AxisPart) -> None:
         w, lanes = self.w, self.plan.lanes
@@ -199,8 +182,6 @@ class _Bands:
     ) -> None:
         """Tiles of neighbouring pixels, of two heights."""
         w, plan, last = self.w, self.plan, part[-1]
-        count = last.count
-        cut = Rows(count, -(-count // -(-count // plan.rows)))
         inner = self.ins * math.prod(len(p.taps) for p in part[1:])
         begin, depth = self._taps(part, rows)
         shifts = [p.taps[0][1] - axis.low for p, axis in zip(part, plan.axes, strict=True)]
@@ -213,17 +194,14 @@ class _Bands:
         number = ix.add(ix.mul(self.group, self.panels), panel)
         walk = Walk(address(self.walks[part], (skipped,)), "a")
         b = address(self.fused.buffer(packed), (number, skipped, ZERO))
-        for first, tiles, height in ((0, cut.tall, cut.most), (cut.tall, cut.tiles - cut.tall, cut.most - 1)):
-            if not tiles:
-                continue
-            before = first * cut.most
-            with w.loop("x", tiles) as t:
-                x = ix.add(ix.mul(t, height), before)
+        for span in Rows.even(last.count, plan.rows).spans():
+            with w.loop("x", span.count) as t:
+                x = ix.add(ix.mul(t, span.size), span.start)
                 source = (*moved, ix.add(ix.mul(x, last.move), shifts[-1]))
                 a = address(band, (ix.add(ix.flatten(source, plan.source), down),))
                 c = address(sums, (ix.add(ix.mul(x, last.step), last.first), ZERO))
                 w.put(
-                    Tile(height, lanes, ix.mul(depth, inner), a, ix.const(last.move), ZERO,
+                    Tile(span.size, lanes, ix.mul(depth, inner), a, ix.const(last.move), ZERO,
                          b, ix.const(plan.lanes), c, ix.const(last.step * plan.lanes), False, None, walk)
                 )  # fmt: skip
 

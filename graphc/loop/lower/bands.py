@@ -35,7 +35,7 @@ from graphc.loop.lower.blocking import (
 from graphc.loop.lower.conv import axis_phases
 from graphc.loop.lower.pack import CLIPPED_RUN, COPY, GATHER
 from graphc.ops.conv import ConvAttrs
-from graphc.program import Machine
+from graphc.program import LINE, Machine
 
 TURNED = 1.0  # cycles to store a result that is transposed on its way
 FEWEST_CHANNELS = 16  # of the result: fewer leave most lanes of a vector empty
@@ -196,7 +196,7 @@ def _cuts(count: int) -> list[int]:
 
 def channel_pitch(elements: int, itemsize: int) -> int:
     """Elements from channel to channel, such that neighbouring channels do not share cache sets."""
-    line = 64 // itemsize
+    line = LINE // itemsize
     lines = -(-elements // line)
     return (lines + 1 - lines % 2) * line
 
@@ -228,7 +228,7 @@ def _cost(plan: Plan, sizes: _Sizes, machine: Machine) -> float:
         depth = sizes.ins * math.prod(len(part.taps) for part in parts)
         weights += depth * sizes.outs
         lines = math.prod(part.count for part in parts[:-1])
-        cut = Rows(parts[-1].count, -(-parts[-1].count // -(-parts[-1].count // plan.rows)))
+        cut = Rows.even(parts[-1].count, plan.rows)
         rows += lines * cut.steps(vectors) * depth
         calls += lines * cut.tiles
         flops += 2.0 * lines * parts[-1].count * depth * sizes.outs

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import NamedTuple
 
+from graphc.loop import index as ix
+from graphc.loop.ir import Expr
+from graphc.loop.lower.writer import Writer
 from graphc.program import Machine
 
 SMALL = 1 << 16  # flops worth a task of their own
@@ -125,12 +128,26 @@ class Blocking(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Span:
+    """`count` tiles of `size` rows or columns each, from `start` on."""
+
+    start: int
+    count: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Rows:
     """`count` rows in `tiles` tiles of nearly equal height: the first `tall` have `most` rows, the others one
     row less."""
 
     count: int
     most: int
+
+    @classmethod
+    def even(cls, count: int, most: int) -> Rows:
+        """`count` rows in as few tiles of at most `most` rows as there can be, as even as they can be."""
+        return cls(count, -(-count // -(-count // most)))
 
     @property
     def tiles(self) -> int:
@@ -139,6 +156,12 @@ class Rows:
     @property
     def tall(self) -> int:
         return self.count - self.tiles * (self.most - 1)
+
+    def spans(self) -> list[Span]:
+        """The tall tiles, then the others; no span is empty."""
+        tall = Span(0, self.tall, self.most)
+        short = Span(self.tall * self.most, self.tiles - self.tall, self.most - 1)
+        return [span for span in (tall, short) if span.count]
 
     def steps(self, vectors: int, least: float = 0.0) -> float:
         """Cycles for one step of K and one column panel of `vectors` vectors, over all tiles; each takes at
@@ -175,7 +198,7 @@ def choose_tile(
         panels, rest = divmod(cols, vectors * width)
         narrow = narrow_tile(cols, vectors * width, width)
         wide = panels + (narrow / width / vectors if narrow else bool(rest))
-        cut = Rows(rows, -(-rows // -(-rows // most)))
+        cut = Rows.even(rows, most)
         step = cut.steps(vectors) + rows * _fetch(cut.most, size, pitch, machine)
         cost = wide * step * depth + cut.tiles * (panels + bool(rest)) * (CALL + 2 * cut.most * vectors)
         cost *= 1.0 if panels == 0 or not narrow else 1.02  # few distinct tiles: each is compiled once
@@ -201,7 +224,7 @@ def choose_gate_tile(
         common = math.gcd(vectors, gates)
         together = gates // common
         panels = -(-inner * common // (vectors * width)) * together
-        cut = Rows(rows, -(-rows // -(-rows // most)))
+        cut = Rows.even(rows, most)
         step = cut.steps(vectors) + rows * _fetch(cut.most, rows * depth * itemsize, pitch, machine)
         cost = panels * (step * depth + cut.tiles * (CALL + 2 * cut.most * vectors))
         if cost < best_cost:
@@ -224,6 +247,18 @@ def narrow_tile(cols: int, lanes: int, width: int) -> int:
     rest = -(-(cols % lanes) // width) * width
     gain = lanes - rest
     return rest if rest and gain > NARROW_GAIN * cols else 0
+
+
+def panel_lanes(w: Writer, number: Expr, cols: int, lanes: int, width: int) -> Iterator[int]:
+    """The lanes that the tiles of panel `number` of `cols` columns can have: the last panel may have a
+    narrower tile. What follows each is run if the panel has so many."""
+    panels, last = -(-cols // lanes), narrow_tile(cols, lanes, width) or lanes
+    if last == lanes or panels == 1:
+        yield last
+        return
+    for size, op in ((lanes, "lt"), (last, "eq")):
+        with w.when(ix.compare(op, number, panels - 1)):
+            yield size
 
 
 def whole_panels(cols: int, lanes: int, width: int) -> bool:

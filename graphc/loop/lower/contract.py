@@ -37,6 +37,7 @@ from graphc.loop.lower.operand import (
     Layout,
     Strides,
     along_rows,
+    columns_layout,
     flat_from,
     flat_stride,
     probe,
@@ -65,12 +66,11 @@ from graphc.loop.lower.winograd.volumes import is_volume, slice_call, sliced, sl
 from graphc.loop.lower.winograd.weight_grad import weight_grad_calls
 from graphc.loop.lower.winograd.weight_plan import plan_weight_grad
 from graphc.loop.lowered import KernelCall, Temp, Value, with_args
-from graphc.program import Machine
+from graphc.program import LINE, Machine
 
 SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
 TRANSPOSED = 1.0  # the same if it is along the rows: blocks are transposed in registers
 FAR = 0.25  # cycles more to pack an element from beyond the second-level cache
-LINE = 64  # bytes of a cache line
 WORTH = 0.93  # part of the cost at which a kernel more is worth it
 CLEARLY = 0.85  # part of the cost at which less exact results are worth it
 LITTLE = 3e7  # flops below which Winograd's kernels do not make up for the time it takes to compile them
@@ -365,11 +365,7 @@ class _Lowering:
         at = symbols("b", problem.batch), symbols("m", problem.rows), symbols("n", problem.cols)
         depth = symbols("k", problem.depth)
         a = probe(self.find, problem.a, (problem.batch, problem.rows, problem.depth))
-        b = probe(
-            self.find,
-            lambda batch, col, depth: problem.b(batch, depth, col),
-            (problem.batch, problem.cols, problem.depth),
-        )
+        b = columns_layout(self.find, problem)
         out = ix.flatten(problem.c(*at), self.anchor.shape)
         c = tuple(ix.linear(out, v) for v in at[1]), tuple(ix.linear(out, v) for v in at[2])
         operands = problem.a(at[0], at[1], depth).node, problem.b(at[0], depth, at[2]).node

@@ -18,9 +18,8 @@ from graphc.loop.lower.depth import DepthBlock
 from graphc.loop.lower.fused import Fused, place
 from graphc.loop.lower.operand import Layout, flat_stride
 from graphc.loop.lower.problem import Contraction, Index
-from graphc.program import Machine
+from graphc.program import LINE, Machine
 
-LINE = 64  # bytes of a cache line
 FEWEST_ROWS = 4  # that use an element of B that is fetched
 MOST_LINES = 4  # that a tile asks for in a round
 

@@ -28,8 +28,7 @@ from graphc.loop.ir import (
     address,
 )
 from graphc.loop.lower.fetch import MOST_LINES
-
-LINE = 64  # bytes of a cache line
+from graphc.program import LINE
 
 
 @dataclass(frozen=True, eq=False)

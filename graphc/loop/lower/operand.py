@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graphc.ir.types import Shape, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr, Load, Var
-from graphc.loop.lower.problem import Access, Contraction
+from graphc.loop.lower.problem import Access, Contraction, Index
 
 Strides = tuple[int | None, ...]
 
@@ -95,6 +95,15 @@ def probe(
         return Layout((None,) * len(side), (None,) * len(depth), False)
     offset = ix.flatten(load.index, load.buffer.shape)
     return Layout(_strides(offset, side), _strides(offset, depth), load.mask is None and not place.bounds)
+
+
+def columns_layout(find: Callable[[Access], Load | None], problem: Contraction) -> Layout:
+    """The layout of B, whose side are the columns of the result."""
+
+    def access(batch: Index, col: Index, depth: Index) -> Access:
+        return problem.b(batch, depth, col)
+
+    return probe(find, access, (problem.batch, problem.cols, problem.depth))
 
 
 def _strides(offset: Expr, axes: tuple[Var, ...]) -> Strides:

@@ -31,7 +31,7 @@ from graphc.loop.ir import (
     load,
 )
 from graphc.loop.lower.ahead import fetch_ahead, lines_of
-from graphc.loop.lower.blocking import Blocking, Rows, Source, narrow_tile
+from graphc.loop.lower.blocking import Blocking, Rows, Source, panel_lanes
 from graphc.loop.lower.cells import Cells, finish_cell
 from graphc.loop.lower.columns import segments
 from graphc.loop.lower.depth import DepthBlock, DepthCut
@@ -344,17 +344,9 @@ class Tiled:
         fetch: Fetch | None,
     ) -> None:
         """The tile of one panel; the last panel of all, if it is part empty, has a narrower one."""
-        last = narrow_tile(self.n, self.lanes, self.width) or self.lanes
-        where = self.b.at(p, panel, block)
-        if last == self.lanes:
-            self._put_tile(self.lanes, a, t, where, c, block, fetch)
-        elif self.panels == 1:
-            self._put_tile(last, a, t, where, c, block, fetch)
-        else:
-            number = ix.add(self.panel0, panel)
-            for lanes, op in ((self.lanes, "lt"), (last, "eq")):
-                with self.w.when(ix.compare(op, number, self.panels - 1)):
-                    self._put_tile(lanes, a, t, where, c, block, fetch)
+        where, number = self.b.at(p, panel, block), ix.add(self.panel0, panel)
+        for lanes in panel_lanes(self.w, number, self.n, self.lanes, self.width):
+            self._put_tile(lanes, a, t, where, c, block, fetch)
 
     def _fetch(self, block: DepthBlock, panel: Expr, t: Expr) -> Fetch | None:
         """What a tile asks for: its part of a panel of the task, if that exists."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from graphc.ir.node import Node
 from graphc.ir.partition import Group
@@ -41,10 +41,10 @@ from graphc.loop.lower.blocking import (
     choose_tile,
     combining,
     idle,
-    narrow_tile,
+    panel_lanes,
 )
 from graphc.loop.lower.fused import Fused, flat_buffer, place
-from graphc.loop.lower.operand import probe
+from graphc.loop.lower.operand import columns_layout
 from graphc.loop.lower.pack import GATHER, Line, clip
 from graphc.loop.lower.prepack import prepack_call
 from graphc.loop.lower.problem import Access, Contraction, Index
@@ -179,7 +179,7 @@ def _cost(plan: Plan, sizes: _Sizes, space: Shape, machine: Machine) -> float:
 
 def _rows(plan: Plan) -> Rows:
     """How the channels of a task are cut into tiles."""
-    return Rows(plan.channels, -(-plan.channels // -(-plan.channels // plan.rows)))
+    return Rows.even(plan.channels, plan.rows)
 
 
 def weight_band_calls(
@@ -189,11 +189,7 @@ def weight_band_calls(
     pixels = replace(
         problem, rows=(), cols=problem.rows, b=lambda batch, k, col: problem.a(batch, col, k), window=None
     )
-    layout = probe(
-        lambda access: place(group, flat_buffer, access),
-        lambda batch, col, depth: pixels.b(batch, depth, col),
-        (pixels.batch, pixels.cols, pixels.depth),
-    )
+    layout = columns_layout(partial(place, group, flat_buffer), pixels)
     anchor = problem.anchor
     packed, call = prepack_call(pixels, layout, Fused(group, anchor), plan.lanes, width, f"{name}_panels")
     kernel = _WeightBands(Fused(group, anchor), problem, packed, plan, width)
@@ -298,14 +294,9 @@ class _WeightBands:
         self, band: Buffer, sums: Buffer, walk: Buffer, panel: Expr, tap: Index, rows: tuple[Expr, ...]
     ) -> None:
         """Add what some rows of an image give one tap, for all channels of the task."""
-        last = narrow_tile(self.outs, self.plan.lanes, self.width) or self.plan.lanes
         number = ix.add(self.panel0, panel)
-        if last == self.plan.lanes or self.panels == 1:
-            self._row_tiles(band, sums, walk, panel, tap, rows, last)
-            return
-        for lanes, op in ((self.plan.lanes, "lt"), (last, "eq")):
-            with self.w.when(ix.compare(op, number, self.panels - 1)):
-                self._row_tiles(band, sums, walk, panel, tap, rows, lanes)
+        for lanes in panel_lanes(self.w, number, self.outs, self.plan.lanes, self.width):
+            self._row_tiles(band, sums, walk, panel, tap, rows, lanes)
 
     def _row_tiles(
         self,
@@ -326,16 +317,13 @@ class _WeightBands:
         pixel = ix.add(ix.flatten((image, start), (self.images, self.space[0])), low)
         number = ix.add(ix.add(ix.mul(self.group, self.panels), self.panel0), panel)
         b = address(self.fused.buffer(self.packed), (number, ix.mul(pixel, self.inner), ZERO))
-        cut = _rows(plan)
-        for first, tiles, height in ((0, cut.tall, cut.most), (cut.tall, cut.tiles - cut.tall, cut.most - 1)):
-            if not tiles:
-                continue
-            with w.loop("x", tiles) as i:
-                channel = ix.add(ix.mul(i, height), first * cut.most)
+        for span in _rows(plan).spans():
+            with w.loop("x", span.count) as i:
+                channel = ix.add(ix.mul(i, span.size), span.start)
                 a = address(band, (ix.add(ix.mul(channel, plan.pitch), source),))
                 c = address(sums, (panel, channel, ix.flatten(tap, self.kernel), ZERO))
                 w.put(
-                    Tile(height, lanes, ix.mul(count, self.inner), a, ix.const(plan.pitch), ZERO,
+                    Tile(span.size, lanes, ix.mul(count, self.inner), a, ix.const(plan.pitch), ZERO,
                          b, ix.const(plan.lanes), c, ix.const(self.taps * plan.lanes), True,
                          walk=Walk(address(walk, (skipped,)), "a"))
                 )  # fmt: skip

@@ -29,6 +29,7 @@ from graphc.loop.lower.blocking import (
     choose_tile,
     idle,
     narrow_tile,
+    panel_lanes,
 )
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.operand import Layout, flat_stride, probe
@@ -225,15 +226,10 @@ class _Windows:
         """sums[row, j] for the task's rows and all outputs j of the image."""
         plan, w = self.plan, self.w
         tiles = -(-plan.row_count // plan.rows)
-        last = narrow_tile(plan.wide, plan.lanes, self.width) or plan.lanes
         with w.loop("p", plan.panels) as panel, w.loop("t", tiles) as t:
             row = ix.minimum(ix.mul(t, plan.rows), plan.row_count - plan.rows)
-            if last == plan.lanes or plan.panels == 1:
-                self._tile(planes, sums, walk, panel, row, last)
-            else:
-                for lanes, op in ((plan.lanes, "lt"), (last, "eq")):
-                    with w.when(ix.compare(op, panel, plan.panels - 1)):
-                        self._tile(planes, sums, walk, panel, row, lanes)
+            for lanes in panel_lanes(w, panel, plan.wide, plan.lanes, self.width):
+                self._tile(planes, sums, walk, panel, row, lanes)
 
     def _tile(self, planes: Buffer, sums: Buffer, walk: Buffer, panel: Expr, row: Expr, lanes: int) -> None:
         """The results of some rows in a panel, over all of K."""

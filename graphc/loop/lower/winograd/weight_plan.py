@@ -19,6 +19,7 @@ from graphc.loop.lower.blocking import (
     TASK,
     THREADS,
     Rows,
+    Span,
     choose_tile,
     idle,
 )
@@ -38,15 +39,6 @@ STORE = 2.0  # cycles to store a vector of points
 FAR = 4.0  # cycles to move a vector between the second- and the third-level cache
 MEMORY = 12.0  # cycles to move a vector to or from memory
 BACK = 8.0  # cycles for a vector of dU to be transformed back
-
-
-@dataclass(frozen=True)
-class Span:
-    """`count` tiles of `size` rows or columns, from `start` on."""
-
-    start: int
-    count: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -138,10 +130,7 @@ class Plan:
 
     def row_spans(self) -> list[Span]:
         """Rows of a block of dU, in tiles of nearly equal height."""
-        cut = Rows(self.out_block, -(-self.out_block // -(-self.out_block // self.tile_rows)))
-        tall = Span(0, cut.tall, cut.most)
-        short = Span(cut.tall * cut.most, cut.tiles - cut.tall, cut.most - 1)
-        return [span for span in (tall, short) if span.count]
+        return Rows.even(self.out_block, self.tile_rows).spans()
 
     def column_spans(self) -> list[Span]:
         """Columns of a block of dU, whole vectors; the last tile may be narrower."""
