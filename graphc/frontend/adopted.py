@@ -28,7 +28,6 @@ from graphc.frontend.modes import MODE
 from graphc.frontend.record import record_call
 from graphc.frontend.tensor import Tensor, gradient_fn, operand, rebind, register, variable, wrap_cell, write
 from graphc.frontend.variant import Variant
-from graphc.ir.graph import toposort
 from graphc.ir.node import Node, make, no_sites, set_site, site_of
 from graphc.ops.constant import INPUT
 
@@ -211,8 +210,7 @@ def _find(found: _Pass) -> _Known | None:
     """
     nodes = [variable(leaf) for leaf in found.leaves]
     pending = canonical(found.targets, nodes, barriers=True)
-    known_values = [node for leaf in pending.leaves for node in leaf if node.op is not INPUT]
-    if not set(nodes).isdisjoint(toposort(known_values)):
+    if any(node.op is not INPUT for leaf in pending.leaves for node in leaf):
         return None  # a value on the way is known already: the graph ends there, but not its history
     owned = {id(t._cell.old.bound): i for i, t in enumerate(found.states) if t._cell.old is not None}
     owner = [owned.get(id(array), -1) for array in pending.arrays]

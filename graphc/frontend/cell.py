@@ -139,6 +139,25 @@ def has_value(node: Node) -> bool:
     return type(node.bound) in (np.ndarray, Drawn) or node.kind is Kind.CONSTANT
 
 
+def is_constant(node: Node) -> bool:
+    """Whether a node is made of constants alone, and of no input.
+
+    Such nodes are the same objects in whatever is built from equal constants, so they are never bound to a
+    value: the numbering of one graph, and whose buffers it may take over, would depend on what others hold.
+    """
+    seen = {node}
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        if node.op is INPUT or node.bound is not None:
+            return False
+        for operand in node.inputs:
+            if operand not in seen:
+                seen.add(operand)
+                stack.append(operand)
+    return True
+
+
 class Steps:
     """`count` goes up when an optimizer steps: what one step changes is undone together."""
 

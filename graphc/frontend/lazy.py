@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend.cell import Cell, Steps, fresh_input, share
+from graphc.frontend.cell import Cell, Steps, fresh_input, is_constant, share
 from graphc.frontend.compiler import check_backend, compile_graph
 from graphc.frontend.drawn import Drawn
 from graphc.frontend.errors import TracerError, here
@@ -329,7 +329,7 @@ def run(
 def _settle(cell: Cell, array: np.ndarray) -> None:
     """Give a cell its value. Without history that can still be used, it becomes a leaf."""
     node = cell.node
-    if cell.fn is None or cell.fn.freed:
+    if cell.fn is None or cell.fn.freed or is_constant(node):
         cell.node = fresh_input(node.type, array)
         cell.tracks = False
     else:
@@ -421,7 +421,7 @@ def compute(cells: list[Cell], donating: bool = False) -> None:
     # since a node that goes lets go of its operands.
     while settled:
         _, node, array = settled.pop()
-        if node.bound is None and sys.getrefcount(node) > 2:
+        if node.bound is None and sys.getrefcount(node) > 2 and not is_constant(node):
             node.bound = share(array)
         del node
 

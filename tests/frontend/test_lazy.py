@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc import ops
 from graphc.frontend import lazy
 from graphc.frontend.modes import MODE
+from graphc.ir.graph import Graph
+from graphc.ir.hashing import structural_hash
 
 RNG = np.random.default_rng(2)
 
@@ -53,6 +56,48 @@ def test_a_step_is_one_program_and_a_changing_number_becomes_an_input() -> None:
     assert lazy.STATS.native_calls == 6
     assert programs[1:] == [programs[1]] * 5  # the second step lifts the learning rate; no more after that
     assert losses[-1] < losses[0]
+
+
+def test_numbering_does_not_depend_on_what_others_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Constants that something else keeps alive, or has read, are the nodes that a program is made of."""
+    asked: list[tuple[Any, ...]] = []
+    compiled = lazy.compile_graph
+
+    def noting(graph: Graph, donate: Any, backend: str) -> Any:
+        asked.append((structural_hash(graph), dict(donate)))
+        return compiled(graph, donate, backend)
+
+    def steps() -> list[tuple[Any, ...]]:
+        """What a few steps ask for; moments begin as equal constants, and have been read."""
+        lazy.clear_programs()
+        asked.clear()
+        w, b = gc.ones(4, 2).requires_grad_(), gc.ones(4, 2)
+        moments = [gc.empty(4, 2).zero_(), gc.empty(4, 2).zero_()]
+        for moment in moments:
+            moment.numpy()
+        for _ in range(3):
+            loss = ((w + gc.full((4, 2), 0.5) * b) ** 2).sum()
+            loss.backward()
+            with gc.no_grad():
+                for moment in moments:
+                    moment.mul_(0.9).add_(w.grad)
+                w -= 0.1 * moments[0]
+                w.grad = None
+            gc.sync()
+            b = b + gc.ones(4, 2)
+            assert b[0, 0].item() > 1
+        return list(asked)
+
+    monkeypatch.setattr(lazy, "compile_graph", noting)
+    alone = steps()
+    kinds = [(shape, value) for shape in ((4, 2), ()) for value in (0.0, 1.0, 0.5, 0.9, 0.1)]
+    held = [ops.full(shape, value, gc.float32) for shape, value in kinds]
+    read = [gc.empty(shape).fill_(value) for shape, value in kinds]
+    for constant in read:
+        constant.numpy()
+    assert steps() == alone
+    assert len(alone) > 1
+    assert all(node.bound is None for node in held)
 
 
 def test_updates_happen_in_the_same_buffer() -> None:
