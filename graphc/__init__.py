@@ -94,7 +94,7 @@ bool = bool_
 globals().update(_methods.FUNCTIONS)
 trace = _trace
 
-from graphc import func, nn, optim, utils  # noqa: E402  (they use the methods installed above)
+from graphc import func, nn, optim, special, utils  # noqa: E402  (they use the methods installed above)
 from graphc.nn.functional import (  # noqa: E402  (those that PyTorch has on its top level with the same arguments)
     adaptive_avg_pool1d,
     adaptive_max_pool1d,

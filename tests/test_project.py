@@ -55,6 +55,7 @@ LAYERS = [
         "graphc.accelerator",
         "graphc.amp",
         "graphc.cuda",
+        "graphc.special",
     ),
     (
         "graphc.serialization",

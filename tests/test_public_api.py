@@ -33,6 +33,7 @@ MODULES = [
     "graphc.optim",
     "graphc.optim.lr_scheduler",
     "graphc.optim.swa_utils",
+    "graphc.special",
     "graphc.train",
     "graphc.train.metrics",
     "graphc.utils.checkpoint",

@@ -24,6 +24,7 @@ from graphc.frontend import (  # each enters its operations
     shape,
     slicing,
     sorting,
+    special,
     statistic,
     unary,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "shape",
     "slicing",
     "sorting",
+    "special",
     "statistic",
     "unary",
 ]

@@ -40,6 +40,10 @@ def _zero(x: Any) -> Any:
     return x.clone().zero_()
 
 
+def _polygamma(x: Any, n: int) -> Any:
+    return graphc.polygamma(n, x)
+
+
 def _drawn(name: str, x: Any, *args: Any, **kwargs: Any) -> Any:
     return getattr(x.clone(), name)(*args, **kwargs)
 
@@ -57,6 +61,8 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "where": _where,
     "einsum": _einsum,
     "zero_": _zero,
+    **{f"polygamma_polygamma_n_{n}": _polygamma for n in range(5)},
+    "special_polygamma_special_polygamma_n_0": _polygamma,
     "normal_in_place": partial(_drawn, "normal_"),
     "uniform": partial(_drawn, "uniform_"),
     "nn_functional_embedding": _embedding,
@@ -100,7 +106,7 @@ def _resolve(path: str) -> Callable[..., Any]:
     found: Any = graphc
     for part in path.split("."):
         nested = getattr(found, part, None)
-        is_name = callable(nested) or part in ("nn", "functional")  # not a module of ours that is called so
+        is_name = callable(nested) or part in ("nn", "functional", "special")  # not a module of ours that is called so
         found = nested if is_name else getattr(graphc.Tensor, part)
     return found
 
