@@ -189,8 +189,9 @@ class _Fusion:
                 last[fit.size] = at
 
     def _candidates(self, node: Node, sources: Sequence[Node]) -> list[Node]:
-        """What `node` may join, best first: operands by size, then other reductions of the same operand."""
-        order = sorted(sources, key=lambda s: -s.type.nbytes)
+        """What `node` may join, best first: operands by size (of equal ones the one whose loops are longer),
+        then other reductions of the same operand."""
+        order = sorted(sources, key=lambda s: (-s.type.nbytes, -self._swept(s)))
         if node.kind is Kind.REDUCE:
             for s in order:
                 homes = {self.quotient.home[r]: r for r in self.readers[s] if r in self.quotient.home}
@@ -198,14 +199,44 @@ class _Fusion:
                 order = [*order, *rows[:FELLOWS]]
         return order
 
+    def _swept(self, value: Node) -> int:
+        """Elements that the reductions of a value's cluster run over."""
+        at = self.quotient.home.get(value)
+        return 0 if at is None else max([prod(shape) for shape, _ in self.fits[at].spaces], default=0)
+
     def _join(self, a: int, b: int) -> None:
         """Merge cluster `a`, which comes first, with `b`, if that is possible and good."""
-        if not self.quotient.can_merge(a, b):
+        if not self.quotient.can_merge(a, b) or self._parts(a, b) or self._parts(b, a):
             return
         fit = self._merged(a, b)
         if fit is not None:
             self.fits[self.quotient.merge(a, b)] = fit
             del self.fits[a]
+
+    def _parts(self, after: int, before: int) -> bool:
+        """Whether merging two clusters of a few values comes between larger ones that could be merged: what
+        `after` reads is computed with a value that is read again by somebody who waits for `before` only.
+
+        The mean of a loss waits for the losses, the number of labels for nothing: if both are added up in one
+        loop, the gradient waits for the losses, and the rows that led to them are read from memory again.
+        """
+        if self.fits[after].size > FEW or self.fits[before].size > FEW:
+            return False
+        graph, quotient = self.graph, self.quotient
+        index, ancestors = graph.index, graph.ancestors
+        late, early = (sum(1 << index[m] for m in quotient.members[c]) for c in (after, before))
+        members = [*quotient.members[after], *quotient.members[before]]
+        read = sum(s.type.nbytes for m in members for s in self.fitter.sources[m])
+        above = quotient.direct[after] & ~quotient.above[before] & ~(1 << before)
+        while above:
+            low = above & -above
+            above ^= low
+            for m in quotient.members[low.bit_length() - 1]:
+                if m.type.nbytes > read:
+                    readers = [ancestors[index[r]] for r in self.readers.get(m, ())]
+                    if any(a & early and not a & late for a in readers):
+                        return True
+        return False
 
     def _merged(self, a: int, b: int) -> Fit | None:
         first, last = self.fits[a], self.fits[b]

@@ -1,4 +1,5 @@
-"""Sums without what need not be added up: centred values, and factors that are the same for all terms.
+"""Sums without what need not be added up: centred values, factors that are the same for all terms, and zeros
+around a single value (`onehot.py`).
 
 The gradient of a normalisation sums, over what it normalises, values that contain multiples of
 ``x - mean(x)``. Those add up to nothing (but their rounding errors). Without them the sum does not depend on
@@ -20,6 +21,7 @@ from graphc import ops
 from graphc.ir.graph import Graph, rebuild, rewrite
 from graphc.ir.node import Node
 from graphc.ops.spread import Axes, scalar_value
+from graphc.passes.onehot import Hot, hot
 
 MOST = 16  # terms of a sum that are looked at
 ROUNDING = 1e-6  # how far 1 / (1 / n) may be from n in float32
@@ -41,7 +43,8 @@ def _rewritten(total: Node) -> Node | None:
     if not x.dtype.is_float or not x.type.size:
         return None
     terms = _terms(x, axes)
-    if not any(term.centre(axes) for term in terms) and not (len(terms) == 1 and terms[0].has_common(axes)):
+    single = len(terms) == 1 and terms[0].has_common(axes)
+    if not single and not any(term.centre(axes) or term.hot(axes) for term in terms):
         return None
     result: Node | None = None
     for term in sorted(terms, key=lambda term: term.centre(axes) is not None):
@@ -84,13 +87,21 @@ class _Term:
         varying = self.varying(axes)
         return _centre(varying[0], axes) if len(varying) == 1 else None
 
+    def hot(self, axes: Axes) -> Hot | None:
+        """The factor that is zero but for one place along `axes`, if all others are the same there."""
+        varying = self.varying(axes)
+        return hot(varying[0], axes[0]) if len(varying) == len(axes) == 1 else None
+
     def sum(self, total: Node) -> Node:
         """The sum of the factors' product over the axes of `total`."""
         x, axes = total.inputs[0], total.attrs.axes
         kept = [d for d in range(x.type.rank) if d not in axes]
         varying, centre = self.varying(axes), self.centre(axes)
+        one = self.hot(axes)
         if centre is not None:
             result = ops.sub(centre, centre)
+        elif one is not None:
+            result = one.sum()
         elif varying:
             result = ops.reduce_sum(reduce(ops.mul, varying), axes)
         else:
