@@ -24,11 +24,14 @@ _names = itertools.count()
 
 
 class View:
-    """How a cell follows its base: `forward(base node) -> node`, `back(base node, node) -> base node`."""
+    """How a cell follows its base: `forward(base node) -> node`, `back(base node, node) -> base node`.
+
+    `back` is None where several elements of the view are one of the base: nothing can be written there.
+    """
 
     __slots__ = ("back", "cell", "forward", "handle", "label", "seen")
 
-    def __init__(self, base: Tensor, label: str, forward: Build, back: Build) -> None:
+    def __init__(self, base: Tensor, label: str, forward: Build, back: Build | None) -> None:
         self.cell = base._cell
         self.handle = weakref.ref(base)
         self.label = label

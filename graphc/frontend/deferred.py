@@ -31,10 +31,10 @@ import numpy as np
 
 from graphc.frontend import lazy, tree
 from graphc.frontend.cell import Cell, Deferred, leaf_node
-from graphc.frontend.history import GradFn
+from graphc.frontend.history import GradFn, Promise
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.replay import Replay
-from graphc.frontend.tensor import Promise, Tensor, register, wrap_cell
+from graphc.frontend.tensor import Tensor, register, wrap_cell
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 

@@ -134,12 +134,25 @@ def _add_build(dtype: DType) -> Build:
     return ops.bit_or if dtype is bool_ else ops.add
 
 
+def _scaled(other: Operand, alpha: Number, dtype: DType) -> Operand:
+    """alpha * other, for a result of `dtype`. RuntimeError if that cannot hold `alpha`."""
+    if isinstance(alpha, bool) and dtype is not bool_:
+        raise fail(RuntimeError, "Boolean alpha only supported for Boolean results.")
+    if isinstance(alpha, float) and not dtype.is_float:
+        message = "For integral input tensors, argument alpha must not be a floating point number."
+        raise fail(RuntimeError, message)
+    if dtype is bool_ and isinstance(alpha, int):
+        alpha = bool(alpha)
+    if alpha == 1:
+        return other
+    return mul(other, alpha) if isinstance(other, Tensor) else other * alpha
+
+
 @method(inplace=True)
 def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """input + alpha * other."""
     input, other = need(input, "add"), need(other, "add")
-    if alpha != 1:
-        other = mul(other, alpha) if isinstance(other, Tensor) else other * alpha
+    other = _scaled(other, alpha, result_dtype(input, other))
     return binary("AddBackward0", _add_build(result_dtype(input, other)), input, other)
 
 
@@ -148,8 +161,7 @@ def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """input - alpha * other."""
     input, other = need(input, "sub"), need(other, "sub")
     _no_bool(input, other, "-")
-    if alpha != 1:
-        other = mul(other, alpha) if isinstance(other, Tensor) else other * alpha
+    other = _scaled(other, alpha, result_dtype(input, other))
     return binary("SubBackward0", ops.sub, input, other)
 
 
@@ -185,7 +197,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'",
         )
     if result_dtype(input, other).is_float:
-        return binary("DivBackward0", lambda a, b: ops.trunc(ops.div(a, b)), input, other)
+        return binary("DivBackward0", lambda a, b: ops.stop_gradient(ops.trunc(ops.div(a, b))), input, other)
     return binary("DivBackward0", _trunc_div, input, other)
 
 

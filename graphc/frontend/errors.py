@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from graphc.frontend.sites import current_site
+from graphc.ir.types import DType
 
 E = TypeVar("E", bound=Exception)
 
@@ -23,6 +24,16 @@ def fail(error: type[E], message: str) -> E:
     """An exception whose text ends with the user's file, line and module path."""
     place = here()
     return error(f"{message}\n  at {place}" if place else message)
+
+
+_TITLES = {
+    "float32": "Float", "float64": "Double", "int64": "Long", "int32": "Int", "uint8": "Byte", "bool": "Bool"
+}  # fmt: skip
+
+
+def title(dtype: DType) -> str:
+    """What PyTorch's messages and tensor classes call a dtype: ``Float``, ``Long`` ..."""
+    return _TITLES[dtype.name]
 
 
 def describe(*tensors: object) -> str:

@@ -85,6 +85,15 @@ class CutGrad(GradFn):
         self.run = run
 
 
+class Promise:
+    """Stands in `_grad` for a gradient that nobody has looked at: `give(leaf)` puts it there."""
+
+    __slots__ = ()
+
+    def give(self, leaf: Tensor) -> Tensor | None:
+        raise NotImplementedError
+
+
 class RemovableHandle:
     """What `register_hook` returns; `remove()` takes the hook away."""
 

@@ -136,6 +136,10 @@ def _int(found: Index, item: Any, dim: int, extent: int) -> None:
 
 
 def _tensor(found: Index, item: Tensor, shape: Shape) -> None:
+    if item.ndim == 0 and item.dtype in (bool_, uint8):  # as True or False: a dim of its own
+        found.tensors[len(found.shape)] = _mask_positions(item, shape, len(found.start))[0]
+        found.shape.append(1)
+        return
     parts = _mask_positions(item, shape, len(found.start)) if item.dtype in (bool_, uint8) else [item]
     for part in parts:
         extent = shape[len(found.start)]

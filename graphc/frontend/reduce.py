@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from graphc import ops
 from graphc.frontend.comparison import truth
 from graphc.frontend.elementwise import maximum, minimum, need_tensors
-from graphc.frontend.errors import describe, fail
+from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.methods import method
 from graphc.frontend.nodes import cast, normal_axes, normal_axis, number, spread, without
 from graphc.frontend.promotion import get_default_dtype
@@ -44,13 +44,9 @@ def _floating(input: Tensor, dtype: DType | None, name: str) -> DType:
             RuntimeError,
             f"{name}(): could not infer output dtype. Input dtype must be either a floating point or "
             f"complex dtype. "
-            f"Got: {_title(found)}",
+            f"Got: {title(found)}",
         )
     return found
-
-
-def _title(dtype: DType) -> str:
-    return {"int64": "Long", "int32": "Int", "uint8": "Byte", "bool": "Bool"}.get(dtype.name, dtype.name)
 
 
 @method("sum")
@@ -351,6 +347,8 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
 
     def build(n: Node) -> Node:
         n = n if n.dtype.is_float else ops.cast(n, get_default_dtype())
+        if not math.prod(n.shape[a] for a in axes):
+            return keep(ops.log(ops.reduce_sum(n, axes)), n.shape, axes, keepdim)  # of nothing: log(0)
         top = ops.stop_gradient(ops.reduce_max(n, axes))
         top = ops.select(ops.isinf(top), ops.zeros(top.type), top)
         total = ops.reduce_sum(ops.exp(ops.sub(n, spread(top, n.shape, axes))), axes)
@@ -441,7 +439,7 @@ def log_softmax_node(n: Node, axis: int) -> Node:
 def _softmax(label: str, input: Tensor, dim: int, dtype: DType | None, build: Callable[..., Node]) -> Tensor:
     out = dtype or input.dtype
     if not out.is_float:
-        raise fail(RuntimeError, f'"softmax" not implemented for {_title(out)!r}: {describe(input)}')
+        raise fail(RuntimeError, f'"softmax" not implemented for {title(out)!r}: {describe(input)}')
     if input.ndim == 0:
         return apply(label, lambda n: ops.reshape(build(ops.reshape(cast(n, out), (1,)), 0), ()), input)
     axis = normal_axis(dim, input.ndim)

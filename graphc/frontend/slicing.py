@@ -10,7 +10,7 @@ from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.methods import method
 from graphc.frontend.nodes import normal_axis, shape_args
-from graphc.frontend.shape import ravel, reshape, transpose
+from graphc.frontend.shape import ravel, reshape, reshape_node, transpose
 from graphc.frontend.tensor import Tensor, apply, apply_view, needs_grad, operand, result
 from graphc.frontend.update import set_box
 from graphc.ir.node import Node
@@ -147,7 +147,16 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
         places = [*rest, axis]
         return ops.transpose(wide, (*[places.index(d) for d in range(n.type.rank)], n.type.rank))
 
-    return apply("UnfoldBackward0", build, self)
+    def back(base: Node, n: Node) -> Node:
+        for k in range(size):
+            part = reshape_node(ops.slice_axis(n, n.type.rank - 1, k, k + 1), n.shape[:-1])
+            start, stop, by = [0] * self.ndim, list(base.shape), [1] * self.ndim
+            start[axis], stop[axis], by[axis] = k, k + (count - 1) * step + 1, step
+            base = set_box(base, part, tuple(start), tuple(stop), tuple(by))
+        return base
+
+    apart = count <= 1 or size <= step
+    return apply_view("UnfoldBackward0", build, back if apart else None, self)
 
 
 @method()

@@ -28,15 +28,15 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc import ops
 from graphc.frontend.cell import Build, Cell, Flags, Steps, View, alias, fresh_input, has_value, leaf_node
-from graphc.frontend.errors import describe, fail
-from graphc.frontend.history import AccumulateGrad, GradFn
+from graphc.frontend.errors import describe, fail, title
+from graphc.frontend.history import AccumulateGrad, GradFn, Promise
 from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.promotion import can_cast
 from graphc.frontend.size import Size
@@ -105,7 +105,7 @@ class Tensor:
     @property
     def requires_grad(self) -> bool:
         """Whether gradients flow to or through this tensor."""
-        return self._requires or self._cell.has_history
+        return self._requires or _present(self).has_history
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -133,12 +133,12 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
-        return not self._cell.has_history
+        return not _present(self).has_history
 
     @property
     def grad_fn(self) -> GradFn | None:
         """The operation that made this tensor; None for leaves."""
-        return self._cell.fn
+        return _present(self).fn
 
     @property
     def grad(self) -> Tensor | None:
@@ -214,26 +214,6 @@ class Tensor:
             add_hook(fn, self._cell.node, _Retain(self))
 
     retains_grad = property(lambda self: self._retains)
-
-
-class Promise:
-    """Stands in `_grad` for a gradient that nobody has looked at: `give(leaf)` puts it there."""
-
-    __slots__ = ()
-
-    def give(self, leaf: Tensor) -> Tensor | None:
-        raise NotImplementedError
-
-
-def zero_grads(tensors: Iterable[Tensor], set_to_none: bool) -> None:
-    """Drop the gradients of leaves, or fill them with zeros."""
-    quick = set_to_none and MODE.trace is None
-    for tensor in tensors:
-        if quick:
-            if tensor._grad is not None:  # also one that has been promised, and now need not be given
-                tensor._grad = None
-        elif tensor.grad is not None:
-            tensor.grad = None if set_to_none else tensor.grad.detach().zero_()
 
 
 class _Retain:
@@ -319,7 +299,10 @@ def needs_grad(*tensors: Tensor) -> bool:
     """Whether an operation on these records history now."""
     if MODE.grad:
         for t in tensors:
-            if t._requires or t._cell.fn is not None:
+            cell = t._cell
+            if cell.view is not None:
+                refresh(cell)  # its base may have got a history meanwhile
+            if t._requires or cell.fn is not None:
                 return True
     return False
 
@@ -403,10 +386,13 @@ def apply(label: str, build: Build, *inputs: Tensor) -> Tensor:
     return result(build(*[operand(t, tracked) for t in inputs]), label, inputs, tracked)
 
 
-def apply_view(label: str, forward: Build, back: Build, base: Tensor, tracked: bool | None = None) -> Tensor:
+def apply_view(
+    label: str, forward: Build, back: Build | None, base: Tensor, tracked: bool | None = None
+) -> Tensor:
     """Like `apply`, for one operand whose storage the result shares.
 
-    `forward(base) -> view` and `back(base, view) -> base with the view's elements replaced`.
+    `forward(base) -> view` and `back(base, view) -> base with the view's elements replaced`; no `back` if
+    several elements of the view are one of the base.
     """
     if tracked is None:
         tracked = needs_grad(base)
@@ -416,6 +402,14 @@ def apply_view(label: str, forward: Build, back: Build, base: Tensor, tracked: b
 
 
 # ---------------------------------------------------------------- views and in-place
+
+
+def _present(tensor: Tensor) -> Cell:
+    """The cell of a tensor, which has the history of its base if it is a view."""
+    cell = tensor._cell
+    if cell.view is not None:
+        refresh(cell)
+    return cell
 
 
 def refresh(cell: Cell) -> None:
@@ -489,6 +483,18 @@ def check_writable(tensor: Tensor) -> None:
         )
 
 
+def _check_apart(view: View | None) -> None:
+    """RuntimeError if elements of a view, or of what it is a view of, share their places."""
+    while view is not None:
+        if view.back is None:
+            raise fail(
+                RuntimeError,
+                "unsupported operation: more than one element of the written-to tensor refers to a single "
+                "memory location. Please clone() the tensor before performing the operation.",
+            )
+        view = view.cell.view
+
+
 def inplace(tensor: Tensor, new: Tensor, operation: str = "in-place operation") -> Tensor:
     """Give `tensor` the value and history of `new`; the end of every in-place method.
 
@@ -506,8 +512,8 @@ def inplace(tensor: Tensor, new: Tensor, operation: str = "in-place operation") 
         if not can_cast(other.dtype, own.dtype):
             raise fail(
                 RuntimeError,
-                f"result type {_title(other.dtype)} can't be cast to the desired output type "
-                f"{_title(own.dtype)}",
+                f"result type {title(other.dtype)} can't be cast to the desired output type "
+                f"{title(own.dtype)}",
             )
         new = apply("ToCopyBackward0", lambda n: ops.cast(n, own.dtype), new)
     cell, source = tensor._cell, new._cell
@@ -516,6 +522,7 @@ def inplace(tensor: Tensor, new: Tensor, operation: str = "in-place operation") 
     tracked = needs_grad(new)
     node = operand(new, tracked)
     if cell.view is not None:
+        _check_apart(cell.view)
         refresh(cell)
     write(cell)
     rebind(cell, node, gradient_fn(new) if tracked else None, source.tracks or source.fn is not None)
@@ -558,6 +565,7 @@ def _write_through(cell: Cell) -> None:
         if trace is not None and base.trace is not trace:
             trace.touch(wrap_cell(base) if handle is None else handle)
         _remember(base)
+        assert view.back is not None
         base.node = view.back(base.node, cell.node)
         if cell.fn is not None or base.fn is not None:
             base.fn = GradFn("CopySlices", tuple(f for f in (base.fn, cell.fn) if f is not None))
@@ -569,18 +577,6 @@ def _write_through(cell: Cell) -> None:
         if handle is not None:
             register(handle)
         cell = base
-
-
-def _title(dtype: DType) -> str:
-    names = {
-        "float32": "Float",
-        "float64": "Double",
-        "int64": "Long",
-        "int32": "Int",
-        "uint8": "Byte",
-        "bool": "Bool",
-    }
-    return names.get(dtype.name, dtype.name)
 
 
 def is_concrete(tensor: Tensor) -> bool:

@@ -18,9 +18,10 @@ import numpy as np
 from graphc.frontend import lazy
 from graphc.frontend.cell import Cell, fresh_input, leaf_node
 from graphc.frontend.errors import TracerError, describe, fail
+from graphc.frontend.history import Promise
 from graphc.frontend.lazy import Unbound
 from graphc.frontend.modes import MODE, settle
-from graphc.frontend.tensor import Promise, Tensor, from_node, wrap_cell
+from graphc.frontend.tensor import Tensor, from_node, wrap_cell
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, float64, int64
 

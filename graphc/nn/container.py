@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from graphc.frontend.errors import title
 from graphc.frontend.tensor import Tensor
 from graphc.nn import tree
 from graphc.nn.module import Module
@@ -272,16 +273,13 @@ def _as_parameter(value: Any) -> Any:
     return Parameter(value) if isinstance(value, Tensor) and not isinstance(value, Parameter) else value
 
 
-_TYPE_NAMES = {"float32": "Float", "float64": "Double", "int64": "Long", "int32": "Int", "uint8": "Byte"}
-
-
 def _describe(value: Any, by_class: bool = False) -> str:
     """A line for `repr`; PyTorch prints the dtype in lists and the tensor class in dicts."""
     if not isinstance(value, Tensor):
         return f"Object of type: {type(value).__name__}"
     kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
     size = "x".join(str(n) for n in value.shape)
-    class_name = f"graphc.{_TYPE_NAMES.get(value.dtype.name, 'Bool')}Tensor"
+    class_name = f"graphc.{title(value.dtype)}Tensor"
     return f"{kind} containing: [{class_name if by_class else value.dtype} of size {size}]"
 
 

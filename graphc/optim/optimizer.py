@@ -21,8 +21,9 @@ from graphc import ops
 from graphc.frontend import joint, lazy, trace
 from graphc.frontend.cell import Steps
 from graphc.frontend.creation import full, zeros
+from graphc.frontend.leaves import zero_grads
 from graphc.frontend.modes import MODE, enable_grad, no_grad, set_grad_enabled
-from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result, zero_grads
+from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result
 from graphc.ir.types import float32
 from graphc.nn import hooks
 from graphc.nn.arith import Num, scalar

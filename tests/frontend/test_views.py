@@ -190,6 +190,26 @@ def gradients_through_writes(T: Any) -> list[Any]:
     return [y, z, x.grad]
 
 
+@script
+def a_view_gets_the_history_of_its_base(T: Any) -> list[Any]:
+    w = T.full((3,), 2.0, requires_grad=True)
+    x = T.ones(2, 3)
+    v, u = x[1], x.view(-1)
+    x.mul_(w)
+    y = (v * v).sum() + u.max()
+    y.backward()
+    return [v, u, x, w.grad]
+
+
+@script
+def windows_are_views(T: Any) -> list[Any]:
+    x = T.arange(12.0).view(3, 4)
+    apart, overlapping = x.unfold(1, 2, 2), x.unfold(0, 2, 1)
+    x[1] = -1.0
+    apart.mul_(2)
+    return [x, apart, overlapping]
+
+
 @pytest.mark.parametrize("run", SCRIPTS, ids=lambda f: f.__name__)
 def test_script(run: Callable[[Any], list[Any]]) -> None:
     for found, expected in zip(run(gc), run(torch), strict=True):
@@ -240,3 +260,61 @@ def test_changes_through_a_handle_that_is_gone_are_computed_by_the_step(handle: 
         optimizer.step()
         handle(average).add_(weight.detach())
     assert average.tolist() == [0.75 + 0.5 + 0.25] * 3
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_a_mask_without_dims_is_a_dim_of_its_own(mask: bool) -> None:
+    """Also one that is not computed yet, on a tensor with and without dims."""
+    for array in (np.float32(2), X[0, 0]):
+        seen = []
+        for T in (torch, gc):
+            x = T.from_numpy(np.array(array))
+            holds = (x > -9).all() if mask else (x < -9).all()
+            picked = x[holds]
+            x[holds] = 7
+            seen.append((picked.numpy(), x.numpy()))
+        for a, b in zip(*seen, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda x: x.expand(3, 4), lambda x: x.expand(3, 4)[1:], lambda x: x.expand(3, 4)[0]]
+)
+def test_nothing_is_written_where_elements_share_a_place(make: Callable[[Any], Any]) -> None:
+    """And the refused write leaves the values as they were."""
+    base = gc.ones(3, 1)
+    with pytest.raises(RuntimeError, match="single memory location"):
+        make(base).add_(1)
+    with pytest.raises(RuntimeError, match="single memory location"):
+        base.view(3).unfold(0, 2, 1).mul_(2)
+    view = make(base)
+    assert view.flatten().tolist() == [1.0] * view.numel()
+    assert base.tolist() == [[1.0]] * 3
+    base.expand(1, 3, 1).add_(1)  # nothing is repeated here
+    assert base.tolist() == [[2.0]] * 3
+
+
+def test_a_scale_must_fit_the_result() -> None:
+    """`alpha` of add and sub."""
+    for T in (torch, gc):
+        flags = T.tensor([True, False])
+        assert flags.add_(T.tensor([False, True]), alpha=2).tolist() == [True, True]
+        with pytest.raises(RuntimeError, match="must not be a floating point number"):
+            T.tensor([1]).add(T.tensor([1]), alpha=2.5)
+        with pytest.raises(RuntimeError, match="Boolean alpha"):
+            T.tensor([1]).sub(1, alpha=True)
+
+
+def test_quotients_cut_to_whole_numbers_have_gradients_of_zero() -> None:
+    """Also where the quotient is infinite."""
+    for T in (torch, gc):
+        a, b = T.tensor([1.0, 5.0], requires_grad=True), T.tensor([0.0, 2.0], requires_grad=True)
+        T.div(a, b, rounding_mode="trunc")[1].backward()
+        assert a.grad.tolist() == b.grad.tolist() == [0.0, 0.0]
+
+
+def test_logsumexp_of_nothing() -> None:
+    for T in (torch, gc):
+        assert T.zeros(0, 3).logsumexp(0).tolist() == [-np.inf] * 3
+        assert T.zeros(0).logsumexp(0, keepdim=True).tolist() == [-np.inf]
+        assert T.zeros(2, 0).logsumexp((0, 1)).item() == -np.inf

@@ -9,7 +9,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.frontend.convert import convert
-from graphc.frontend.errors import describe, fail
+from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, spread
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply, inplace
@@ -44,8 +44,8 @@ def need_float(name: str, *tensors: Tensor) -> None:
     need_tensors(name, *tensors)
     for t in tensors:
         if not t.dtype.is_float:
-            title = {"int64": "Long", "int32": "Int", "uint8": "Byte", "bool": "Bool"}.get(t.dtype.name)
-            raise fail(RuntimeError, f"\"{name}\" not implemented for '{title}' (given {describe(*tensors)})")
+            what = f"\"{name}\" not implemented for '{title(t.dtype)}'"
+            raise fail(RuntimeError, f"{what} (given {describe(*tensors)})")
 
 
 def need_numbers(name: str, *tensors: Tensor) -> None:
