@@ -80,8 +80,8 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
         wide = ops.broadcast(n, (*[base.shape[d] for d in kept], rows, columns), tuple(range(n.type.rank)))
         order = [*kept, i, j]
         wide = ops.transpose(wide, tuple(order.index(d) for d in range(base.type.rank)))
-        here = _on_diagonal(rows, columns, offset)
-        return ops.select(ops.broadcast(here, base.shape, (i, j)), wide, base)
+        here = _on_diagonal(rows, columns, offset) if i < j else _on_diagonal(columns, rows, -offset)
+        return ops.select(ops.broadcast(here, base.shape, (low, high)), wide, base)
 
     return apply_view("DiagonalBackward0", forward, back, input)
 

@@ -229,7 +229,7 @@ def _float_floor_div(a: Node, b: Node) -> Node:
     zero = ops.zeros(a.type)
     plain = ops.div(a, b)
     exact = ops.round(ops.div(ops.sub(a, ops.rem(a, b)), b))
-    return ops.select(ops.eq(b, zero), plain, exact)
+    return ops.stop_gradient(ops.select(ops.eq(b, zero), plain, exact))
 
 
 @method("remainder", inplace=True)

@@ -72,6 +72,9 @@ def _broadcast_samples() -> Iterable[Sample | ErrorSample]:
     yield wrong(
         lambda x: broadcast(x, (2, 3), (1, 0)), (3, 2), says="must increase within the output's rank 2"
     )
+    yield wrong(
+        lambda x: broadcast(x, (2, 2), (1, 0)), (2, 2), says="must increase within the output's rank 2"
+    )
 
 
 BROADCAST = register(
@@ -92,7 +95,7 @@ def broadcast(x: Node, shape: Shape, dims: Axes) -> Node:
 
     Input dim i becomes output dim dims[i], of equal size (reshape away size-1 dims first).
     """
-    if len(shape) == len(dims) == len(x.type.shape) and shape == x.type.shape:
+    if len(shape) == len(dims) and shape == x.type.shape and tuple(dims) == tuple(range(len(dims))):
         return x
     return make(BROADCAST, (x,), BroadcastAttrs(shape, dims))
 

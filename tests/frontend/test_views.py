@@ -318,3 +318,30 @@ def test_logsumexp_of_nothing() -> None:
         assert T.zeros(0, 3).logsumexp(0).tolist() == [-np.inf] * 3
         assert T.zeros(0).logsumexp(0, keepdim=True).tolist() == [-np.inf]
         assert T.zeros(2, 0).logsumexp((0, 1)).item() == -np.inf
+
+
+@pytest.mark.parametrize("dims", [(0, 1), (1, 0), (-1, 0), (2, 1), (0, 2)])
+@pytest.mark.parametrize("offset", [-1, 0, 1])
+def test_writes_to_diagonals(dims: tuple[int, int], offset: int) -> None:
+    """Of square and other matrices, dims in any order."""
+    for array in (X[:, :4], X[:3, :3, 0], X[:3, 0, :]):
+        if max(dims) >= array.ndim:
+            continue
+        seen = []
+        for T in (torch, gc):
+            x = T.from_numpy(array.copy())
+            x.diagonal(offset, *dims)[..., 1:] *= 10
+            seen.append(x.numpy())
+        np.testing.assert_array_equal(*seen)
+
+
+def test_what_is_overwritten_by_a_copy_keeps_its_history() -> None:
+    """With a gradient of zero, so that a backward pass can still go through it."""
+    for T in (torch, gc):
+        a = T.ones(3, requires_grad=True)
+        b = a * 2
+        b.copy_(T.arange(3.0))
+        assert b.requires_grad
+        assert not b.is_leaf
+        b.sum().backward()
+        assert a.grad.tolist() == [0.0, 0.0, 0.0]
