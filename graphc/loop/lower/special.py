@@ -43,7 +43,7 @@ def lower_special(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     elif node.op.name == "scatter_add":
         _scatter(scope, frame, evaluator, node, wanted, width)
     elif node.op.name == "scatter_add_along":
-        _scatter_along(scope, frame, evaluator, node, wanted)
+        _scatter_along(scope, frame, evaluator, node, wanted, width)
     else:
         raise LoweringError(f"no loops for {node!r}")
     return (frame.call(scope, node.op.name, cost.flops(group)),)
@@ -112,7 +112,9 @@ def _within(at: Expr, low: Expr, extent: Expr, ranges: int) -> Expr:
     return ix.both(ix.compare("ge", at, low), ix.compare("lt", ix.sub(at, low), extent))
 
 
-def _scatter_along(scope: Scope, frame: Frame, evaluator: Evaluator, node: Node, wanted: int) -> None:
+def _scatter_along(
+    scope: Scope, frame: Frame, evaluator: Evaluator, node: Node, wanted: int, width: int
+) -> None:
     """Lines along the axis are independent, with indices of their own; a line is added up in order."""
     base, indices, updates = node.inputs
     axis = node.attrs.axis
@@ -122,7 +124,8 @@ def _scatter_along(scope: Scope, frame: Frame, evaluator: Evaluator, node: Node,
     frame.set_tasks(box.tasks)
     with enter(scope, box, frame.task()) as line:
         before, after = ix.unflatten(line, (outer, inner))
-        with scope.loop("a", extent) as a:
+        mode: Mode = "vector" if inner == 1 < extent else "serial"
+        with scope.loop("a", extent, None, mode, lanes_for(max(extent, 2), width, 4)) as a:
             place = ix.flatten((before, a, after), (outer, extent, inner))
             frame.store(scope, node, place, evaluator.value(base, ix.unflatten(place, node.shape)))
         lead, tail = ix.unflatten(before, node.shape[:axis]), ix.unflatten(after, node.shape[axis + 1 :])

@@ -12,8 +12,8 @@ from graphc.frontend.errors import describe, fail
 from graphc.frontend.nodes import cast
 from graphc.frontend.tensor import Tensor, apply, from_node
 from graphc.ir.node import Node
-from graphc.ir.types import int64
-from graphc.nn.functional.pooling import check_rank, maximum
+from graphc.ir.types import int32, int64
+from graphc.nn.functional.pooling import check_rank
 
 Axes = tuple[int, ...]
 
@@ -94,43 +94,49 @@ def _adaptive_max(
     rank: int, input: Tensor, output_size: Any, return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]:
     sizes = _adaptive_sizes(f"adaptive_max_pool{rank}d", input, rank, output_size)
-    spatial = tuple(input.shape[-rank:])
-    starts, places = [], []
-    for extent, count in zip(spatial, sizes, strict=True):
-        bounds = _bounds(extent, count)
-        longest = max(end - start for start, end in bounds)
-        starts.append(np.array([start for start, _ in bounds], np.int64))
-        # Short windows repeat their last element, which changes neither the maximum nor which comes first.
-        taps = [np.minimum(np.arange(start, start + longest), end - 1) for start, end in bounds]
-        places.append(np.array(taps, np.int64))
     picked: list[Node] = []
 
     def build(n: Node) -> Node:
-        lead = n.type.rank - rank
-        for i, place in enumerate(places):  # each axis becomes (window, tap)
-            axis = lead + 2 * i
-            if place.size == n.shape[axis]:  # windows of one size, side by side
-                n = ops.reshape(n, (*n.shape[:axis], *place.shape, *n.shape[axis + 1 :]))
-            else:
-                n = ops.take(n, ops.constant(place), axis)
-        windows = [lead + 2 * i for i in range(rank)]
-        w = ops.transpose(n, (*range(lead), *windows, *[a + 1 for a in windows]))
-        value, first = maximum(w, rank)
+        value, first = _maxima(n, sizes)
         picked.append(first)
-        return value
+        lead, count = n.shape[:-rank], math.prod(sizes)
+        line = ops.reshape(n, (*lead, math.prod(n.shape[-rank:])))
+        path = ops.take_along(line, ops.reshape(first, (*lead, count)), len(lead))
+        return ops.with_gradient(value, ops.reshape(path, value.shape))
 
     out = apply(f"AdaptiveMaxPool{rank}DBackward0", build, input)
-    if not return_indices:
-        return out
-    rest, index = cast(picked[0], int64), ops.full(picked[0].shape, 0, int64)
-    lead = rest.type.rank - rank
-    for i in range(rank):
-        step = math.prod(p.shape[1] for p in places[i + 1 :])
-        tap = ops.div(rest, ops.like(rest, step))
-        rest = ops.rem(rest, ops.like(rest, step))
-        begin = ops.broadcast(ops.constant(starts[i]), rest.shape, (lead + i,))
-        index = ops.add(index, ops.mul(ops.add(begin, tap), ops.like(rest, math.prod(spatial[i + 1 :]))))
-    return out, from_node(index, tracks=True)
+    return (out, from_node(cast(picked[0], int64), tracks=True)) if return_indices else out
+
+
+def _maxima(n: Node, sizes: Axes) -> tuple[Node, Node]:
+    """The maximum of each window, and the number of its first element that is that or NaN, in the order of
+    the spatial dims. One axis after another: rows of memory are compared whole, and few are left of them."""
+    value = ops.stop_gradient(n)
+    index, number = int64 if n.type.size >= 2**31 else int32, len(sizes)
+    place = ops.full(n.shape, 0, index)
+    for axis in range(n.type.rank - number, n.type.rank):
+        step = ops.full(n.shape, math.prod(n.shape[axis + 1 :]), index)
+        place = ops.add(place, ops.mul(ops.iota(n.shape, axis, index), step))
+    for axis, count in enumerate(sizes, n.type.rank - number):
+        values, places = _windows(value, axis, count), _windows(place, axis, count)
+        value = ops.reduce_max(values, (axis + 1,))
+        kept = tuple([a for a in range(values.type.rank) if a != axis + 1])
+        hit = ops.bit_or(ops.eq(values, ops.broadcast(value, values.shape, kept)), ops.isnan(values))
+        none = ops.full(places.shape, np.iinfo(index.numpy).max, index)
+        place = ops.reduce_min(ops.select(hit, places, none), (axis + 1,))
+    return value, place
+
+
+def _windows(n: Node, axis: int, count: int) -> Node:
+    """An axis as (window, element of it). Short windows repeat their last element, which changes neither the
+    maximum nor which comes first."""
+    extent = n.shape[axis]
+    if extent % count == 0:
+        return ops.reshape(n, (*n.shape[:axis], count, extent // count, *n.shape[axis + 1 :]))
+    bounds = _bounds(extent, count)
+    longest = max(end - start for start, end in bounds)
+    taps = [np.minimum(np.arange(start, start + longest), end - 1) for start, end in bounds]
+    return ops.take(n, ops.constant(np.array(taps, np.int64)), axis)
 
 
 def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False):  # type: ignore[no-untyped-def]
