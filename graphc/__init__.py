@@ -94,7 +94,7 @@ bool = bool_
 globals().update(_methods.FUNCTIONS)
 trace = _trace
 
-from graphc import func, nn, optim, special, utils  # noqa: E402  (they use the methods installed above)
+from graphc import distributions, func, linalg, nn, optim, special, utils  # noqa: E402  (they use the methods installed above)
 from graphc.nn.functional import (  # noqa: E402  (those that PyTorch has on its top level with the same arguments)
     adaptive_avg_pool1d,
     adaptive_max_pool1d,
@@ -136,7 +136,6 @@ _NOT_BUILT = {
     "bfloat16": "bfloat16 is not built: float32 and float64 are",
     "complex64": "complex numbers are not built",
     "complex128": "complex numbers are not built",
-    "linalg": "decompositions and solvers are not built; norms are graphc.norm and nn.functional.normalize",
     "jit": "there is no script language: graphc.compile compiles functions and modules",
 }
 

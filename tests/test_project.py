@@ -56,9 +56,11 @@ LAYERS = [
         "graphc.amp",
         "graphc.cuda",
         "graphc.special",
+        "graphc.linalg",
     ),
     (
         "graphc.serialization",
+        "graphc.distributions",
         "graphc.func",
         "graphc.nn",
         "graphc.optim",

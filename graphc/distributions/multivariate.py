@@ -1,0 +1,145 @@
+"""The multivariate normal distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from graphc.distributions import constraints
+from graphc.distributions.constraints import parameters
+from graphc.distributions.distribution import Derived, Distribution, normal
+from graphc.frontend.creation import eye
+from graphc.frontend.errors import fail
+from graphc.frontend.nodes import broadcast_shapes
+from graphc.frontend.tensor import Tensor
+from graphc.frontend.triangular import cholesky, solve_triangular
+
+
+class MultivariateNormal(Distribution):
+    """Normal vectors with mean `loc` [..., n] and one of three matrices [..., n, n].
+
+    `covariance_matrix`, its inverse `precision_matrix`, or its lower Cholesky factor `scale_tril`; the others
+    can be read. ValueError unless just one is given, and for a matrix or mean of too few dims.
+    """
+
+    arg_constraints = parameters(
+        loc=constraints.real_vector,
+        covariance_matrix=constraints.positive_definite,
+        precision_matrix=constraints.positive_definite,
+        scale_tril=constraints.lower_cholesky,
+    )
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self,
+        loc: Tensor,
+        covariance_matrix: Tensor | None = None,
+        precision_matrix: Tensor | None = None,
+        scale_tril: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        if loc.ndim < 1:
+            raise fail(ValueError, "loc must be at least one-dimensional.")
+        matrices = {
+            "covariance_matrix": covariance_matrix,
+            "precision_matrix": precision_matrix,
+            "scale_tril": scale_tril,
+        }
+        given = {name: m for name, m in matrices.items() if m is not None}
+        if len(given) != 1:
+            raise fail(
+                ValueError,
+                "Exactly one of covariance_matrix or precision_matrix or scale_tril may be specified.",
+            )
+        ((name, matrix),) = given.items()
+        if matrix.ndim < 2:
+            raise fail(
+                ValueError,
+                f"{name} must be at least two-dimensional, with optional leading batch dimensions",
+            )
+        batch = broadcast_shapes(tuple(matrix.shape[:-2]), tuple(loc.shape[:-1]))
+        self.loc = loc.expand((*batch, loc.shape[-1]))
+        self.__dict__[name] = matrix.expand((*batch, *matrix.shape[-2:]))
+        super().__init__(batch, tuple(loc.shape[-1:]), validate_args=validate_args)
+
+    @Derived
+    def scale_tril(self) -> Tensor:
+        """The lower Cholesky factor of the covariance."""
+        if "covariance_matrix" in self.__dict__:
+            return cholesky(self.covariance_matrix)
+        # the precision's factor from the last row to the first is the inverse of ours, turned round
+        turned = cholesky(self.precision_matrix.flip((-2, -1))).flip((-2, -1)).transpose(-1, -2)
+        return solve_triangular(turned, self._identity(), upper=False)
+
+    @Derived
+    def covariance_matrix(self) -> Tensor:
+        """The covariance."""
+        return self.scale_tril.matmul(self.scale_tril.transpose(-1, -2))
+
+    @Derived
+    def precision_matrix(self) -> Tensor:
+        """The inverse of the covariance."""
+        inverse = solve_triangular(self.scale_tril, self._identity(), upper=False)
+        return inverse.transpose(-1, -2).matmul(inverse)
+
+    def _identity(self) -> Tensor:
+        return eye(self._event_shape[0] if hasattr(self, "_event_shape") else 0, dtype=self.loc.dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def mode(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return self.scale_tril.pow(2).sum(-1).expand((*self._batch_shape, *self._event_shape))
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        noise = normal(self._extended_shape(sample_shape), self.loc)
+        return self.loc + self.scale_tril.matmul(noise.unsqueeze(-1)).squeeze(-1)
+
+    def _half_log_det(self) -> Tensor:
+        return self.scale_tril.diagonal(0, -2, -1).log().sum(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        distance = self._mahalanobis(value - self.loc)
+        return -0.5 * (self._event_shape[0] * math.log(2 * math.pi) + distance) - self._half_log_det()
+
+    def _mahalanobis(self, apart: Tensor) -> Tensor:
+        """The squared length of L^-1 apart: samples become columns, so that one system is solved a matrix."""
+        n, batch = self._event_shape[0], len(self._batch_shape)
+        lead = tuple(apart.shape[: apart.ndim - 1 - batch])
+        if tuple(apart.shape[len(lead) : -1]) != tuple(self._batch_shape):
+            solved = solve_triangular(self.scale_tril, apart.unsqueeze(-1), upper=False)
+            return solved.pow(2).sum((-2, -1))
+        columns = apart.reshape((-1, *self._batch_shape, n)).movedim(0, -1)
+        solved = solve_triangular(self.scale_tril, columns, upper=False)
+        return solved.pow(2).sum(-2).movedim(-1, 0).reshape((*lead, *self._batch_shape))
+
+    def entropy(self) -> Tensor:
+        n = self._event_shape[0]
+        found = 0.5 * n * (1.0 + math.log(2 * math.pi)) + self._half_log_det()
+        return found.expand(tuple(self._batch_shape))
+
+
+def divergence(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
+    """kl_divergence of two multivariate normal distributions. ValueError for events of different sizes."""
+    n = p.event_shape[0]
+    if p.event_shape != q.event_shape:
+        raise fail(
+            ValueError,
+            "KL-divergence between two Multivariate Normals with different event shapes cannot be computed",
+        )
+    batch = broadcast_shapes(tuple(p.batch_shape), tuple(q.batch_shape))
+    factor = q.scale_tril.expand((*batch, n, n))
+    spread = solve_triangular(factor, p.scale_tril.expand((*batch, n, n)), upper=False)
+    moved: Any = (q.loc - p.loc).expand((*batch, n)).unsqueeze(-1)
+    apart = solve_triangular(factor, moved, upper=False)
+    total = spread.pow(2).sum((-2, -1)) + apart.pow(2).sum((-2, -1)) - n
+    return q._half_log_det() - p._half_log_det() + 0.5 * total
