@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend.cell import Cell, fresh_input
+from graphc.frontend.cell import Cell, fresh_input, share
 from graphc.frontend.errors import fail
 from graphc.frontend.history import CutGrad
 from graphc.frontend.modes import no_grad
@@ -124,7 +124,7 @@ def _record(cls: type[Function], ctx: FunctionCtx, args: Sequence[Any], outputs:
             results.append(o)
             continue
         node = operand(o, False)
-        stand_in = fresh_input(node.type, node.bound if type(node.bound) is np.ndarray else node)
+        stand_in = fresh_input(node.type, share(node.bound) if type(node.bound) is np.ndarray else node)
         points.append(stand_in)
         differentiable = node.type.dtype.is_float and id(o) not in blocked
         new = wrap_cell(Cell(stand_in, fn if differentiable else None, not differentiable))

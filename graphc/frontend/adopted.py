@@ -26,6 +26,8 @@ from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, walk
 from graphc.frontend.lazy import Pending, canonical
 from graphc.frontend.modes import MODE
 from graphc.frontend.record import record_call
+from graphc.frontend.sharing import present
+from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, gradient_fn, operand, rebind, register, variable, wrap_cell, write
 from graphc.frontend.variant import Variant
 from graphc.ir.node import Node, make, no_sites, set_site, site_of
@@ -178,9 +180,10 @@ def _leaves(functions: Sequence[GradFn]) -> list[Tensor] | None:
             return None
         if isinstance(fn, AccumulateGrad):
             leaf, cell = fn.variable, fn.variable._cell
-            if type(cell) is Deferred or cell.view is not None or leaf._var != (fn.node, cell.version):
+            if type(cell) is Deferred or cell.view is not None or not leaf._requires:
                 return None
-            if type(cell.node.bound) is not np.ndarray or not leaf._requires:
+            value = (present(cell) if type(cell.node.bound) is Shown else cell.node).bound
+            if type(value) is not np.ndarray or leaf._var != (fn.node, cell.version):
                 return None
             leaves.append(leaf)
     return leaves

@@ -12,6 +12,7 @@ import numpy as np
 from graphc.frontend.drawn import Drawn
 from graphc.frontend.history import GradFn
 from graphc.frontend.modes import MODE
+from graphc.frontend.shown import Shown
 from graphc.ir.node import Kind, Node
 from graphc.ir.types import TensorType, from_numpy_dtype
 from graphc.ops.constant import INPUT, InputAttrs
@@ -116,6 +117,13 @@ class Deferred(Cell):
 _DEFERRED = ("node", "fn", "tracks", "version")
 
 
+def root(cell: Cell) -> Cell:
+    """The cell with the storage that a view shows; a cell without a base itself."""
+    while cell.view is not None:
+        cell = cell.view.cell
+    return cell
+
+
 def fresh_input(type_: TensorType, bound: Any = None, attrs: InputAttrs | None = None) -> Node:
     """A new input node, bound to an array, to another node, or (None) to nothing.
 
@@ -139,7 +147,7 @@ def leaf_node(array: np.ndarray) -> Node:
 
 def has_value(node: Node) -> bool:
     """Whether the value of a node is there for who reads it, without computing others first."""
-    return type(node.bound) in (np.ndarray, Drawn) or node.kind is Kind.CONSTANT
+    return type(node.bound) in (np.ndarray, Drawn, Shown) or node.kind is Kind.CONSTANT
 
 
 def is_constant(node: Node) -> bool:

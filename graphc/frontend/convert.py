@@ -12,9 +12,11 @@ from graphc import ops
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import fail
 from graphc.frontend.layout import strided
-from graphc.frontend.lazy import value
+from graphc.frontend.lazy import memory, value
 from graphc.frontend.methods import attach, method
+from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast
+from graphc.frontend.sharing import show
 from graphc.frontend.slicing import select
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.types import BY_NAME, DType, bool_, float32, float64, int32, int64, uint8
@@ -73,17 +75,26 @@ def tolist(self: Tensor) -> Any:
 
 @method(function=False)
 def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
-    """The value as a NumPy array of the caller's own: a copy, unless nobody else refers to the tensor.
-    RuntimeError for a tensor that requires grad, unless `force`."""
+    """The value as a NumPy array, which shares the tensor's memory until the tensor gets another value in
+    place: what is written to it before that, later operations see (`graphc.frontend.sharing` says more).
+    A copy for views, for tensors with history and inside traces. RuntimeError for a tensor that requires
+    grad, unless `force`."""
     if self.requires_grad and not force:
         raise fail(
             RuntimeError,
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.",
         )
-    array = value(self)
+    array = memory(self)
     if getrefcount(self) <= TEMPORARY and _is_sole_owner(self._cell) and array.flags.writeable:
         return array  # as in model(x).numpy(): the tensor is gone after this call, so nobody else has it
+    if MODE.trace is None and _can_share(self._cell):
+        return show(self._cell)
     return array.copy()
+
+
+def _can_share(cell: Cell) -> bool:
+    """Whether a cell has storage of its own, and no history."""
+    return cell.view is None and cell.fn is None
 
 
 def _is_sole_owner(cell: Cell) -> bool:
@@ -101,12 +112,10 @@ TEMPORARY = _Probe().held()  # references to the object of a method call that no
 
 
 def _array(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-    if copy is False:
-        raise fail(
-            ValueError, "a graphc tensor is always copied on its way to NumPy (copy=False was asked for)"
-        )
     found = numpy(self)
-    return found if dtype is None else found.astype(dtype, copy=False)
+    if copy is False and not (_can_share(self._cell) and (dtype is None or dtype == found.dtype)):
+        raise fail(ValueError, "copy=False: this tensor, or this dtype of it, cannot share memory with NumPy")
+    return found if dtype is None and not copy else found.astype(dtype or found.dtype, copy=bool(copy))
 
 
 def _dlpack(self: Tensor, **options: Any) -> Any:

@@ -136,7 +136,7 @@ def _stack_nested(data: Any, dtype: DType | None) -> Tensor:
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """A tensor with a copy of a NumPy array. (PyTorch shares memory; graphc never does.)"""
+    """A tensor with a copy of a NumPy array. (PyTorch shares memory.)"""
     if not isinstance(array, np.ndarray):
         raise fail(TypeError, f"expected np.ndarray (got {type(array).__name__})")
     try:

@@ -19,6 +19,8 @@ What makes the difference unobservable:
    deferred state has its old node again while that happens.
 4. A call or backward pass is only noted if building it later means the same as building it now: checked
    arguments without history, leaves without hooks and without gradients from elsewhere.
+5. Memory that the user has arrays on (`graphc.frontend.sharing`) may change without notice. A snapshot says
+   what a call has read; if it does not hold any more, the events are built, on the snapshot.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from graphc.frontend import lazy, tree
-from graphc.frontend.cell import Cell, Deferred, leaf_node
+from graphc.frontend.cell import Cell, Deferred, leaf_node, root, share
 from graphc.frontend.history import GradFn, Promise
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.replay import Replay
+from graphc.frontend.sharing import as_they_were, is_seen
+from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, register, wrap_cell
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
@@ -190,7 +194,8 @@ class Events:
     """What is noted and not built, of one thread."""
 
     __slots__ = (
-        "arrays", "calls", "done", "fresh", "items", "leaves", "place", "promise", "results", "saved",
+        "arrays", "calls", "done", "fresh", "items", "leaves", "place", "promise", "read", "results", "saved",
+        "shown",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -204,6 +209,8 @@ class Events:
         self.fresh = 0  # calls on data
         self.arrays: list[np.ndarray] = []  # the data: each array once, so that calls on one share its nodes
         self.place: dict[int, int] = {}  # id of an array -> position
+        self.read: list[tuple[Cell, np.ndarray]] = []  # the cells that the data were read from
+        self.shown: list[tuple[Cell, Shown, np.ndarray]] = []  # state that others may write to, as it was
 
     @property
     def key(self) -> tuple:
@@ -216,6 +223,23 @@ class Events:
         if at == len(self.arrays):
             self.arrays.append(array)
         return at
+
+    def has(self, array: np.ndarray) -> bool:
+        """Whether an array is among the data."""
+        return id(array) in self.place
+
+    def reads(self, cell: Cell) -> bool:
+        """Whether the value of a cell from outside will be read when the calls are built or run."""
+        return any(cell in call.replay.sources for call in self.calls)
+
+    def guard(self, cell: Cell) -> None:
+        """State in this cell is read as it is now, while others may write to its memory."""
+        shown = cell.node.bound
+        self.shown.append((cell, shown, shown.snapshot()))
+
+    def holds(self) -> bool:
+        """Whether all such memory is as it was when it was noted."""
+        return all(shown.snapshot() is array for _, shown, array in self.shown)
 
     def kind(self, cell: Cell) -> tuple[TensorType, bool] | None:
         """Type of a noted call's result, and whether gradients flow through it; None for other cells."""
@@ -247,19 +271,25 @@ class Events:
         """Let go of what has been built. Events and their promise know each other: arguments of the calls
         would stay alive, and be results of programs, until the garbage collector comes."""
         self.items, self.calls, self.results, self.arrays, self.place = [], [], {}, [], {}
+        self.read, self.shown = [], []
 
     def redo(self) -> None:
         """The same, for events that are closed already."""
         for call in self.calls:
             if call.source is not None:
                 call.source.taken(False)
+        for array in self.arrays:
+            share(array)  # there are nodes beside those of the tensors that it is the value of
         present = [(leaf, leaf._grad) for leaf in self.leaves.values()]
         for leaf, _ in present:
             leaf._grad = None
         saved, MODE.grad, MODE.trace = (MODE.grad, MODE.trace), True, None
+        written = [(cell, array) for cell, shown, array in self.shown if shown.snapshot() is not array]
+        written += [(cell, array) for cell, array in self.read if type(root(cell).node.bound) is Shown]
         try:
-            for item in self.items:
-                item.build()
+            with as_they_were(written):
+                for item in self.items:
+                    item.build()
         finally:
             MODE.grad, MODE.trace = saved
             self._forget()
@@ -317,6 +347,7 @@ def _note_call(
 ) -> Call | None:
     wires: tuple[tuple[int, int, int], ...] = ()
     data: list[np.ndarray] = []
+    read: list[tuple[Cell, np.ndarray]] = []
     for i in replay.inputs.arguments:
         leaf = leaves[i]
         cell = leaf._cell
@@ -334,12 +365,16 @@ def _note_call(
             if bound is None or events.done:
                 return None
         data.append(bound)
+        read.append((cell, bound))
     if not wires:
         events.fresh += 1
         if events.fresh > LONGEST:
             return None
     if len(events.calls) >= MANY:
         return None
+    if replay.checked != Shown.count:
+        _guard_sources(events, replay)
+    events.read += read
     places = tuple([events.put(array) for array in data])
     found = Call(replay, leaves, len(events.calls), wires, places, source)
     for tensor in replay.writes:
@@ -349,6 +384,17 @@ def _note_call(
     events.calls.append(found)
     events.items.append(found)
     return found
+
+
+def _guard_sources(events: Events, replay: Replay) -> None:
+    """Note what memory that others may write to holds now, if a function reads such from outside."""
+    private = True
+    for cell in replay.sources:
+        if type(cell) is not Deferred and type(cell.node.bound) is Shown and is_seen(cell):
+            events.guard(cell)
+            private = False
+    if private:
+        replay.checked = Shown.count
 
 
 def _value(leaf: Tensor) -> np.ndarray | None:

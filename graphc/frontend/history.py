@@ -113,6 +113,14 @@ class RemovableHandle:
         self.remove()
 
 
+def add_hook(fn: GradFn, node: Node, hook: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Call `hook(gradient)` when the gradient of `node`, made by `fn`, is known."""
+    if fn.hooks is None:
+        fn.node, fn.hooks = node, []
+    fn.hooks.append(hook)
+    return fn.hooks
+
+
 def walk(roots: Sequence[GradFn]) -> list[GradFn]:
     """Every function reachable from `roots`, users before what they use."""
     seen = set(roots)

@@ -188,7 +188,7 @@ def step(optimizer: Any) -> bool:
     fits = bool(events.leaves) and False not in [call.used for call in events.calls]
     fits = fits and True not in [call.shares_storage() for call in events.calls]
     fits = fits and False not in [leaf._grad is events.promise for leaf in events.leaves.values()]
-    if not fits:
+    if not fits or not events.holds():
         events.build()
         return False
     events.close()

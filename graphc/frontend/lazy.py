@@ -20,6 +20,7 @@ from graphc.frontend.compiler import check_backend, compile_graph
 from graphc.frontend.drawn import Drawn
 from graphc.frontend.errors import TracerError, here
 from graphc.frontend.modes import MODE, settle
+from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, refresh
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node, make, no_sites, set_site, site_of
@@ -118,6 +119,8 @@ def canonical(targets: Sequence[Node], given: Sequence[Node] = (), barriers: boo
                 continue
             if type(bound) is Drawn:
                 bound = node.bound = bound.array()
+            elif type(bound) is Shown:
+                bound = bound.snapshot()
             elif type(bound) is not np.ndarray:
                 raise _no_value(node, bound, next((t for t in targets if t not in index), node))
             _leaf(found, slots, node, bound)
@@ -358,6 +361,9 @@ def _resolve(cell: Cell) -> bool:
             node.bound = share(bound)
         cell.past = None
         return True
+    if type(bound) is Shown:
+        cell.past = None
+        return True
     if seen.op is CONSTANT:
         _settle(cell, np.ascontiguousarray(seen.attrs.array).reshape(seen.type.shape))
         return True
@@ -518,7 +524,14 @@ def _simplify_view(cell: Cell) -> None:
 
 
 def value(tensor: Tensor) -> np.ndarray:
-    """The computed array of a tensor: C-contiguous, not to be written to by the caller."""
+    """The computed array of a tensor: C-contiguous, and not to be written to."""
+    array = memory(tensor)
+    shown = tensor._cell.node.bound
+    return shown.snapshot() if type(shown) is Shown and shown.is_seen else array
+
+
+def memory(tensor: Tensor) -> np.ndarray:
+    """The same, to be read at once: users may have arrays on this memory and write to it later."""
     cell = tensor._cell
     trace = MODE.trace
     if trace is not None and cell.trace is not trace:
@@ -529,7 +542,7 @@ def value(tensor: Tensor) -> np.ndarray:
     if type(bound) is not np.ndarray:
         realise([tensor])
         bound = cell.node.bound
-    return bound
+    return bound.array if type(bound) is Shown else bound
 
 
 def set_backend(name: str, **options: bool) -> None:

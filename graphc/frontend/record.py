@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc.collecting import no_collections
 from graphc.frontend import tree
-from graphc.frontend.cell import Cell, fresh_input
+from graphc.frontend.cell import Cell, fresh_input, root
 from graphc.frontend.history import AccumulateGrad, CutGrad, walk
 from graphc.frontend.lazy import Pending, build_graph, canonical
 from graphc.frontend.tensor import Tensor, refresh, wrap_cell
@@ -180,10 +180,8 @@ def _output(record: Record, leaf: Any, own: dict[int, int], arguments: set[Cell]
     node = _settled(leaf)
     # What leads to history that a backward pass has used up cannot be differentiated again.
     differentiable = fn is not None and not any(f.freed for f in walk([fn]))
-    root = leaf._cell
-    while root.view is not None:
-        root = root.view.cell
-    alias = root in arguments or root.trace is not record.trace
+    base = root(leaf._cell)
+    alias = base in arguments or base.trace is not record.trace
     return Output("value", None, node, differentiable, alias, fn.label if fn is not None else "")
 
 

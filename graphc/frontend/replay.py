@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend import tree
-from graphc.frontend.cell import Cell, leaf_node
+from graphc.frontend.cell import Cell, leaf_node, root
 from graphc.frontend.history import GradFn
 from graphc.frontend.record import Inputs, Output, Record, graph_of
 from graphc.frontend.tensor import (
@@ -37,6 +37,7 @@ class Replay:
     types, differentiable, aliases, labels   of the results that are computed, in order
     grad_leaves            leaves from outside whose gradient a backward pass through a result computes
     can_wait               whether a call may be put off (`graphc.frontend.deferred`)
+    sources                the cells outside that it reads; for `checked` see `deferred`
     """
 
     def __init__(self, record: Record, inputs: Inputs) -> None:
@@ -78,6 +79,8 @@ class Replay:
         self.grad_leaves = [t for _, t in self.leaves]
         self.joints: dict[Any, list[Any]] = {}  # programs of steps that begin with a call of this function
         self.can_wait = not (late or self.argument_writes or inputs.grads)
+        self.sources = frozenset([root(captured.tensor._cell) for captured in inputs.captured])
+        self.checked = -1
 
     def call(self, leaves: Sequence[Any], result: Any) -> Any:
         """Build the graph on argument leaves and present state; `result` with what is computed."""

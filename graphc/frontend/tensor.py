@@ -36,9 +36,11 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.cell import Build, Cell, Flags, Steps, View, alias, fresh_input, has_value, leaf_node
 from graphc.frontend.errors import describe, fail, title
-from graphc.frontend.history import AccumulateGrad, GradFn, Promise
+from graphc.frontend.history import AccumulateGrad, GradFn, Promise, add_hook
 from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.promotion import can_cast
+from graphc.frontend.sharing import is_seen, moved, present
+from graphc.frontend.shown import Shown
 from graphc.frontend.size import Size
 from graphc.ir.node import Node
 from graphc.ir.types import DType
@@ -229,14 +231,6 @@ class _Retain:
             tensor._grad = grad if old is None else old + grad
 
 
-def add_hook(fn: GradFn, node: Node, hook: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """Call `hook(gradient)` when the gradient of `node`, made by `fn`, is known."""
-    if fn.hooks is None:
-        fn.node, fn.hooks = node, []
-    fn.hooks.append(hook)
-    return fn.hooks
-
-
 def _stop(node: Node) -> Node:
     return ops.stop_gradient(node) if node.type.dtype.is_float else node
 
@@ -315,27 +309,27 @@ def operand(tensor: Tensor, tracked: bool) -> Node:
     trace = MODE.trace
     if trace is not None and cell.trace is not trace:
         trace.touch(tensor)
-    if not tracked:
-        return cell.node
-    if tensor._requires:
+    if tracked and tensor._requires:
         return variable(tensor)
-    if cell.tracks and cell.fn is None:
-        return _stop(cell.node)
-    return cell.node
+    node = cell.node
+    if type(node.bound) is Shown:
+        node = present(cell)
+    return _stop(node) if tracked and cell.tracks and cell.fn is None else node
 
 
 def variable(tensor: Tensor) -> Node:
     """The input node of a leaf that requires grad: its own, and bound to what the cell holds now."""
     cell, var, trace = tensor._cell, tensor._var, MODE.trace
+    known = present(cell) if type(cell.node.bound) is Shown else cell.node
+    value = known.bound
     if var is not None and var[1] == cell.version and (trace is None or trace.knows(var[0])):
         node = var[0]
-        if type(node.bound) is Node and type(cell.node.bound) is np.ndarray:
-            node.bound = cell.node.bound  # computed meanwhile
+        if type(node.bound) is Node and type(value) is np.ndarray:
+            node.bound = value  # computed meanwhile
         return node
     if trace is not None:  # a node from outside would bring the present value in as a constant
         trace.save_handle(tensor)
-    value = cell.node.bound
-    node = fresh_input(cell.node.type, value if type(value) is np.ndarray else cell.node)
+    node = fresh_input(known.type, value if type(value) is np.ndarray else known)
     tensor._var = (node, cell.version)
     if cell.vars is None:
         cell.vars = []
@@ -423,14 +417,17 @@ def refresh(cell: Cell) -> None:
         view = cell.view
         assert view is not None
         outside = trace is not None and cell.trace is not trace and not trace.has_saved(cell)
-        if view.seen == view.cell.version and not outside:
+        shown = type(view.cell.node.bound) is Shown and is_seen(view.cell)
+        if view.seen == view.cell.version and not outside and not shown:
             continue
         if trace is not None:
             trace.save(cell)
         handle = view.handle()
         base = wrap_cell(view.cell) if handle is None else handle
         tracked = MODE.grad and (base._requires or base._cell.fn is not None) and cell_follows(cell)
-        if cell_follows(cell):
+        if shown and trace is None and not tracked:
+            cell.node = moved(view.forward, view.cell)
+        elif cell_follows(cell):
             cell.node = view.forward(operand(base, tracked))
         else:
             with no_grad():  # a trace refuses outside values that it would have to follow
@@ -536,8 +533,8 @@ def rebind(cell: Cell, node: Node, fn: GradFn | None, tracks: bool) -> None:
     """Store another node in a cell. Arrays stay with one cell each, so that buffers can be donated."""
     if node.op is INPUT and fn is None:
         node = alias(node)
-    if cell.node.op is INPUT and isinstance(cell.node.bound, np.ndarray):
-        cell.old = cell.node
+    if cell.node.op is INPUT and isinstance(cell.node.bound, np.ndarray | Shown):
+        cell.old = present(cell) if type(cell.node.bound) is Shown else cell.node
     _remember(cell)
     if isinstance(fn, AccumulateGrad):
         fn = GradFn("CloneBackward0", (fn,))
@@ -566,7 +563,7 @@ def _write_through(cell: Cell) -> None:
             trace.touch(wrap_cell(base) if handle is None else handle)
         _remember(base)
         assert view.back is not None
-        base.node = view.back(base.node, cell.node)
+        base.node = view.back(present(base) if type(base.node.bound) is Shown else base.node, cell.node)
         if cell.fn is not None or base.fn is not None:
             base.fn = GradFn("CopySlices", tuple(f for f in (base.fn, cell.fn) if f is not None))
         base.tracks = base.tracks or cell.tracks

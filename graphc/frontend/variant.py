@@ -23,6 +23,8 @@ from graphc.frontend.compiler import compile_graph
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.record import GradOutput, Inputs, Output, Record, graph_of, inputs_of, module_names
 from graphc.frontend.replay import Replay
+from graphc.frontend.sharing import present
+from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, from_array, wrap_cell
 from graphc.frontend.trace import Members, members
 from graphc.ir.node import Node
@@ -114,6 +116,7 @@ class Variant:
         self.views = [c.tensor for c in self.inputs.captured if c.tensor._cell.view is not None]
         self.nodes: list[Node] = []
         self.versions: list[int] = []
+        self.shown = False  # whether others may write to memory of state
         self.arrays: list[np.ndarray] = []
         self.counts: Any = ()
         self.sharing = -1
@@ -227,7 +230,7 @@ class Variant:
             cell = leaves[i]._cell
             bound = cell.node.bound
             if cell.view is not None or type(bound) is not np.ndarray:
-                bound = lazy.value(leaves[i])
+                bound = lazy.memory(leaves[i])
             if self.written and cell in self.written:
                 bound = bound.copy()  # the state it is will be overwritten
             arrays.append(bound)
@@ -256,7 +259,7 @@ class Variant:
     def known(self) -> bool:
         """Whether captured state is as the last call left it, and nobody else has got hold of the nodes of
         what is written."""
-        if self.views:
+        if self.views or self.shown:
             return False
         if not self.written:
             return list(map(_VERSION, self.cells)) == self.versions
@@ -276,12 +279,16 @@ class Variant:
         for cell, kind in zip(self.cells, self.state_types, strict=True):
             if cell.node.type != kind:
                 raise Stale
+        before, versions = self.arrays, self.versions
         self.nodes, self.arrays = [], []  # references that are not other people's
         for cell in self.written:
             _unshare(cell)
         self.sharing = Sharing.count
+        self.arrays = [_array(cell) for cell in self.cells]
         self.nodes, self.versions = list(map(_NODE, self.cells)), list(map(_VERSION, self.cells))
-        self.arrays = [node.bound for node in self.nodes]
+        self.shown = any(type(node.bound) is Shown for node in self.nodes)
+        if self.shown and self.versions == versions and _same(self.arrays, before):
+            self.arrays = before  # what was prepared from them still holds
         nodes = list(self.nodes)  # as in `known`, a second list that refers to them
         self.counts = list(map(getrefcount, self.written_of(nodes)))
 
@@ -337,13 +344,23 @@ def _writeable(leaf: Tensor) -> np.ndarray:
     return grad._cell.node.bound
 
 
+def _array(cell: Cell) -> np.ndarray:
+    """The array of a cell's value, which nobody writes to while a program keeps it."""
+    return (present(cell) if type(cell.node.bound) is Shown else cell.node).bound
+
+
 def _unshare(cell: Cell) -> None:
     """Give a cell an input node and an array that nothing else refers to, and that suits compiled code: every
     vector of one that begins within a cache line would straddle two lines, at every step."""
     node = cell.node
     array = node.bound
+    if type(array) is Shown:
+        array = array.array
+        if not node.bound.is_seen:
+            node.bound = array
     refs, cell.vars = cell.vars, None
     held = [n for r in refs or () if (n := r()) is not None and n.bound is array and getrefcount(n) > 2]
     cell.version += 1  # leaves on this cell get a new node when they are next used
-    if getrefcount(node) > 3 or not array.flags.writeable or held or not is_aligned(array):
+    shown = type(node.bound) is Shown
+    if shown or getrefcount(node) > 3 or not array.flags.writeable or held or not is_aligned(array):
         cell.node = fresh_input(node.type, aligned_copy(array))

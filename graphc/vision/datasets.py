@@ -185,7 +185,7 @@ class MNIST(_Splits):
             raise RuntimeError(
                 f"{type(self).__name__}: {len(self.data)} pictures but {len(self.targets)} labels"
             )
-        self._pixels, self._labels = self.data.numpy(), self.targets.tolist()
+        self._pixels, self._labels = self.data.numpy().copy(), self.targets.tolist()
 
     @property
     def raw_folder(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphc.frontend.creation import tensor
 from graphc.frontend.joining import stack
+from graphc.frontend.lazy import memory
 from graphc.frontend.tensor import Tensor, from_array
 from graphc.ir.types import float64
 
@@ -64,7 +65,7 @@ def _tensors(batch: Sequence[Tensor], **_: Any) -> Tensor:
     shapes = {tuple(t.shape) for t in batch}
     if len(shapes) > 1:
         raise RuntimeError(f"stack expects each tensor to be equal size, but got {sorted(shapes)}")
-    return from_array(np.stack([t.detach().numpy() for t in batch]))
+    return from_array(np.stack([memory(t) for t in batch]))
 
 
 def _arrays(batch: Sequence[np.ndarray], **_: Any) -> Any:

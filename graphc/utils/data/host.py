@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.lazy import memory
 from graphc.frontend.random import Generator, default_generator
 from graphc.frontend.tensor import Tensor, from_array
 
@@ -62,8 +63,8 @@ def permutation(n: int, generator: Generator | None = None) -> np.ndarray:
 
 
 def host_array(tensor: Tensor) -> np.ndarray:
-    """The tensor's values, without a copy where possible. Not to be written to."""
-    return tensor.detach().numpy()
+    """The tensor's values, without a copy. To be read at once, and not to be written to."""
+    return memory(tensor)
 
 
 def host_rows(tensor: Tensor, index: Any) -> Tensor:

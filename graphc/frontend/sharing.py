@@ -1,0 +1,115 @@
+"""Cells whose memory NumPy arrays show: how they come about, and how they are read (see `shown.py`).
+
+What is promised (in one thread), of an array that `numpy()` has given for a tensor with storage of its own
+and no history:
+
+1. It shows the tensor's memory, until the tensor gets another value: by an in-place operation, an
+   optimizer's step, a compiled function that changes it. From then on the array keeps what it shows.
+2. Until then, what is written to it, or to views of it, is seen by every operation on the tensor and on views
+   of it that comes later, and by none that came before, whenever that is computed; backward passes use the
+   values of their forward pass.
+3. graphc never writes to memory that an array shows.
+
+Views, and tensors with history, give copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from sys import getrefcount
+
+import numpy as np
+
+from graphc.arrays import aligned_copy
+from graphc.frontend.cell import Cell, fresh_input
+from graphc.frontend.drawn import evaluate
+from graphc.frontend.modes import MODE
+from graphc.frontend.shown import Shown
+from graphc.ir.graph import toposort
+from graphc.ir.node import Kind, Node
+
+MOVES = (Kind.VIEW, Kind.CONSTANT, Kind.INPUT)
+OWN = 3  # references to a node that only its cell refers to: the cell's, a variable's, the question's
+UNUSED = 4  # the same for a node that only its leaf knows: the leaf's, a list's, a variable's, the question's
+
+
+def show(cell: Cell) -> np.ndarray:
+    """An array on the memory of a cell that has a known value, no base and no history."""
+    events, shown = MODE.events, cell.node.bound
+    if type(shown) is not Shown or not shown.is_seen:
+        array = shown.array if type(shown) is Shown else shown
+        if _is_read(cell, array):
+            array = aligned_copy(array)
+        shown = Shown(array)
+        cell.node, cell.vars = fresh_input(cell.node.type, shown), None
+        cell.version += 1  # views and compiled functions look again
+        if events is not None and events.reads(cell):
+            events.guard(cell)
+    return shown.give()
+
+
+def _is_read(cell: Cell, array: np.ndarray) -> bool:
+    """Whether anything beside the cell reads, or is going to read, the array that is its value."""
+    node, events = cell.node, MODE.events
+    if not array.flags.writeable or getrefcount(node) > OWN or (events is not None and events.has(array)):
+        return True
+    leaves = [n for ref in cell.vars or () if (n := ref()) is not None and n.bound is array]
+    return any(getrefcount(n) > UNUSED for n in leaves)
+
+
+def is_seen(cell: Cell) -> bool:
+    """Whether anybody still has an array on the memory of a cell bound to a `Shown`; else it is an ordinary
+    cell from now on."""
+    shown: Shown = cell.node.bound
+    if shown.is_seen:
+        return True
+    cell.node.bound = shown.array
+    cell.version += 1  # it may have been written to until now
+    return False
+
+
+def present(cell: Cell) -> Node:
+    """What stands in recorded operations for the value that a cell bound to a `Shown` has now."""
+    node = cell.node
+    shown: Shown = node.bound
+    if not is_seen(cell):
+        return node
+    before = shown.last
+    array = shown.snapshot()
+    if array is not before:
+        cell.version += 1
+    return fresh_input(node.type, array)
+
+
+@contextmanager
+def as_they_were(cells: Sequence[tuple[Cell, np.ndarray]]) -> Iterator[None]:
+    """Give cells, views among them, the values that they had earlier, for a while."""
+    saved = []
+    for cell, array in cells:
+        stand_in = fresh_input(cell.node.type, array)
+        saved.append((cell, cell.node, cell.view, stand_in))
+        cell.node, cell.view = stand_in, None
+        cell.version += 1
+    try:
+        yield
+    finally:
+        for cell, node, view, stand_in in reversed(saved):
+            cell.view = view
+            if cell.node is stand_in:
+                cell.node = node
+                cell.version += 1
+
+
+def moved(forward: Callable[[Node], Node], base: Cell) -> Node:
+    """`forward` of what a cell bound to a `Shown` holds now, for a view of it.
+
+    A view that only moves data is made at once: so of a large array, only that part is copied.
+    """
+    shown: Shown = base.node.bound
+    live = fresh_input(base.node.type, shown.array)
+    node = forward(live)
+    if any(n.kind not in MOVES for n in toposort([node])):
+        live.bound = shown.snapshot()
+        return node
+    return fresh_input(node.type, aligned_copy(evaluate(node)))
