@@ -27,8 +27,8 @@ def test_batches() -> None:
 
 
 def test_what_is_not_plain() -> None:
-    """Columns that do not fill a vector, an epilogue, K in blocks, several results."""
-    assert spaces(check(matmul(leaf("x", 37, 20), leaf("y", 20, 130)))) == {SCRATCH}
+    """Columns that are no tile in the end, an epilogue, K in blocks, several results."""
+    assert spaces(check(matmul(leaf("x", 37, 20), leaf("y", 20, 131)))) == {SCRATCH}
     product = matmul(leaf("x", 37, 20), leaf("y", 20, 128))
     assert spaces(check(ops.tanh(product))) == {SCRATCH}
     assert spaces(check(product, ops.tanh(product))) == {SCRATCH}

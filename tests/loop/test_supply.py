@@ -19,8 +19,10 @@ def reads_in_place(calls) -> bool:
 
 
 @pytest.mark.parametrize("left", [0, 1])
-@pytest.mark.parametrize("m,n,k", [(37, 128, 20), (29, 80, 33), (64, 48, 24)])
-def test_whole_vectors_of_columns(left: int, m: int, n: int, k: int) -> None:
+@pytest.mark.parametrize(
+    "m,n,k", [(37, 128, 20), (29, 80, 33), (64, 48, 24), (30, 130, 21), (29, 129, 20), (16, 33, 20)]
+)
+def test_whole_tiles_of_columns(left: int, m: int, n: int, k: int) -> None:
     x, y = leaf("x", *((k, m) if left else (m, k))), leaf("y", k, n)
     assert reads_in_place(check(ops.dot_general(x, y, ((1 - left,), (0,)))))
 
@@ -40,8 +42,8 @@ def test_k_in_blocks() -> None:
 
 
 def test_what_is_copied() -> None:
-    """Columns that end within a vector, columns that are not neighbours, other types."""
-    for y, contract in ((leaf("y", 20, 130), 0), (leaf("y", 128, 20), 1)):
+    """Columns of which three are left for the last tile, columns that are not neighbours, other types."""
+    for y, contract in ((leaf("y", 20, 131), 0), (leaf("y", 128, 20), 1)):
         assert not reads_in_place(check(ops.dot_general(leaf("x", 37, 20), y, ((1,), (contract,)))))
 
 
@@ -70,3 +72,22 @@ def test_a_state_that_is_multiplied_and_updated() -> None:
     program = pipeline.compile(Graph((x, w), (ops.sub(w, matmul(x, w)),)), {0: 1})
     (result,) = program([a, b.copy()])
     np.testing.assert_allclose(result, b - a @ b, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("images,space", [(3, (4, 12)), (3, (10, 10)), (2, (15, 14))])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_images_of_a_convolution(images: int, space: tuple[int, int], gradient: bool) -> None:
+    """Pixels of an image are neighbours, those of two images are not: tiles go image by image."""
+    w = leaf("w", *((40, 12) if gradient else (12, 40)), 1, 1)
+    x = leaf("x", images, 40, *space)
+    axes = ((1, 1), (0, 0), (0, 0), (1, 1), 1)
+    node = ops.conv_input_grad(x, w, space, *axes) if gradient else ops.conv(x, w, *axes)
+    calls = check(node)
+    assert reads_in_place(calls)
+    assert all(tile.c.buffer.space == "param" for tile in tiles(calls))
+
+
+def test_images_with_an_epilogue() -> None:
+    x, w, b = leaf("x", 3, 40, 10, 10), leaf("w", 12, 40, 1, 1), leaf("b", 3, 12, 10, 10)
+    y = ops.conv(x, w, (1, 1), (0, 0), (0, 0), (1, 1), 1)
+    assert reads_in_place(check(ops.tanh(ops.add(y, b))))

@@ -30,6 +30,7 @@ SCATTERED = 1.0  # the same if more rows are read at once than caches and prefet
 STREAMS = 8  # rows that a prefetcher follows
 SETS, WAYS = 4096, 6  # addresses so many bytes apart share a cache set; lines of a set to be used for A
 CALL = 30  # cycles of a tile call besides its multiply-adds
+PARTS = (8, 4, 2, 1)  # lanes of tiles narrower than a vector
 NARROW_GAIN = 0.04  # least part of the columns whose waste a narrower last tile must save
 TASK = 300  # cycles to start a task
 WALK = 3.0  # cycles to fetch an element of A from memory, line by line for every step of K
@@ -163,16 +164,18 @@ class Rows:
         short = Span(self.tall * self.most, self.tiles - self.tall, self.most - 1)
         return [span for span in (tall, short) if span.count]
 
-    def steps(self, vectors: int, least: float = 0.0) -> float:
-        """Cycles for one step of K and one column panel of `vectors` vectors, over all tiles; each takes at
-        `least` so many."""
+    def steps(self, vectors: float, least: float = 0.0) -> float:
+        """Cycles for one step of K and one column panel of `vectors` vectors (or a part of one), over all
+        tiles; each takes at `least` so many."""
         short = self.tiles - self.tall
         tall = max(least, _step(self.most, vectors))
         return self.tall * tall + short * max(least, _step(self.most - 1, vectors))
 
 
-def _step(rows: int, vectors: int) -> float:
-    """Cycles for one step of K of a tile."""
+def _step(rows: int, vectors: float) -> float:
+    """Cycles for one step of K of a tile. Of vectors half as long, twice as many are loaded in a cycle."""
+    if vectors < 1:
+        return max(LOAD / 2 * (rows + 1), LATENCY)
     return max(rows * vectors, LOAD * (rows + vectors), LATENCY)
 
 
@@ -184,10 +187,12 @@ def choose_tile(
     itemsize: int,
     pitch: int | None = None,
     beside: int = 0,
+    exact: bool = False,
 ) -> tuple[int, int]:
     """The (rows, lanes) of the register tile that covers rows x cols in the fewest cycles, if the rows are
     cut as `Rows` does. `pitch`: bytes from row to row of A where it is read in place; `beside`: arrays that
-    the epilogue goes through beside the result, for which the rows of a wide tile are longer runs."""
+    the epilogue goes through beside the result, for which the rows of a wide tile are longer runs; `exact`:
+    the tile of the last panel must not be wider than what is left (one vector if no tile is so)."""
     width = machine.lanes(itemsize)
     best, best_cost = (1, width), math.inf
     arrays = beside + _far(rows * cols * itemsize, beside, machine)
@@ -195,17 +200,26 @@ def choose_tile(
         vectors = min(vectors, -(-cols // width))
         panel = min(depth, machine.l2_bytes // 4 // (vectors * width * itemsize))
         size = rows * panel * itemsize
-        panels, rest = divmod(cols, vectors * width)
-        narrow = narrow_tile(cols, vectors * width, width)
-        wide = panels + (narrow / width / vectors if narrow else bool(rest))
+        if exact and not whole_panels(cols, vectors * width, width, True):
+            continue
+        panels = -(-cols // (vectors * width))
+        narrow = narrow_tile(cols, vectors * width, width, exact)
         cut = Rows.even(rows, most)
-        step = cut.steps(vectors) + rows * _fetch(cut.most, size, pitch, machine)
-        cost = wide * step * depth + cut.tiles * (panels + bool(rest)) * (CALL + 2 * cut.most * vectors)
-        cost *= 1.0 if panels == 0 or not narrow else 1.02  # few distinct tiles: each is compiled once
-        cost += RUN * arrays * rows * (panels + bool(rest))
+        steps = panels_steps(cut, panels, vectors, narrow / width)
+        cost = (steps + panels * rows * _fetch(cut.most, size, pitch, machine)) * depth
+        cost += cut.tiles * panels * (CALL + 2 * cut.most * vectors)
+        cost *= 1.0 if panels == 1 or not narrow else 1.02  # few distinct tiles: each is compiled once
+        cost += RUN * arrays * rows * panels
         if cost < best_cost:
             best, best_cost = (cut.most, vectors * width), cost
     return best
+
+
+def panels_steps(cut: Rows, panels: int, vectors: int, narrow: float, least: float = 0.0) -> float:
+    """Cycles for one step of K of all tiles, with `panels` panels of `vectors` vectors, the last of `narrow`
+    if that is not 0."""
+    last = cut.steps(narrow or vectors, least)
+    return (panels - 1) * cut.steps(vectors, least) + last
 
 
 def _far(result_bytes: int, beside: int, machine: Machine) -> bool:
@@ -241,18 +255,23 @@ def _fetch(rows: int, size: int, pitch: int | None, machine: Machine) -> float:
     return STREAM if size > machine.l2_bytes else 0.0  # every panel fetches A anew
 
 
-def narrow_tile(cols: int, lanes: int, width: int) -> int:
+def narrow_tile(cols: int, lanes: int, width: int, exact: bool = False) -> int:
     """Lanes of a narrower tile for the last panel of columns; 0 if that is full, or the gain too small
-    for one more tile."""
-    rest = -(-(cols % lanes) // width) * width
+    for one more tile. `exact`: exactly the columns that are left, if they make a tile (0 if not)."""
+    rest = cols % lanes
+    if exact:
+        return rest if rest % width == 0 or rest in PARTS else 0
+    rest = -(-rest // width) * width
     gain = lanes - rest
     return rest if rest and gain > NARROW_GAIN * cols else 0
 
 
-def panel_lanes(w: Writer, number: Expr, cols: int, lanes: int, width: int) -> Iterator[int]:
+def panel_lanes(
+    w: Writer, number: Expr, cols: int, lanes: int, width: int, exact: bool = False
+) -> Iterator[int]:
     """The lanes that the tiles of panel `number` of `cols` columns can have: the last panel may have a
-    narrower tile. What follows each is run if the panel has so many."""
-    panels, last = -(-cols // lanes), narrow_tile(cols, lanes, width) or lanes
+    narrower tile (`exact`: as in `narrow_tile`). What follows each is run if the panel has so many."""
+    panels, last = -(-cols // lanes), narrow_tile(cols, lanes, width, exact) or lanes
     if last == lanes or panels == 1:
         yield last
         return
@@ -261,9 +280,9 @@ def panel_lanes(w: Writer, number: Expr, cols: int, lanes: int, width: int) -> I
             yield size
 
 
-def whole_panels(cols: int, lanes: int, width: int) -> bool:
+def whole_panels(cols: int, lanes: int, width: int, exact: bool) -> bool:
     """Whether tiles of all panels have no more lanes than there are columns."""
-    return cols % lanes in (0, narrow_tile(cols, lanes, width))
+    return cols % lanes in (0, narrow_tile(cols, lanes, width, exact))
 
 
 @lru_cache(maxsize=1024)
@@ -272,7 +291,7 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
     balance allows, and a big problem has enough tasks. Returns the blocking and its cost, which is infinite
     if B cannot be read where it is as `sizes` wants."""
     rows, lanes = sizes.tile or choose_tile(
-        sizes.rows, sizes.cols, sizes.k, machine, sizes.itemsize, sizes.a_pitch, sizes.beside
+        sizes.rows, sizes.cols, sizes.k, machine, sizes.itemsize, sizes.a_pitch, sizes.beside, sizes.b_place
     )
     row_tiles, together = -(-sizes.rows // rows), max(sizes.together, 1)
     panel_cuts = [together * c for c in _cuts(-(-sizes.cols // lanes) // together)]
@@ -383,20 +402,21 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     row_tiles, panels = -(-sizes.rows // b.rows), -(-sizes.cols // b.lanes)
     row_blocks, col_blocks = -(-row_tiles // b.row_tiles), -(-panels // b.col_panels)
     vectors = b.lanes // width
-    narrow = narrow_tile(sizes.cols, b.lanes, width)
-    wide = panels - (1 - narrow / b.lanes if narrow else 0)
+    narrow = narrow_tile(sizes.cols, b.lanes, width, b.b_place)
     calls = b.blocks * panels * row_tiles
     elements = sizes.batch * sizes.rows * sizes.k
     walked = b.source is Source.PLACE and sizes.a_across and elements * sizes.itemsize > machine.l2_bytes
-    step = Rows(sizes.rows, b.rows).steps(vectors, ACROSS if walked else 0.0)
-    work = sizes.batch * (sizes.k * wide * step + calls * (CALL + 2 * b.rows * vectors))
-    if sizes.b_place and not whole_panels(sizes.cols, b.lanes, width):
+    cut, least = Rows(sizes.rows, b.rows), ACROSS if walked else 0.0
+    steps = panels_steps(cut, panels, vectors, narrow / width, least)
+    work = sizes.batch * (sizes.k * steps + calls * (CALL + 2 * b.rows * vectors))
+    if sizes.b_place and not whole_panels(sizes.cols, b.lanes, width, True):
         return math.inf
     if sizes.b_place:
         pitch = sizes.b_pitch or 0
-        again = row_blocks if _stays(b.depth, pitch, machine) else row_tiles
+        stays = _stays(b.depth, pitch, machine)
+        again, far = (row_blocks, sizes.b_far) if stays else (row_tiles, FAR)
         work += sizes.batch * sizes.k * panels * row_tiles * _crowded(pitch)
-        work += sizes.batch * sizes.cols * sizes.k * sizes.b_far * again
+        work += sizes.batch * sizes.cols * sizes.k * far * again
     elif not sizes.b_fixed:
         work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
     before = 0.0

@@ -32,7 +32,7 @@ from graphc.loop.lower.fetch import between_uses, worth_fetching
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.grouped import grouped_weight_calls
 from graphc.loop.lower.long_dots import long_dots_call
-from graphc.loop.lower.merge import merged
+from graphc.loop.lower.merge import images_apart, merged
 from graphc.loop.lower.operand import (
     Layout,
     Strides,
@@ -214,6 +214,7 @@ class _Lowering:
         options = [self._as_loops(ways), self._as_windows(whole), self._as_winograd(whole)]
         for way in ways:
             options += [self._as_tiles(way), self._as_dots(way), self._as_scaled(way)]
+        options.append(self._as_tiles_apart(problem))
         cost, put = min((o for o in options if o is not None), key=lambda option: option[0])
 
         def put_all() -> None:
@@ -265,6 +266,23 @@ class _Lowering:
             total = packing(sizes, ahead, self.machine) + after
             if total < WORTH * cost:
                 return total, partial(self._tiled, way, ahead, True)
+        return cost, partial(self._tiled, way, blocking, False)
+
+    def _as_tiles_apart(self, problem: Contraction) -> _Option | None:
+        """The tile image by image, where each image's pixels are one run in B and in the result: B is read,
+        and results are stored, where they are. Only with an A that all images read where it is."""
+        if (
+            self.cells is not None
+            or len(problem.cols) < 2
+            or not problem.flops
+            or not self.anchor.dtype.is_float
+        ):
+            return None
+        way = self._way(images_apart(problem))
+        sizes = self._sizes(way)
+        if sizes.b_pitch is None or sizes.a_pitch is None or sizes.a_flat or way.b_fixed:
+            return None
+        blocking, cost = choose_blocks(replace(sizes, b_place=True), self.machine)
         return cost, partial(self._tiled, way, blocking, False)
 
     def _gated(self, way: _Way, sizes: Sizes, cells: Cells) -> tuple[_Way, Sizes]:

@@ -36,10 +36,10 @@ def worth_fetching(problem: Contraction, machine: Machine) -> bool:
 
 def between_uses(problem: Contraction) -> int:
     """Elements that pass through the caches from one use of an element of B to the next."""
-    _, m, n, k = problem.sizes
+    batch, m, n, k = problem.sizes
     if problem.anchor.kind is Kind.CONTRACT:  # all of the operands pass by
         return (n * k + m * k + m * n) * 2 // 3
-    return n * k
+    return batch * n * k
 
 
 class Fetcher:
@@ -65,6 +65,8 @@ class Fetcher:
         k = ix.minimum(ix.mul(number, quarter), most - quarter)
         width = self.lines * LINE // self.p.anchor.dtype.itemsize
         column = ix.add(ix.mul(panel, self.lanes), ix.mul(part, width))
+        # the last element of a line: where lines begin elsewhere, a panel's first is the last of another's
+        column = ix.add(column, LINE // self.p.anchor.dtype.itemsize - 1)
         column = ix.minimum(column, self.p.sizes[2] - 1)
         depth = block.at(ix.unflatten(k, (block.most, *block.inner)))
         where = place(

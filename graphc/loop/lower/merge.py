@@ -84,3 +84,18 @@ def _follows(outer: Var, inner: Var, offsets: Sequence[Expr | None], fixed: Set[
         if step is None or small is None or step != small * inner.extent:
             return False
     return True
+
+
+def images_apart(problem: Contraction) -> Contraction:
+    """The same problem with all column axes but the last among the batch axes: columns are one run then."""
+    lead, outer = len(problem.batch), len(problem.cols) - 1
+    old_a, old_b, old_c = problem.a, problem.b, problem.c
+    return replace(
+        problem,
+        batch=(*problem.batch, *problem.cols[:outer]),
+        cols=problem.cols[outer:],
+        a=lambda b, m, k: old_a(b[:lead], m, k),
+        b=lambda b, k, n: old_b(b[:lead], k, (*b[lead:], *n)),
+        c=lambda b, m, n: old_c(b[:lead], m, (*b[lead:], *n)),
+        window=None,
+    )

@@ -17,7 +17,7 @@ def plain_pitch(
     `c` are the strides of the result along rows and columns. Tiles store all of their lanes, so the last
     panel must be full; sums of several blocks of K grow in scratch memory, where their lines stay in cache.
     """
-    whole = whole_panels(problem.sizes[2], blocking.lanes, width)
+    whole = whole_panels(problem.sizes[2], blocking.lanes, width, blocking.b_place)
     simple = (
         group.outputs == (problem.anchor,) and blocking.together == blocking.blocks == blocking.split == 1
     )

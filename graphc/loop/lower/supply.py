@@ -11,6 +11,7 @@ from typing import Protocol
 
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Address, Expr, address
+from graphc.loop.lower.blocking import PARTS
 from graphc.loop.lower.depth import DepthBlock
 from graphc.loop.lower.fused import Fused, place
 from graphc.loop.lower.operand import Layout, flat_stride
@@ -97,9 +98,9 @@ class InPlace:
 
 
 def pitch_in_place(problem: Contraction, b: Layout, width: int) -> int | None:
-    """Elements from step to step of K of a B that tiles may read where it is, if all of its panels are whole;
-    None if they must not: vectors of columns are read, and they must be there."""
-    if not b.direct or not problem.cols or problem.sizes[2] % width:
+    """Elements from step to step of K of a B that tiles may read where it is; None if they must not: what is
+    read of the last columns is a tile of vectors, or of a part of one, and all of it must be there."""
+    if not b.direct or not problem.cols or problem.sizes[2] % width not in (0, *PARTS):
         return None
     if flat_stride(b.side, problem.cols) != 1:
         return None

@@ -345,15 +345,18 @@ class Tiled:
     ) -> None:
         """The tile of one panel; the last panel of all, if it is part empty, has a narrower one."""
         where, number = self.b.at(p, panel, block), ix.add(self.panel0, panel)
-        for lanes in panel_lanes(self.w, number, self.n, self.lanes, self.width):
+        for lanes in panel_lanes(self.w, number, self.n, self.lanes, self.width, self.cut.b_place):
             self._put_tile(lanes, a, t, where, c, block, fetch)
 
     def _fetch(self, block: DepthBlock, panel: Expr, t: Expr) -> Fetch | None:
-        """What a tile asks for: its part of a panel of the task, if that exists."""
+        """What a tile asks for: its part of a panel, counted from the task's first. After the last panel of
+        a batch element comes the first of the next, which the next task of the same worker will want."""
         if self.fetcher is None:
             return None
-        number = ix.minimum(ix.add(self.panel0, panel), self.panels - 1)
-        return self.fetcher.fetch(self.batch_index, block, number, t)
+        number = ix.add(ix.mul(self.flat_batch, self.panels), ix.add(self.panel0, panel))
+        number = ix.minimum(number, self.batch * self.panels - 1)
+        *batch, number = ix.unflatten(number, (*self.p.batch, self.panels))
+        return self.fetcher.fetch(tuple(batch), block, number, t)
 
     def _put_tile(
         self,
