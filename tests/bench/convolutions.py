@@ -5,9 +5,9 @@ is installed.
     python -m tests.bench.convolutions --layers 1x1,depthwise   # names that begin so
     python -m tests.bench.convolutions --parts dx,dw --kernels  # both gradients, with the time of each kernel
 
-Timed as `tests.bench.contractions` does, on arrays that begin on cache lines, as all do within a network. "of peak" counts the multiply-adds of the direct algorithm
-(Winograd's does fewer), "of copy" the least traffic, both against what the machine was measured to do in
-the same run.
+Timed as `tests.bench.contractions` does, on arrays that begin on cache lines, as all do within a network.
+"of peak" counts the multiply-adds of the direct algorithm (Winograd's does fewer), "of copy" the least
+traffic, both against what the machine was measured to do in the same run.
 """
 
 from __future__ import annotations
