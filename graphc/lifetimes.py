@@ -2,13 +2,15 @@
 
 Inside a loop there are two sorts of values. What a trip writes before it reads it, and nobody outside
 touches, is live within the trip; all trips use the same memory for it, and so may several such values.
-Everything else (operands, carries, stacks of results) is live for the whole loop.
+Everything else (operands, carries, stacks of results) is live for the whole loop; but a stack of results may
+lie over a stack that the loop reads, if every trip is done with a slice when it writes that one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from graphc.analysis.arena import Interval, pack
 from graphc.analysis.barriers import parents
@@ -79,12 +81,12 @@ class _Lives:
         self.around = parents(listing.loops)
         self.span: dict[Value, tuple[int, int]] = {}
         self.level: dict[Value, int] = {}
-        touched: dict[Value, list[int]] = {}
+        self.touched: dict[Value, list[int]] = {}
         for i, call in enumerate(listing.calls):
             for value in dict.fromkeys([v for arg in call.args for v in values_of(arg)]):
                 if value not in place:
-                    touched.setdefault(value, []).append(i)
-        for value, calls in touched.items():
+                    self.touched.setdefault(value, []).append(i)
+        for value, calls in self.touched.items():
             self._settle(value, calls)
 
     def _settle(self, value: Value, calls: Sequence[int]) -> None:
@@ -117,6 +119,8 @@ def _chain_in_place(listing: Listing, lives: _Lives) -> list[list[Value]]:
         for value in [v for arg in call.args for v in values_of(arg)]:
             if value in lives.span and value not in chain_of:
                 previous = _dying_operand(i, call, value, listing.inner[i], lives, chain_of)
+                if previous is None:
+                    previous = _dying_stack(i, call, value, listing, lives, chain_of)
                 chain = chain_of[previous] if previous is not None else []
                 chain.append(value)
                 chain_of[value] = chain
@@ -151,3 +155,80 @@ def _dying_operand(
         if all(call.args[r] is operand and (r, written[0]) in pairs for r in positions):
             return operand
     return None
+
+
+def _dying_stack(
+    i: int,
+    call: KernelCall,
+    value: Value,
+    listing: Listing,
+    lives: _Lives,
+    chain_of: Mapping[Value, list[Value]],
+) -> Value | None:
+    """A stack that call `i` and later ones read slice by slice, and whose memory `value`, a stack whose first
+    slice call `i` writes, may take: each slice is written by the call that reads it, and nobody else reads
+    the old one from then on."""
+    calls = listing.calls
+    writers = [
+        k for k in lives.touched[value] if any(value in values_of(calls[k].args[w]) for w in calls[k].writes)
+    ]
+    if writers[:1] != [i] or not _written_once(value, writers, listing, lives):
+        return None
+    loop = listing.inner[i]
+    start = i if loop == lives.level[value] else listing.loops[loop].start
+    for operand in dict.fromkeys(arg.value for arg in call.args if isinstance(arg, Part)):
+        if operand is value or operand not in chain_of or chain_of[operand][-1] is not operand:
+            continue
+        if operand.type.nbytes != value.type.nbytes or lives.level[operand] != lives.level[value]:
+            continue
+        readers = {k for k in lives.touched[operand] if k >= start}
+        if readers <= set(writers) and all(_slice_over(calls[k], operand, value) for k in writers):
+            return operand
+    return None
+
+
+def _written_once(value: Value, writers: Sequence[int], listing: Listing, lives: _Lives) -> bool:
+    """Whether calls write pieces of a stack that have nothing in common, on any of their trips."""
+    spans: list[tuple[int, int]] = []
+    around = parents(listing.loops)
+    for k in writers:
+        part = _piece_written(listing.calls[k], value)
+        loop = listing.inner[k]
+        inside = loop != lives.level[value]
+        if part is None or len(part.steps) != inside or (inside and around[loop] != lives.level[value]):
+            return False
+        if inside and listing.number[part.steps[0][0]] != loop:
+            return False
+        trips = listing.loops[loop].trips if inside else 1
+        step = part.steps[0][1] if inside else 0
+        spans += [(part.offset + trip * step, part.type.nbytes) for trip in range(trips)]
+    spans.sort()
+    return all(a + size <= b for (a, size), (b, _) in pairwise(spans))
+
+
+def _writes(call: KernelCall, value: Value) -> list[int]:
+    """The positions at which a call writes into a value."""
+    return [w for w in call.writes if value in values_of(call.args[w])]
+
+
+def _piece_written(call: KernelCall, value: Value) -> Part | None:
+    """The one piece of `value` that a call writes."""
+    pieces = [call.args[w] for w in _writes(call, value)]
+    return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], Part) else None
+
+
+def _slice_over(call: KernelCall, operand: Value, value: Value) -> bool:
+    """Whether a call writes a slice of `value` in place of the slice of `operand` that it reads, and reads
+    nothing else of the operand (of `value` it may read what has been written before)."""
+    ours = [r for r, arg in enumerate(call.args) if operand in values_of(arg)]
+    theirs = _writes(call, value)
+    target = _piece_written(call, value)
+    if target is None or not ours:
+        return False
+    for r in ours:
+        source = call.args[r]
+        same = isinstance(source, Part) and (source.offset, source.steps) == (target.offset, target.steps)
+        if not same or source.type.nbytes != target.type.nbytes:
+            return False
+    pairs = inplace_pairs(call.kernel)
+    return all((r, theirs[0]) in pairs for r in ours)

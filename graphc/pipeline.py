@@ -27,7 +27,7 @@ from graphc.loop.ir import Kernel
 from graphc.loop.lower import lower_group
 from graphc.loop.lowered import KernelCall, Part, S, Step, Temp, Value, calls_in, with_args
 from graphc.ops.constant import input_
-from graphc.passes import checks, fold, fuse, layout, loops, prepare, remat, rowdot, simplify, sums
+from graphc.passes import beside, checks, fold, fuse, layout, loops, prepare, remat, rowdot, simplify, sums
 from graphc.prepared import Prepared
 from graphc.program import Machine, check_donations
 from graphc.storage import is_alias
@@ -45,6 +45,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("simplify", simplify.run),
     Pass("fold", fold.run),
     Pass("scans", loops.run),
+    Pass("beside", beside.run),
     Pass("rowdot", rowdot.run),
     Pass("sums", sums.run),
     Pass("cleanup", simplify.run),

@@ -68,14 +68,15 @@ def lstm_step(length: int, batch: int, width: int) -> Graph:
 
 
 def test_memory_of_an_lstm_step() -> None:
-    """The arena is close to its lower bound, and what it holds for each step is what backward needs: four
-    gates, and h and c before the step, and the gradient of the gates."""
+    """The arena is close to its lower bound, and what it holds for each step is what backward needs: h and c
+    before the step, tanh of c, and one stack for what is the input's part of the gates at first, then the
+    gates, and their gradients in the end."""
     length, batch, width = 50, 8, 64
     graph = lstm_step(length, batch, width)
     plan = pipeline.inspect(graph, {0: 0, 1: 1}).planned.plan
     assert plan.arena_bytes <= 1.05 * plan.arena_lower_bound
     step = 4 * batch * width
-    assert plan.arena_bytes <= (4 + 2 + 4 + 6) * length * step
+    assert plan.arena_bytes <= (4 + 2 + 1 + 2) * length * step
 
 
 def test_temporaries_of_trips_share_memory() -> None:
@@ -117,3 +118,41 @@ def test_the_plan_shows_loops() -> None:
     assert "loop 0: 50 trips" in text
     assert "*t0" in text
     assert "part of" in text
+
+
+def stacked_over(body, *, again: bool = False, reverse: bool = False) -> tuple[Graph, bool]:
+    """A loop on a computed stack, and whether what it stacks lies over that; `body` makes the emit of a carry
+    and a slice. `again`: the stack is read after the loop too."""
+    c, x = node("c", 4, 32), node("x", 4, 32)
+    xs, start = node("xs", 9, 4, 32), node("start", 4, 32)
+    computed = ops.dot_general(xs, node("w", 32, 32), ((2,), (0,)), ((), ()))
+    emit = body(c, x)
+    made = ops.scan([c], [x], [ops.add(c, x)], [emit], [start], [computed], reverse=reverse)
+    back = ops.dot_general(made.stacked[0], node("w", 32, 32), ((2,), (0,)), ((), ()))
+    outputs = (ops.reduce_sum(ops.mul(back, computed) if again else back, (0,)),)
+    graph = Graph((xs, start, node("w", 32, 32)), outputs)
+    buffers = pipeline.inspect(graph).planned.buffers
+    chains = [[v.op.name for v in b.values if isinstance(v, Node)] for b in buffers]
+    return graph, any(chain[:2] == ["dot_general", "scan"] for chain in chains)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_stack_of_results_lies_over_the_stack_it_is_made_of(reverse: bool) -> None:
+    graph, over = stacked_over(lambda c, x: ops.tanh(ops.mul(c, x)), reverse=reverse)
+    assert over
+    arrays = [np.random.default_rng(1).standard_normal(n.shape).astype(np.float32) for n in graph.inputs]
+    expected = pipeline.compile(graph, backend="reference")([a.copy() for a in arrays])
+    plan = pipeline.inspect(graph).planned.plan
+    for actual in (interpreted(plan, graph, arrays, 0), pipeline.compile(graph)(arrays)):
+        np.testing.assert_allclose(actual[0], expected[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_stack_that_is_wanted_again_is_kept() -> None:
+    _, over = stacked_over(lambda c, x: ops.tanh(ops.mul(c, x)), again=True)
+    assert not over
+
+
+def test_a_stack_whose_slices_are_read_elsewhere_is_kept() -> None:
+    """A step that reads another element of the slice than it writes must not write over it."""
+    _, over = stacked_over(lambda c, x: ops.mul(ops.flip(x, (1,)), c))
+    assert not over

@@ -4,7 +4,8 @@ Yes if every location of the operand is read, by the task that overwrites it, no
 overwrite. That is proved by comparing index expressions: each load of the operand must use the
 index of the store, in the store's own innermost loop or in a loop over the same range that runs
 earlier inside the same outer loops (an earlier sweep over the row). Several stores count as one if they
-have the same index and stand under conditions that exclude each other.
+have the same index and stand under conditions that exclude each other; stores into different parts of a
+row (the gates of a recurrent cell) never meet, and a load is asked about its own part alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+from graphc.loop import index as ix
 from graphc.loop.ir import (
     Accumulate,
     Address,
@@ -72,18 +74,60 @@ def _prove(kernel: Kernel) -> frozenset[tuple[int, int]]:
     position = {buffer: i for i, buffer in enumerate(kernel.params)}
     pairs = set()
     for target, stores in writes.items():
-        if target in reads or not _writes_once(kernel, writes[target], lets):
+        cut = _cut(stores)
+        if target in reads or not _writes_once(kernel, stores, lets, cut):
             continue
         for source, loads in reads.items():
             same = source.dtype.itemsize == target.dtype.itemsize and source.shape == target.shape
-            if same and source not in writes and all(_overwritten(load, stores) for load in loads):
+            if same and source not in writes and all(_overwritten(load, stores, cut) for load in loads):
                 pairs.add((position[source], position[target]))
     return frozenset(pairs)
 
 
-def _overwritten(load: Access, stores: list[Access]) -> bool:
+@dataclass(frozen=True)
+class _Cut:
+    """A flat array as rows of `count` parts of `width` elements."""
+
+    width: int
+    count: int
+
+    def part(self, access: Access) -> Const | None:
+        """The part in which an access is on all trips; None if it is not in one."""
+        if access.index is None or len(access.index) != 1:
+            return None
+        part = ix.floordiv(ix.mod(access.index[0], self.width * self.count), self.width)
+        return part if isinstance(part, Const) else None
+
+
+def _cut(stores: list[Access]) -> _Cut | None:
+    """The parts of a row into which stores inside the same loops write, each at the same place of its own."""
+    first, *others = stores
+    if not others or first.index is None or len(first.index) != 1:
+        return None
+    steps = [0]
+    for other in others:
+        if other.index is None or len(other.index) != 1 or other.loops != first.loops:
+            return None
+        step = ix.sub(other.index[0], first.index[0])
+        if not isinstance(step, Const):
+            return None
+        steps.append(int(step.value))
+    steps.sort()
+    width = steps[1] - steps[0]
+    return _Cut(width, len(steps)) if width and steps == list(range(steps[0], steps[-1] + 1, width)) else None
+
+
+def _apart(a: Access, b: Access, cut: _Cut | None) -> bool:
+    """Whether two accesses are in different parts of every row."""
+    if cut is None:
+        return False
+    ours, theirs = cut.part(a), cut.part(b)
+    return ours is not None and theirs is not None and ours.value != theirs.value
+
+
+def _overwritten(load: Access, stores: list[Access], cut: _Cut | None) -> bool:
     """Whether the store that is made where `load` is made overwrites what that has read."""
-    here = [store for store in stores if not _exclude(load, store)]
+    here = [store for store in stores if not _exclude(load, store) and not _apart(load, store, cut)]
     return bool(here) and all(_overwritten_later(load, store) for store in here)
 
 
@@ -100,15 +144,16 @@ def _negates(a: Expr, b: Expr) -> bool:
     return isinstance(a, Unary) and a.op == "not" and same_expr(a.x, b, {})
 
 
-def _writes_once(kernel: Kernel, stores: list[Access], lets: dict[Local, Expr]) -> bool:
-    """Whether there is one store (or several that exclude each other, with the same index), and its index
-    follows every loop around it (and the task)."""
+def _writes_once(kernel: Kernel, stores: list[Access], lets: dict[Local, Expr], cut: _Cut | None) -> bool:
+    """Whether there is one store (or several that exclude each other, with the same index, or that write
+    different parts), and its index follows every loop around it (and the task)."""
     first = stores[0].index
     if first is None:
         return False
     for number, store in enumerate(stores[1:], 1):
-        if not all(_exclude(store, other) and _same_place(store, other) for other in stores[:number]):
-            return False
+        for other in stores[:number]:
+            if not (_exclude(store, other) and _same_place(store, other)) and not _apart(store, other, cut):
+                return False
     found: set[Expr] = set()
     stack = list(first)
     while stack:

@@ -55,6 +55,7 @@ STAGES = [
     "simplify",
     "fold",
     "scans",
+    "beside",
     "rowdot",
     "sums",
     "cleanup",

@@ -203,3 +203,38 @@ def test_a_load_outside_of_the_branches_is_read_first() -> None:
     assert pairs(*stores, task=t) == {("a", "out")}
     late = Let(Local(float32, "late"), load(A, (at(t, index_const(3)),)))
     assert pairs(*stores, late, task=t) == set()
+
+
+def gates(first: int, second: int, late: bool = False) -> set[tuple[str, str]]:
+    """Pairs of a kernel that writes both halves of each row of OUT, after it has read two halves of A, or
+    between them (`late`)."""
+    r, j = var("r", 4), var("j")
+    row = binary("mul", r, index_const(2 * N))
+
+    def half(number: int) -> Expr:
+        return plus(plus(row, index_const(number * N)), j)
+
+    stores = Store(OUT, (half(0),), load(A, (half(first),))), Store(OUT, (half(1),), load(A, (half(second),)))
+    x = Local(float32, "x")
+    ahead = Let(x, load(A, (half(second),)))
+    body = stores if late else (ahead, stores[0], Store(OUT, (half(1),), x))
+    return pairs(For(r, index_const(4), (loop(j, *body),), "serial", 1))
+
+
+def test_parts_of_a_row_are_apart() -> None:
+    assert gates(0, 1) == {("a", "out")}
+    assert gates(0, 1, late=True) == {("a", "out")}
+
+
+def test_a_part_must_be_read_before_it_is_written() -> None:
+    assert gates(1, 0) == {("a", "out")}
+    assert gates(1, 0, late=True) == set()
+
+
+def test_parts_that_reach_into_one_another_are_refused() -> None:
+    """Rows of two parts of N elements, but steps of N from row to row: a part is written twice."""
+    r, j = var("r", 4), var("j")
+    here = plus(binary("mul", r, index_const(N)), j)
+    after = plus(here, index_const(N))
+    body = Store(OUT, (here,), load(A, (here,))), Store(OUT, (after,), load(A, (after,)))
+    assert pairs(For(r, index_const(4), (loop(j, *body),), "serial", 1)) == set()
