@@ -37,8 +37,8 @@ def vector_loop(s: Statements, stmt: ir.For, extent: Operand) -> None:
     full = _multiple(extent, lanes)
     _groups(s, stmt, b.constant("i64", 0), full, lanes)
     narrow = min(lanes, s.granule)
-    if extent.const is None or not s.masked:
-        whole = full + _multiple(extent - full, narrow) if narrow < lanes else full
+    if narrow < lanes and (extent.const is None or not s.masked):
+        whole = full + _multiple(extent - full, narrow)
         _groups(s, stmt, full, whole, narrow)
         full = whole
     rest = extent - full
