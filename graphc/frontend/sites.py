@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from types import CodeType
 
 from graphc.ir.node import Site, set_site_provider
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_internal: dict[CodeType, bool] = {}
+_internal: dict[str, bool] = {}  # by file: hashing a code object takes longer than all the rest
 _sites: dict[tuple[str, int, str], Site] = {}
 _MANY = 100_000  # distinct lines; a bound on what a program that generates code can make us keep
 
@@ -24,11 +23,10 @@ class _Path(threading.local):
 _path = _Path()
 
 
-def _is_internal(code: CodeType) -> bool:
-    name = code.co_filename
-    inside = name.startswith((_PACKAGE, "<frozen"))
+def _is_internal(file: str) -> bool:
+    inside = file.startswith((_PACKAGE, "<frozen"))
     if len(_internal) < _MANY:
-        _internal[code] = inside
+        _internal[file] = inside
     return inside
 
 
@@ -63,12 +61,12 @@ def current_site() -> Site | None:
     frame = sys._getframe(1)
     known = _internal
     while frame is not None:
-        code = frame.f_code
-        inside = known.get(code)
+        file = frame.f_code.co_filename
+        inside = known.get(file)
         if inside is None:
-            inside = _is_internal(code)
+            inside = _is_internal(file)
         if not inside:
-            return _site((code.co_filename, frame.f_lineno, _path.text))
+            return _site((file, frame.f_lineno, _path.text))
         frame = frame.f_back  # type: ignore[assignment]
     return None
 
