@@ -6,6 +6,7 @@ injective nodes.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from math import prod
 
@@ -24,6 +25,7 @@ from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
 SPECIAL = frozenset({Kind.CUMULATIVE, Kind.SCATTER})
+LINES = 4  # of running sums side by side: the cycles of an addition; more would press each other out of L1
 RANGES = 16  # most parts that a scatter cuts the scattered axis into
 
 
@@ -55,22 +57,28 @@ def _around(node: Node, axis: int) -> tuple[int, int, int]:
 
 
 def _cumsum(scope: Scope, frame: Frame, evaluator: Evaluator, node: Node, wanted: int, width: int) -> None:
-    """Lines along the axis are independent; vectors run across them where they are neighbours."""
+    """Lines along the axis are independent; vectors run across them where they are neighbours, else several
+    are added up side by side: each addition waits for the one before it in its line."""
     outer, length, inner = _around(node, node.attrs.axis)
-    vector = 1 if inner >= 4 else None
-    box = make_box((outer, inner), vector, lanes_for(max(inner, 2), width, 1), wanted)
+    vector = 2 if inner >= 4 else None
+    together = 1 if vector else math.gcd(outer, LINES)
+    dims = (outer // together, together, inner)
+    unroll = (1,) if together > 1 else ()
+    box = make_box(dims, vector, lanes_for(max(inner, 2), width, 1), wanted, unroll)
     frame.set_tasks(box.tasks)
     (x,) = node.inputs
-    with enter(scope, box, frame.task()) as line:
-        before, after = ix.unflatten(line, (outer, inner))
-        total = scope.alloc("acc", node.dtype, (), "local")
-        scope.put(Store(total, (), identity_of("add", node.dtype)))
+    with enter(scope, box, frame.task()) as first:
+        lines = [ix.unflatten(ix.add(first, offset), (outer, inner)) for offset in box.offsets]
+        totals = [scope.alloc("acc", node.dtype, (), "local") for _ in lines]
+        for total in totals:
+            scope.put(Store(total, (), identity_of("add", node.dtype)))
         with scope.loop("j", length) as step:
             at = ix.sub(length - 1, step) if node.attrs.reverse else step
-            place = ix.flatten((before, at, after), (outer, length, inner))
-            value = evaluator.value(x, ix.unflatten(place, node.shape))
-            scope.put(Accumulate(total, (), "add", value))
-            frame.store(scope, node, place, scope.let(load(total, ())))
+            places = [ix.flatten((o, at, i), (outer, length, inner)) for o, i in lines]
+            values = [evaluator.value(x, ix.unflatten(place, node.shape)) for place in places]
+            for total, place, value in zip(totals, places, values, strict=True):
+                scope.put(Accumulate(total, (), "add", value))
+                frame.store(scope, node, place, scope.let(load(total, ())))
 
 
 def _scatter(scope: Scope, frame: Frame, evaluator: Evaluator, node: Node, wanted: int, width: int) -> None:
