@@ -16,7 +16,7 @@ from graphc.autodiff import gradients
 from graphc.frontend import adopted, deferred
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, RemovableHandle, free, walk
+from graphc.frontend.history import AccumulateGrad, CompiledGrad, CutGrad, GradFn, RemovableHandle, free, walk
 from graphc.frontend.joining import stack
 from graphc.frontend.lazy import relate
 from graphc.frontend.methods import attach
@@ -182,6 +182,9 @@ def _prepare(
         _add(seeds, node, operand(seed, True))
         roots.append(fn)
     functions = walk(roots)
+    for fn in functions:
+        if isinstance(fn, CompiledGrad) and fn.backend is not None and MODE.trace is None:
+            MODE.backend = fn.backend
     if any(fn.freed for fn in functions):
         raise fail(
             RuntimeError,

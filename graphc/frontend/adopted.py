@@ -219,19 +219,22 @@ def _find(found: _Pass) -> _Known | None:
     owner = [owned.get(id(array), -1) for array in pending.arrays]
     found.data = [array for array, state in zip(pending.arrays, owner, strict=True) if state < 0]
     targets = tuple([pending.index[node] for node in found.targets])
-    key = (tuple(pending.key), targets, tuple(owner), tuple(found.labels), lazy.SETTINGS.backend)
+    backend = MODE.backend
+    key = (tuple(pending.key), targets, tuple(owner), tuple(found.labels), backend or lazy.SETTINGS.backend)
     table = _passes_of(found.leaves[0]).known
     tensors = (*found.leaves, *found.states)
     known = table.get(key)
     if known is None:
         if len(table) >= STRUCTURES:
             table.clear()
-        variant = _traced(found, pending, targets, owner)
+        variant = _traced(found, pending, targets, owner, backend)
         known = table[key] = _Known(variant, pending.scalars, tensors)
     return known if known.fits(pending.scalars, tensors) else None
 
 
-def _traced(found: _Pass, pending: Pending, targets: Sequence[int], owner: Sequence[int]) -> Variant | None:
+def _traced(
+    found: _Pass, pending: Pending, targets: Sequence[int], owner: Sequence[int], backend: str | None
+) -> Variant | None:
     """The pass as a recorded function of its data."""
     slots = dict(zip(pending.leaf_at, owner, strict=True))
 
@@ -262,7 +265,7 @@ def _traced(found: _Pass, pending: Pending, targets: Sequence[int], owner: Seque
         for cell, node, tracks, old, past in saved:
             cell.node, cell.tracks, cell.old, cell.past = node, tracks, old, past
     usable = record.differentiable and not record.calls_back and not record.trace.asked
-    variant = Variant(record, lazy.SETTINGS.backend) if usable else None
+    variant = Variant(record, backend) if usable else None
     return variant if variant is not None and variant.replay is not None and variant.replay.can_wait else None
 
 

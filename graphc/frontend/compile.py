@@ -123,7 +123,7 @@ class Compiled:
             except NeedStatic as need:
                 self._static |= {need.leaf}
                 continue
-            variant = Variant(record, self._backend or lazy.SETTINGS.backend)
+            variant = Variant(record, self._backend)
             if not kwargs and _flat(args):
                 variant.specs = [_spec(a, i in self._static) for i, a in enumerate(args)]
             if not variant.calls_back:
@@ -201,8 +201,9 @@ def compile(
     state that the function changes are updated in place by the program. `backend` names a graphc
     backend. `options={"winograd": False}` keeps Winograd's algorithm out of 3x3 convolutions, and
     `{"layout": False}` their channels where they are (see `graphc.set_backend`); names of PyTorch's own
-    options there are warned about. `disable=True` gives the function back as it is. PyTorch's mode,
-    fullgraph and dynamic are accepted and not needed.
+    options there are warned about. Both also hold for the backward pass through a result, and for a
+    step that runs in one program with it. `disable=True` gives the function back as it is. PyTorch's
+    mode, fullgraph and dynamic are accepted and not needed.
 
     The function runs once per signature, on tensors without values: TracerError where it needs one.
     """

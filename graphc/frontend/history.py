@@ -53,6 +53,17 @@ class GradFn:
         return f"<{self.name()} object at {id(self):#x}>"
 
 
+class CompiledGrad(GradFn):
+    """A call of a compiled function. `backend`: the one it was compiled for, if the call of `compile` named
+    one or gave options: gradients are computed by it too."""
+
+    __slots__ = ("backend",)
+
+    def __init__(self, parents: tuple[GradFn, ...], backend: str | None) -> None:
+        super().__init__("CompiledFunctionBackward", parents)
+        self.backend = backend
+
+
 class AccumulateGrad(GradFn):
     """The end of history: adds a gradient to a leaf's `.grad`."""
 

@@ -31,7 +31,7 @@ UNHELD = 3  # references to a promise that no leaf holds: ours, a variable's, an
 class Joint:
     """The program of one sequence of events that ends with a step of one optimizer."""
 
-    def __init__(self, events: Events, optimizer: Any) -> None:
+    def __init__(self, events: Events, optimizer: Any, backend: str | None) -> None:
         arguments = [from_array(array) for array in _arrays(events)]
 
         def step(*tensors: Tensor) -> list[Tensor]:
@@ -39,7 +39,7 @@ class Joint:
             return _replay(events, tensors[:count], iter(tensors[count:]), optimizer)
 
         record = record_call(step, f"{type(optimizer).__name__}.step", arguments, {})
-        self.variant = variant = Variant(record, lazy.SETTINGS.backend)
+        self.variant = variant = Variant(record, backend)
         lazy.STATS.compilations += 1
         # They hold promises when the program runs; that they had no gradients before is checked then.
         variant.without_grad = [t for t in variant.without_grad if id(t) not in events.leaves]
@@ -65,6 +65,7 @@ class Joint:
             return False
         lazy.STATS.native_calls += 1
         Steps.count += 1
+        MODE.backend = None  # nothing is pending
         for cell in variant.written:
             cell.version += 1
         _finish(events, iter(values))
@@ -210,10 +211,14 @@ def _run(events: Events, optimizer: Any) -> bool:
         return False
     if any(joint.run(events) for joint in joints):
         return True
+    backends = {call.replay.backend for call in events.calls} - {None}
+    if len(backends) > 1:  # functions that were compiled for several
+        joints.append(None)
+        return False
     for leaf in events.leaves.values():
         leaf._grad = None
     try:
-        joint = Joint(events, optimizer)
+        joint = Joint(events, optimizer, next(iter(backends), None))
     except TracerError:
         joints.append(None)
         return False

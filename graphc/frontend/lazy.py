@@ -273,7 +273,8 @@ def _variants(key: tuple) -> list[_Variant]:
 
 
 def _find(found: Pending, outputs: tuple[int, ...], donate: tuple[tuple[int, int], ...]) -> _Variant:
-    key = (tuple(found.key), outputs, donate, SETTINGS.backend)
+    backend = MODE.backend or SETTINGS.backend
+    key = (tuple(found.key), outputs, donate, backend)
     variants = _variants(key)
     for variant in variants:
         if variant.fits(found.scalars):
@@ -285,7 +286,7 @@ def _find(found: Pending, outputs: tuple[int, ...], donate: tuple[tuple[int, int
         lifted = tuple(sorted({*known.lifted, *changed}))
     graph = build_graph(found, outputs, lifted)
     STATS.compilations += 1
-    variant = _Variant(found.scalars, lifted, compile_graph(graph, dict(donate), SETTINGS.backend))
+    variant = _Variant(found.scalars, lifted, compile_graph(graph, dict(donate), backend))
     if lifted:
         variants.clear()
     variants.append(variant)
@@ -400,6 +401,8 @@ def realise(tensors: Sequence[Tensor]) -> None:
         compute(list(cells))
     for t in tensors:
         forget(t)
+    if not MODE.pending:
+        MODE.backend = None
 
 
 def compute(cells: list[Cell], donating: bool = False) -> None:
@@ -503,6 +506,7 @@ def sync() -> None:
     pending.clear()
     if cells:
         compute(list(cells), donating=True)
+    MODE.backend = None
 
 
 def _simplify_view(cell: Cell) -> None:

@@ -19,11 +19,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Mode(threading.local):
     """`grad`: whether operations record history. `trace`: the active trace, if any.
     `pending`: live tensors whose value has not been computed, in order of creation.
-    `events`: calls and backward passes that are only noted so far, if any."""
+    `events`: calls and backward passes that are only noted so far, if any.
+    `backend`: the one that a compiled function wants for what it has left pending, until that is computed."""
 
     grad: bool = True
     trace: Trace | None = None
     events: Events | None = None
+    backend: str | None = None
 
     def __init__(self) -> None:
         self.pending: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()

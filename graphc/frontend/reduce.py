@@ -157,7 +157,7 @@ def std(
 ) -> Tensor:
     """The standard deviation over `dim`, with divisor N - correction (1 by default)."""
     dim, ddof = _correction(dim, unbiased, correction)
-    return _variance("std", ops.sqrt, input, dim, ddof, keepdim)
+    return _variance("std", lambda total: _safe_power(total, 0.5), input, dim, ddof, keepdim)
 
 
 @method(function=True)

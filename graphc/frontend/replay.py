@@ -14,7 +14,8 @@ import numpy as np
 
 from graphc.frontend import tree
 from graphc.frontend.cell import Cell, leaf_node, root
-from graphc.frontend.history import GradFn
+from graphc.frontend.history import CompiledGrad, GradFn
+from graphc.frontend.modes import MODE
 from graphc.frontend.record import Inputs, Output, Record, graph_of
 from graphc.frontend.tensor import (
     Tensor,
@@ -38,11 +39,12 @@ class Replay:
     grad_leaves            leaves from outside whose gradient a backward pass through a result computes
     can_wait               whether a call may be put off (`graphc.frontend.deferred`)
     sources                the cells outside that it reads; for `checked` see `deferred`
+    backend                the one that the function was compiled for; None: the one that is set
     """
 
-    def __init__(self, record: Record, inputs: Inputs) -> None:
+    def __init__(self, record: Record, inputs: Inputs, backend: str | None) -> None:
         trace = record.trace
-        self.inputs = inputs
+        self.inputs, self.backend = inputs, backend
         self.outputs = record.outputs
         self.draws = [(g, count) for g, (_, count) in trace.keys.items()]
         late = _late(record, inputs)
@@ -123,7 +125,9 @@ class Replay:
                     set_site(fresh, site_of(original))
         targets = [nodes[at] for at in self.target_at]
         self._write(leaves, targets)
-        return targets[: self.n_values], GradFn("CompiledFunctionBackward", tuple(fns))
+        if self.backend is not None and MODE.trace is None:
+            MODE.backend = self.backend
+        return targets[: self.n_values], CompiledGrad(tuple(fns), self.backend)
 
     def _present(self, leaves: Sequence[Any], extras: Sequence[Node]) -> tuple[list[Node], list[GradFn]]:
         """What the inputs are now, and where gradients go."""

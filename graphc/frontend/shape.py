@@ -326,7 +326,7 @@ def expand_(self: Tensor, *sizes: Any) -> Tensor:
     target = tuple(shape)
 
     def back(base: Node, n: Node) -> Node:
-        return reshape_node(n, own)
+        return reshape_node(n, own) if n.type.size else base
 
     apart = math.prod(target) <= math.prod(own)
     return apply_view("ExpandBackward0", lambda n: expand(n, target), back if apart else None, self)

@@ -39,10 +39,10 @@ _REQUIRES, _TRAINING = map(attrgetter, ("_requires", "training"))
 
 
 class Variant:
-    """A function compiled for one signature."""
+    """A function compiled for one signature, for a backend or (None) for the one that is set."""
 
     @no_collections
-    def __init__(self, record: Record, backend: str) -> None:
+    def __init__(self, record: Record, backend: str | None = None) -> None:
         trace = record.trace
         self.mode = MODE.grad
         self.specs: list[tuple[Any, Any]] | None = None
@@ -71,7 +71,7 @@ class Variant:
         if self.calls_back:
             return
         if record.differentiable:
-            self.replay = Replay(record, self.inputs)
+            self.replay = Replay(record, self.inputs, backend)
             return
         self._plan(record)
         graph = graph_of(self.targets, self.inputs.nodes, self.inputs.names, trace.name)
@@ -80,7 +80,7 @@ class Variant:
         # A function that changes nothing is used many times with the same parameters: what follows from them
         # alone (packed weights) is kept until one of them changes.
         fixed = frozenset() if self.written else frozenset(state)
-        self.program = compile_graph(graph, self.donate, backend, fixed)
+        self.program = compile_graph(graph, self.donate, backend or lazy.SETTINGS.backend, fixed)
         self.program.keep(state)
         self.prepared: list[np.ndarray] | None = None  # the state of the last call
         self.graph = graph

@@ -13,7 +13,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from graphc.frontend import deferred, lazy, sites, tree
+from graphc.frontend import deferred, sites, tree
 from graphc.frontend.cell import Deferred
 from graphc.frontend.modes import MODE
 from graphc.frontend.record import NeedStatic, record_call
@@ -158,4 +158,4 @@ def _record(module: Module, args: tuple) -> Variant | None:
         return None
     if not record.differentiable or record.calls_back or record.trace.asked:
         return None
-    return Variant(record, lazy.SETTINGS.backend)
+    return Variant(record)

@@ -359,3 +359,11 @@ def test_numpys_names_beside_the_others() -> None:
     assert gc.cat([gc.ones(2, 2)] * 2, axis=1).shape == (2, 4)
     with pytest.raises(TypeError):
         gc.ones(2, 2).sum(dim=0, axis=0)
+
+
+def test_deviation_of_equal_numbers_has_a_gradient_of_zero() -> None:
+    """Not 0 times the infinite slope of the root; in float64 as in torch."""
+    for T in (torch, gc):
+        x = T.full((2, 3), 1.5, dtype=T.float64, requires_grad=True)
+        (x.std(1).sum() + T.std_mean(x, 0, correction=0)[0].sum() + x[:1, :1].std(correction=0)).backward()
+        assert np.abs(x.grad.numpy()).tolist() == [[0.0] * 3] * 2

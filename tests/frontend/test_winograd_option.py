@@ -116,3 +116,54 @@ def load_graph():
     x = ops.input_("x", TensorType((4, 64, 14, 14), float32))
     w = ops.input_("w", TensorType((64, 64, 3, 3), float32))
     return Graph((x, w), (ops.conv(x, w, low=(1, 1), high=(1, 1)),))
+
+
+def losses_and_weights(use: str, **options: bool) -> list[np.ndarray]:
+    """Two training steps with a convolution compiled with `options`; what they leave."""
+    graphc.manual_seed(0)
+    net = graphc.nn.Conv2d(64, 64, 3, padding=1)
+    rate = graphc.nn.Parameter(graphc.ones(()))
+    x = graphc.randn(4, 64, 14, 14)
+    call, criterion = graphc.compile(net, options=options), graphc.nn.MSELoss(reduction="sum")
+    optimizer = graphc.optim.SGD([*net.parameters(), rate], lr=1e-5)
+    found = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        y = call(x)
+        loss = y.pow(2).sum() * rate if use == "plain code" else criterion(y, x)
+        loss.backward()
+        if use == "gradients":
+            found += [loss.detach().numpy(), *[p.grad.numpy() for p in net.parameters()]]
+        optimizer.step()
+        found += [p.detach().numpy() for p in net.parameters()]
+    return found
+
+
+@pytest.mark.parametrize("use", ["one program", "gradients", "plain code"])
+def test_options_hold_for_the_backward_pass(use: str) -> None:
+    """In a noted step as in one whose gradients are read: the bits of `set_backend`."""
+    fast, exact = losses_and_weights(use), losses_and_weights(use, winograd=False)
+    assert lazy.MODE.backend is None, "what was wanted is done"
+    graphc.set_backend("llvm", winograd=False)
+    everywhere = losses_and_weights(use)
+    for a, b, c in zip(fast, exact, everywhere, strict=True):
+        np.testing.assert_array_equal(b, c)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max())
+    assert not all(np.array_equal(a, b) for a, b in zip(fast, exact, strict=True))
+
+
+def test_functions_compiled_for_two_backends_in_one_step() -> None:
+    """No program runs on both: the step is done as one that cannot be noted, with the same numbers."""
+    seen = []
+    for first, second in ((None, None), ("reference", "llvm")):
+        graphc.manual_seed(0)
+        a, b = graphc.nn.Linear(3, 4), graphc.nn.Linear(4, 2)
+        optimizer = graphc.optim.SGD([*a.parameters(), *b.parameters()], lr=0.1)
+        f, g = graphc.compile(a, backend=first), graphc.compile(b, backend=second)
+        for _ in range(3):
+            optimizer.zero_grad()
+            g(f(graphc.ones(2, 3))).pow(2).sum().backward()
+            optimizer.step()
+        seen.append([p.detach().numpy() for p in (*a.parameters(), *b.parameters())])
+    for x, y in zip(*seen, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5)
