@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any as _Any
 
-from graphc import accelerator, amp, autograd, cuda
+from graphc import accelerator, amp, autograd, cuda, return_types
 from graphc.amp import autocast
 from graphc.backend import package as _backends
 from graphc.frontend import methods as _methods

@@ -16,14 +16,14 @@ from graphc.frontend.nodes import normal_axis
 from graphc.frontend.product import cross as _cross
 from graphc.frontend.reduce import Dims
 from graphc.frontend.reduce import norm as _norm
-from graphc.frontend.solving import SlogdetResult, det, inv, matrix_power, slogdet, solve
+from graphc.frontend.solving import det, inv, matrix_power, slogdet, solve
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.triangular import cholesky as _cholesky
 from graphc.frontend.triangular import solve_triangular
 from graphc.ir.types import DType
 
 __all__ = [
-    "SlogdetResult", "cholesky", "cross", "det", "diagonal", "inv", "matmul", "matrix_norm", "matrix_power",
+    "cholesky", "cross", "det", "diagonal", "inv", "matmul", "matrix_norm", "matrix_power",
     "multi_dot", "norm", "slogdet", "solve", "solve_triangular", "vecdot", "vector_norm",
 ]  # fmt: skip
 

@@ -56,6 +56,7 @@ LAYERS = [
         "graphc.amp",
         "graphc.cuda",
         "graphc.special",
+        "graphc.return_types",
         "graphc.linalg",
     ),
     (

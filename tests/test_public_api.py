@@ -35,6 +35,7 @@ MODULES = [
     "graphc.optim",
     "graphc.optim.lr_scheduler",
     "graphc.optim.swa_utils",
+    "graphc.return_types",
     "graphc.special",
     "graphc.train",
     "graphc.train.metrics",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphc import ops
+from graphc import return_types as kinds
 from graphc.frontend.comparison import truth
 from graphc.frontend.elementwise import maximum, minimum, need_tensors
 from graphc.frontend.errors import describe, fail, title
@@ -19,13 +20,6 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, bool_, int64, uint8
 
 Dims = int | tuple[int, ...] | list[int] | None
-
-
-class MaxMin(NamedTuple):
-    """Extreme values along a dim and where they are."""
-
-    values: Tensor
-    indices: Tensor
 
 
 def keep(node: Node, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> Node:
@@ -228,11 +222,12 @@ def _positions(n: Node, axis: int, largest: bool) -> Node:
     return ops.argmax(n, axis) if largest else ops.argmin(n, axis)
 
 
-def _along(input: Tensor, axis: int, keepdim: bool, largest: bool) -> MaxMin:
+def _along(input: Tensor, axis: int, keepdim: bool, largest: bool) -> kinds.ValuesIndices:
     """Values and indices of the extreme elements; the gradient goes to the index given."""
     name = "max" if largest else "min"
+    kind = kinds.max if largest else kinds.min
     if input.ndim == 0:
-        return MaxMin(
+        return kind(
             apply("AliasBackward0", lambda n: n, input), apply("", lambda n: ops.full((), 0, int64), input)
         )
     _need_elements(input, (axis,), name)
@@ -245,7 +240,7 @@ def _along(input: Tensor, axis: int, keepdim: bool, largest: bool) -> MaxMin:
     values = apply(f"{name.capitalize()}Backward0", build, input, indices)
     if not keepdim:
         indices = apply("", lambda i: ops.reshape(i, without(input.shape, (axis,))), indices)
-    return MaxMin(values, indices)
+    return kind(values, indices)
 
 
 def _max_or_min(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Any:
@@ -299,17 +294,12 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 
 
 @method("aminmax")
-def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> MaxMin:
+def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> kinds.aminmax:
     """(smallest, largest) over `dim`."""
     if dim is None and input._cell.node.type.size == 0:
         raise fail(RuntimeError, "aminmax(): cannot compute aminmax over an empty dimension")
     dims = () if dim is None else dim
-    return _AMinMax(amin(input, dims, keepdim), amax(input, dims, keepdim))  # type: ignore[return-value]
-
-
-class _AMinMax(NamedTuple):
-    min: Tensor
-    max: Tensor
+    return kinds.aminmax(amin(input, dims, keepdim), amax(input, dims, keepdim))
 
 
 # ---------------------------------------------------------------- truth, norms

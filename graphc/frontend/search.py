@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc import return_types as kinds
 from graphc.frontend.creation import as_tensor
 from graphc.frontend.elementwise import result_dtype
 from graphc.frontend.errors import describe, fail
@@ -132,7 +133,7 @@ def unique_consecutive(
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Sorted:
     """(the commonest value along `dim`, the smallest of equally common ones; where it last is)."""
     if input.ndim == 0:
-        return Sorted(apply("ModeBackward0", lambda n: n, input), from_array(np.zeros((), np.int64)))
+        return kinds.mode(apply("ModeBackward0", lambda n: n, input), from_array(np.zeros((), np.int64)))
     axis = normal_axis(dim, input.ndim)
     if input.shape[axis] == 0:
         raise fail(IndexError, f"mode(): Expected reduction dim {axis} to have non-zero size.")
@@ -153,4 +154,4 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Sorted:
 
     indices = apply("", build, input)
     values = gathered("ModeBackward0", input, indices, axis)
-    return Sorted(values, indices) if keepdim else Sorted(values.squeeze(axis), indices.squeeze(axis))
+    return kinds.mode(values, indices) if keepdim else kinds.mode(values.squeeze(axis), indices.squeeze(axis))

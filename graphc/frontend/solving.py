@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from graphc import ops
+from graphc import return_types as kinds
 from graphc.frontend.creation import arange, eye
 from graphc.frontend.elementwise import where
 from graphc.frontend.errors import describe, fail
@@ -19,13 +20,6 @@ from graphc.frontend.scan import scan
 from graphc.frontend.tensor import Tensor, apply
 from graphc.frontend.triangular import need_square
 from graphc.ir.node import Node
-
-
-class SlogdetResult(NamedTuple):
-    """The sign of a determinant and the logarithm of its absolute value."""
-
-    sign: Tensor
-    logabsdet: Tensor
 
 
 class _Reduced(NamedTuple):
@@ -115,15 +109,15 @@ def det(A: Tensor) -> Tensor:
 
 
 @method("slogdet")
-def slogdet(A: Tensor) -> SlogdetResult:
+def slogdet(A: Tensor) -> kinds.slogdet:
     """(sign, log(abs(determinant))) of square matrices [..., n, n]."""
     need_square("linalg.slogdet", A)
     if A.shape[-1] == 0:
         nothing = A.sum((-2, -1))
-        return SlogdetResult(nothing + 1, nothing)
+        return kinds.slogdet(nothing + 1, nothing)
     found = _eliminate(A, None)
     sign = found.pivots.sign().prod(-1) * _parity(found.rows)
-    return SlogdetResult(sign, found.pivots.abs().log().sum(-1))
+    return kinds.slogdet(sign, found.pivots.abs().log().sum(-1))
 
 
 @method("logdet")

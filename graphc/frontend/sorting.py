@@ -7,11 +7,10 @@ counted by comparing it with every other, which is quadratic and therefore bound
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from graphc import ops
+from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.lazy import value
 from graphc.frontend.methods import method
@@ -20,15 +19,9 @@ from graphc.frontend.nodes import cast, normal_axis, number
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.node import Node
 from graphc.ir.types import bool_, int64
+from graphc.return_types import ValuesIndices as Sorted
 
 LONGEST_IN_TRACE = 4096
-
-
-class Sorted(NamedTuple):
-    """Values in order, and the positions they came from."""
-
-    values: Tensor
-    indices: Tensor
 
 
 def pairs(n: Node, axis: int) -> tuple[Node, Node]:
@@ -96,10 +89,10 @@ def gathered(label: str, input: Tensor, indices: Tensor, axis: int) -> Tensor:
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
     """(values in order along `dim`, their positions); always stable."""
     if input.ndim == 0:
-        return Sorted(apply("SortBackward0", lambda n: n, input), from_array(np.zeros((), np.int64)))
+        return kinds.sort(apply("SortBackward0", lambda n: n, input), from_array(np.zeros((), np.int64)))
     axis = normal_axis(dim, input.ndim)
     indices = order(input, axis, descending)
-    return Sorted(gathered("SortBackward0", input, indices, axis), indices)
+    return kinds.sort(gathered("SortBackward0", input, indices, axis), indices)
 
 
 @method()
@@ -118,14 +111,14 @@ def msort(input: Tensor) -> Tensor:
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
     """The k largest (or smallest) values along `dim`, and their positions."""
     if input.ndim == 0:
-        return sort(input)
+        return kinds.topk(*sort(input))
     axis = normal_axis(dim, input.ndim)
     if not 0 <= k <= input.shape[axis]:
         raise fail(
             RuntimeError, f"selected index k out of range: k={k} along dim {axis} of {describe(input)}"
         )
     indices = order(input, axis, largest).narrow(axis, 0, k)
-    return Sorted(gathered("TopkBackward0", input, indices, axis), indices)
+    return kinds.topk(gathered("TopkBackward0", input, indices, axis), indices)
 
 
 @method()
@@ -134,11 +127,12 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sor
     if input.ndim == 0:
         if k != 1:
             raise fail(RuntimeError, f"kthvalue(): selected number k out of range for dimension 0: k={k}")
-        return sort(input)
+        return kinds.kthvalue(*sort(input))
     axis = normal_axis(dim, input.ndim)
     if not 1 <= k <= input.shape[axis]:
         raise fail(RuntimeError, f"kthvalue(): selected number k out of range for dimension {axis}: k={k}")
-    return pick(input, order(input, axis, False).narrow(axis, k - 1, 1), axis, keepdim, "KthvalueBackward0")
+    place = order(input, axis, False).narrow(axis, k - 1, 1)
+    return kinds.kthvalue(*pick(input, place, axis, keepdim, "KthvalueBackward0"))
 
 
 def pick(input: Tensor, indices: Tensor, axis: int, keepdim: bool, label: str) -> Sorted:
@@ -182,13 +176,13 @@ def _running(input: Tensor, dim: int, largest: bool) -> Sorted:
 @method()
 def cummax(input: Tensor, dim: int) -> Sorted:
     """(largest value so far along `dim`, its position)."""
-    return _running(input, dim, True)
+    return kinds.cummax(*_running(input, dim, True))
 
 
 @method()
 def cummin(input: Tensor, dim: int) -> Sorted:
     """(smallest value so far along `dim`, its position)."""
-    return _running(input, dim, False)
+    return kinds.cummin(*_running(input, dim, False))
 
 
 @method()

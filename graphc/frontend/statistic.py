@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc import ops
+from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.methods import METHODS, method
 from graphc.frontend.nodes import cast, expand, normal_axis, number
@@ -45,8 +46,10 @@ def _median(input: Tensor, dim: int | None, keepdim: bool, skip: bool) -> Tensor
             return input.new_full((), float("nan") if input.dtype.is_float else 0)
         return _middle(ravel(input), 0, False, skip).values
     if input.ndim == 0:
-        return sort(input)
-    return _middle(input, normal_axis(dim, input.ndim), keepdim, skip)
+        found = sort(input)
+    else:
+        found = _middle(input, normal_axis(dim, input.ndim), keepdim, skip)
+    return kinds.nanmedian(*found) if skip else kinds.median(*found)
 
 
 def _middle(input: Tensor, axis: int, keepdim: bool, skip: bool) -> Sorted:
