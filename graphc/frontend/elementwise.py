@@ -331,8 +331,10 @@ def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
 
 @method(inplace=True)
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Operand = 1) -> Tensor:
-    """input + value * tensor1 * tensor2."""
+    """input + value * tensor1 * tensor2; for integers, `value` is cut to one."""
     found = mul(tensor1, tensor2)
+    if isinstance(value, float) and not result_dtype(input, found).is_float:
+        value = int(value)
     return add(input, found if isinstance(value, int) and value == 1 else mul(found, value))
 
 

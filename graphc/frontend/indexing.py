@@ -416,7 +416,7 @@ def _single_mask(x: Tensor, index: Any) -> Tensor | None:
         index = index[0]
     if isinstance(index, (np.ndarray, list)):
         index = _as_index(index)
-    is_mask = isinstance(index, Tensor) and index.dtype is bool_ and index.ndim > 0
+    is_mask = isinstance(index, Tensor) and index.dtype is bool_
     return index if is_mask and tuple(x.shape[: index.ndim]) == tuple(index.shape) else None
 
 
@@ -461,7 +461,8 @@ def setitem(x: Tensor, index: Any, source: Any) -> None:
                     f"result of "
                     f"shape {[count, *x.shape[mask.ndim :]]}",
                 )
-        inplace(x, _set_masked(x, mask, _fit(given, theirs)), "__setitem__")
+        one = not mask.ndim and theirs[:1] == (1,)  # for the dim that such a mask adds
+        inplace(x, _set_masked(x, mask, _fit(given, tuple(x.shape) if one else theirs)), "__setitem__")
         return
     parsed = parse(index, x._cell.node.type.shape)
     target = view(x, parsed)

@@ -125,7 +125,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
             f"The size of tensor a ({own[-1] if own else 1}) must match the size of tensor b "
             f"({theirs[-1] if theirs else 1}): copy_ of {list(theirs)} into {list(own)}",
         )
-    if needs_grad(self) and not needs_grad(source):  # its history stays, as in `fill_`
+    if needs_grad(self):  # its history stays, as in `fill_`
         moved = apply("CopyBackwards", lambda _, n: expand(cast(n, kind.dtype), own), self, source)
     elif theirs == own and source.dtype is kind.dtype:
         moved = source

@@ -119,7 +119,9 @@ atan = _function(
 
 def _vjp_atan2(ct: Node, node: Node) -> Sequence[Node]:
     a, b = node.inputs
-    scaled = div(ct, add(_square(a), _square(b)))
+    length = add(_square(a), _square(b))
+    origin = eq(length, like(length, 0.0))  # has no angle: a gradient of zero, not NaN
+    scaled = div(ct, select(origin, like(length, 1.0), length))
     return mul(scaled, b), neg(mul(scaled, a))
 
 

@@ -367,3 +367,18 @@ def test_deviation_of_equal_numbers_has_a_gradient_of_zero() -> None:
         x = T.full((2, 3), 1.5, dtype=T.float64, requires_grad=True)
         (x.std(1).sum() + T.std_mean(x, 0, correction=0)[0].sum() + x[:1, :1].std(correction=0)).backward()
         assert np.abs(x.grad.numpy()).tolist() == [[0.0] * 3] * 2
+
+
+def test_the_angle_of_the_origin_has_a_gradient_of_zero() -> None:
+    for T in (torch, gc):
+        a, b = T.tensor([0.0, 1.0], requires_grad=True), T.tensor([0.0, -2.0], requires_grad=True)
+        T.atan2(a, b).sum().backward()
+        np.testing.assert_allclose([a.grad.numpy(), b.grad.numpy()], [[0, -0.4], [0, -0.2]], rtol=1e-6)
+
+
+def test_addcmul_of_integers_cuts_its_factor() -> None:
+    for T in (torch, gc):
+        a = T.tensor([3, 4], dtype=T.int32)
+        found = [T.addcmul(a, a, a, value=v) for v in (0.5, 2.7, -1.5, 2)]
+        assert [f.tolist() for f in found] == [[3, 4], [21, 36], [-6, -12], [21, 36]]
+        assert all(f.dtype == T.int32 for f in found)
