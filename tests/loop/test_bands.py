@@ -64,6 +64,18 @@ def test_values(name, kind, machine, always):
         assert print_kernel(again) == text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_of_half_a_vector(kind, monkeypatch):
+    """Tiles are as narrow as the channels of a group; phases of a gradient meet in rows."""
+    monkeypatch.setattr(contract, "plan_bands", lambda *a: (found := plan_bands(*a)) and (found[0], 0.0))
+    outs = 8
+    node = getattr(Case((2, 2 * outs, 9, 8), (2 * outs, outs, 3, 3), stride=2, low=1, groups=2), kind)()
+    calls = check(node, machine=WIDE)
+    assert walking(calls)
+    assert {t.lanes for t in tiles(calls)} == {outs}
+    assert plan_bands(Case((1, 4, 8, 8), (outs - 1, 4, 3, 3), low=1).forward(), WIDE) is None
+
+
 def test_most_cases_are_computed_in_bands(always):
     found = [walking(contract.lower_contraction(group_of(c.forward()), WIDE)) for c in CASES.values()]
     assert sum(found) > len(found) // 2

@@ -9,7 +9,8 @@ import pytest
 
 from graphc import ops, pipeline
 from graphc.ir.graph import Graph
-from graphc.loop.lower.blocking import Sizes, choose_blocks
+from graphc.loop.lower import blocking, contract
+from graphc.loop.lower.blocking import Sizes, Source, choose_blocks
 from tests.loop.test_contract import CRAMPED, WIDE, check, leaf, matmul, tiles
 
 
@@ -43,12 +44,12 @@ def test_k_in_blocks() -> None:
 
 def test_what_is_copied() -> None:
     """Columns of which three are left for the last tile, columns that are not neighbours, other types."""
-    for y, contract in ((leaf("y", 20, 131), 0), (leaf("y", 128, 20), 1)):
-        assert not reads_in_place(check(ops.dot_general(leaf("x", 37, 20), y, ((1,), (contract,)))))
+    for y, axis in ((leaf("y", 20, 131), 0), (leaf("y", 128, 20), 1)):
+        assert not reads_in_place(check(ops.dot_general(leaf("x", 37, 20), y, ((1,), (axis,)))))
 
 
 def sizes(pitch: int, k: int) -> Sizes:
-    return Sizes(1, 512, 512, (k,), 4, 1.0, 1.0, 4 * k, 0, False, 0.35, 0.1, b_pitch=pitch, b_far=0.25)
+    return Sizes(1, 512, 512, (k,), 4, 1.0, 1.0, 4 * k, 0, 4, 0.35, 0.1, b_pitch=pitch, b_far=0.25)
 
 
 def cost(pitch: int, k: int) -> float:
@@ -91,3 +92,28 @@ def test_images_with_an_epilogue() -> None:
     x, w, b = leaf("x", 3, 40, 10, 10), leaf("w", 12, 40, 1, 1), leaf("b", 3, 12, 10, 10)
     y = ops.conv(x, w, (1, 1), (0, 0), (0, 0), (1, 1), 1)
     assert reads_in_place(check(ops.tanh(ops.add(y, b))))
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_weights_are_brought_in_order_once_for_all_images(
+    gradient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w, x = leaf("w", *((40, 12) if gradient else (12, 40)), 1, 1), leaf("x", 3, 40, 10, 10)
+    axes = ((1, 1), (0, 0), (0, 0), (1, 1), 1)
+    choose_blocks.cache_clear()
+    monkeypatch.setattr(blocking, "_sources", lambda sizes, axis: (Source.KERNEL,))
+    monkeypatch.setattr(blocking, "KERNEL", 300.0)
+    monkeypatch.setattr(contract, "WORTH", 0.0)
+    node = ops.conv_input_grad(x, w, (10, 10), *axes) if gradient else ops.conv(x, w, *axes)
+    calls = check(node)
+    choose_blocks.cache_clear()
+    (staged,) = (call for call in calls if call.kernel.name.endswith("_rows"))
+    assert staged.args[-1].type.shape[0] == 1
+    assert reads_in_place(calls[1:])
+
+
+def test_lines_of_a_that_collide() -> None:
+    """Steps of K a page apart: A is brought in order, if many images share it."""
+    many = replace(sizes(784, 256), batch=8, cols=196, a_pitch=4, b_place=True, alike=8)
+    assert choose_blocks(replace(many, a_step=4096), WIDE)[0].source is Source.KERNEL
+    assert choose_blocks(replace(many, a_step=4), WIDE)[0].source is Source.PLACE

@@ -233,7 +233,7 @@ class _Bands:
             for s, row, part in zip(self.start, rows, outer, strict=True)
         ]
         with (
-            w.loop("j", count, min(plan.lanes, self.outs), "vector", self.width) as j,
+            w.loop("j", count, min(plan.lanes, self.outs), "vector", min(plan.lanes, self.width)) as j,
             w.loop("x", self.space[-1]) as x,
         ):
             channel = ix.add(ix.mul(self.group, self.outs), ix.add(start, j))

@@ -168,15 +168,23 @@ def plan_bands(node: Node, machine: Machine) -> tuple[Plan, float] | None:
         return None
     sizes, axes = _sizes(node), axes_of(node)
     taps = math.prod(max(len(part.taps) for part in axis.parts) for axis in axes)
-    if sizes.outs < FEWEST_CHANNELS or not sizes.ins or not all(axis.extent for axis in axes) or not taps:
+    if not suits_lanes(sizes.outs, machine.lanes(sizes.itemsize)):
+        return None
+    if not sizes.ins or not all(axis.extent for axis in axes) or not taps:
         return None
     return _choose(sizes, axes, sizes.ins * taps, machine)
+
+
+def suits_lanes(channels: int, width: int) -> bool:
+    """Whether so many channels fill most lanes of their vectors, or all of half a vector."""
+    return channels >= FEWEST_CHANNELS or channels in (width, width // 2)
 
 
 @lru_cache(maxsize=256)
 def _choose(sizes: _Sizes, axes: tuple[Axis, ...], depth: int, machine: Machine) -> tuple[Plan, float] | None:
     """The cheapest of all plans; `depth` is K of the largest phase."""
     rows, lanes = choose_tile(axes[-1].count, sizes.outs, depth, machine, sizes.itemsize)
+    lanes = min(lanes, sizes.outs) if 2 * sizes.outs == machine.lanes(sizes.itemsize) else lanes
     best: tuple[Plan, float] | None = None
     for band in itertools.product(*(_cuts(axis.count) for axis in axes[:-1])):
         source = tuple(a.reach(b) for a, b in zip(axes, (*band, axes[-1].count), strict=True))
@@ -220,8 +228,8 @@ def inside(axis: Axis) -> float:
 def _cost(plan: Plan, sizes: _Sizes, machine: Machine) -> float:
     """Cycles on one core, and what too few tasks lose."""
     width = machine.lanes(sizes.itemsize)
-    vectors = plan.lanes // width
-    wide = -(-sizes.outs // width) / vectors  # panels, the last of which may be narrower
+    vectors = plan.lanes / width
+    wide = -(-sizes.outs // width) / max(1, vectors)  # panels, the last of which may be narrower
     panels = -(-sizes.outs // plan.lanes)
     rows, calls, flops, weights = 0.0, 0, 0.0, 0
     for parts in itertools.product(*(axis.parts for axis in plan.axes)):

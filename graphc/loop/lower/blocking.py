@@ -17,13 +17,14 @@ from typing import NamedTuple
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr
 from graphc.loop.lower.writer import Writer
-from graphc.program import Machine
+from graphc.program import LINE, Machine
 
 SMALL = 1 << 16  # flops worth a task of their own
 THREADS = (1, 2, 2, 4, 8)  # numbers of threads that tasks should divide among evenly
 LOAD = (
     1.02  # cycles to load a vector or to broadcast an element: one-vector tiles do it for each multiply-add
 )
+NARROW = 0.7  # cycles to broadcast an element to less than a vector, and to multiply it
 LATENCY = 5  # cycles a multiply-add takes: fewer accumulators than this leave the pipe idle
 STREAM = 0.5  # cycles to fetch an element of A from beyond the second-level cache
 SCATTERED = 1.0  # the same if more rows are read at once than caches and prefetchers follow
@@ -63,7 +64,7 @@ class Sizes:
 
     a_pitch           bytes from row to row of A, if blocks of it can be read where they are
     a_flat            the axis of K from which on such a block has one stride
-    a_across          along K, every step of A is in a cache line of its own
+    a_step            bytes from step to step of K of such a block
     a_fixed, b_fixed  one of many problems with the same A or B, whose copy is made once for all of them
     tile              the register tile, if the order of columns asks for it
     together          panels that one task must have and finish together, all of K at once (0: any)
@@ -72,6 +73,7 @@ class Sizes:
     b_pitch           bytes from step to step of K of B, if it can be read where it is
     b_place           B is read there
     b_far             cycles more for an element of B from beyond the second-level cache
+    alike             consecutive batch elements that have the same A
     """
 
     batch: int
@@ -83,7 +85,7 @@ class Sizes:
     stage_cost: float
     a_pitch: int | None
     a_flat: int
-    a_across: bool
+    a_step: int
     b_cost: float
     c_cost: float
     a_fixed: bool = False
@@ -95,6 +97,12 @@ class Sizes:
     b_pitch: int | None = None
     b_place: bool = False
     b_far: float = 0.0
+    alike: int = 1
+
+    @property
+    def a_across(self) -> bool:
+        """Along K, every step of A is in a cache line of its own."""
+        return self.a_step >= LINE
 
     @property
     def k(self) -> int:
@@ -173,9 +181,9 @@ class Rows:
 
 
 def _step(rows: int, vectors: float) -> float:
-    """Cycles for one step of K of a tile. Of vectors half as long, twice as many are loaded in a cycle."""
+    """Cycles for one step of K of a tile."""
     if vectors < 1:
-        return max(LOAD / 2 * (rows + 1), LATENCY)
+        return max(NARROW * rows, LATENCY)
     return max(rows * vectors, LOAD * (rows + vectors), LATENCY)
 
 
@@ -348,7 +356,9 @@ def _sources(sizes: Sizes, axis: int) -> tuple[Source, ...]:
     """Where panels that are cut along an axis of K may find A."""
     if sizes.a_pitch is None or axis < sizes.a_flat:
         return Source.TASK, Source.KERNEL
-    return (Source.PLACE, Source.TASK) if sizes.a_flat == 0 else (Source.PLACE, Source.TASK, Source.KERNEL)
+    if sizes.a_flat == 0 and sizes.alike == 1:
+        return Source.PLACE, Source.TASK
+    return Source.PLACE, Source.TASK, Source.KERNEL
 
 
 def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int, int, int, int]:
@@ -405,7 +415,8 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     narrow = narrow_tile(sizes.cols, b.lanes, width, b.b_place)
     calls = b.blocks * panels * row_tiles
     elements = sizes.batch * sizes.rows * sizes.k
-    walked = b.source is Source.PLACE and sizes.a_across and elements * sizes.itemsize > machine.l2_bytes
+    placed, a_bytes = b.source is Source.PLACE and sizes.a_across, elements // sizes.alike * sizes.itemsize
+    walked = placed and (a_bytes > machine.l2_bytes or _collide(b.depth, sizes.a_step))
     cut, least = Rows(sizes.rows, b.rows), ACROSS if walked else 0.0
     steps = panels_steps(cut, panels, vectors, narrow / width, least)
     work = sizes.batch * (sizes.k * steps + calls * (CALL + 2 * b.rows * vectors))
@@ -420,14 +431,13 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     elif not sizes.b_fixed:
         work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
     before = 0.0
-    if b.source is Source.PLACE and sizes.a_across and elements * sizes.itemsize > BEYOND * machine.l2_bytes:
+    if placed and a_bytes > BEYOND * machine.l2_bytes:
         work += WALK * elements * panels
     if b.source is Source.TASK:
         work += elements * sizes.a_cost * col_blocks
     elif b.source is Source.KERNEL and not sizes.a_fixed:
-        before = KERNEL + elements * (
-            sizes.stage_cost + (FAR if elements * sizes.itemsize > machine.l2_bytes else 0.0)
-        )
+        each = sizes.stage_cost + (FAR if a_bytes > machine.l2_bytes else 0.0)
+        before = KERNEL + elements // sizes.alike * each
     results = sizes.batch * sizes.rows * sizes.cols
     work += results * sizes.c_cost
     if _far(results * sizes.itemsize, sizes.beside, machine):
@@ -438,6 +448,12 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
     worth = min(THREADS[-1], max(1, int(2.0 * results * sizes.k / SMALL)))
     even = row_blocks * b.row_tiles * col_blocks * b.col_panels / (row_tiles * panels)
     return work * (1 + (even - 1) / 4) * idle(tasks, worth) + before + after + TASK * tasks
+
+
+def _collide(depth: int, step: int) -> bool:
+    """Whether lines `step` bytes apart, one for each of `depth` steps of K, are more than the sets of the
+    first-level cache into which they fall can hold."""
+    return depth * math.gcd(step, SETS) > LINES * SETS
 
 
 def _crowded(pitch: int) -> float:

@@ -44,7 +44,7 @@ from graphc.loop.lower.operand import (
     run_length,
     symbols,
 )
-from graphc.loop.lower.pack import CLIPPED_RUN, run_cost
+from graphc.loop.lower.pack import CLIPPED_RUN, SCATTER, run_cost
 from graphc.loop.lower.pad import pad_call, worth_padding
 from graphc.loop.lower.panels import choose_way
 from graphc.loop.lower.phases import split_call, worth_splitting
@@ -66,9 +66,8 @@ from graphc.loop.lower.winograd.volumes import is_volume, slice_call, sliced, sl
 from graphc.loop.lower.winograd.weight_grad import weight_grad_calls
 from graphc.loop.lower.winograd.weight_plan import plan_weight_grad
 from graphc.loop.lowered import KernelCall, Temp, Value, with_args
-from graphc.program import LINE, Machine
+from graphc.program import Machine
 
-SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
 TRANSPOSED = 1.0  # the same if it is along the rows: blocks are transposed in registers
 FAR = 0.25  # cycles more to pack an element from beyond the second-level cache
 WORTH = 0.93  # part of the cost at which a kernel more is worth it
@@ -270,7 +269,7 @@ class _Lowering:
 
     def _as_tiles_apart(self, problem: Contraction) -> _Option | None:
         """The tile image by image, where each image's pixels are one run in B and in the result: B is read,
-        and results are stored, where they are. Only with an A that all images read where it is."""
+        and results are stored, where they are."""
         if (
             self.cells is not None
             or len(problem.cols) < 2
@@ -280,7 +279,7 @@ class _Lowering:
             return None
         way = self._way(images_apart(problem))
         sizes = self._sizes(way)
-        if sizes.b_pitch is None or sizes.a_pitch is None or sizes.a_flat or way.b_fixed:
+        if sizes.b_pitch is None or way.b_fixed:
             return None
         blocking, cost = choose_blocks(replace(sizes, b_place=True), self.machine)
         return cost, partial(self._tiled, way, blocking, False)
@@ -425,7 +424,7 @@ class _Lowering:
             stage_cost,
             pitch,
             first,
-            abs(step or 0) * itemsize >= LINE,
+            abs(step or 0) * itemsize,
             choose_way(p, way.b, LANES * width, width)[1] + far,
             run_cost([(run, 1)] if run else (), width, TRANSPOSED if along_rows(p) else SCATTER),
             way.a_fixed,
@@ -434,6 +433,7 @@ class _Lowering:
             added_cost=run_cost([(run, 1)] if run else (), width, SCATTER),
             b_pitch=None if b_pitch is None else b_pitch * itemsize,
             b_far=far,
+            alike=math.prod(p.batch[len(p.a_batch) :]),
         )
 
     def _tiled(self, way: _Way, blocking: Blocking, ahead: bool) -> None:

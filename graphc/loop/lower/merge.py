@@ -98,4 +98,5 @@ def images_apart(problem: Contraction) -> Contraction:
         b=lambda b, k, n: old_b(b[:lead], k, (*b[lead:], *n)),
         c=lambda b, m, n: old_c(b[:lead], m, (*b[lead:], *n)),
         window=None,
+        alike=outer,
     )

@@ -18,6 +18,7 @@ SHUFFLED = (2, 3, 4)  # strides at which wide loads and shuffles do
 RUN = 2.5  # cycles to start a run of vectors: loop control, addresses, clipping
 CLIPPED_RUN = 8.0  # cycles to start a run whose limits are not those of the run before
 GATHER = 1.0  # cycles to copy an element of a run that is not contiguous on one side
+SCATTER = 3.0  # cycles to store a result of a run that is not contiguous
 PAD = 16  # elements added to a row whose length would make rows compete for cache sets
 
 At = Callable[[Expr], Access]

@@ -50,6 +50,7 @@ class Contraction:
     c(b, m, n)                index of the anchor's element
     window                    what is known about B if this is a convolution at unit stride whose planes are
                               contiguous
+    alike                     how many of the last batch axes A does not depend on
     """
 
     anchor: Node
@@ -61,6 +62,12 @@ class Contraction:
     b: Callable[[Index, Index, Index], Access]
     c: Callable[[Index, Index, Index], Index]
     window: Window | None = None
+    alike: int = 0
+
+    @property
+    def a_batch(self) -> Shape:
+        """The batch axes that A depends on."""
+        return self.batch[: len(self.batch) - self.alike]
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -83,6 +90,7 @@ class Contraction:
             b=lambda batch, depth, col: a(batch, col, depth),
             c=lambda batch, row, col: c(batch, col, row),
             window=None,
+            alike=0,
         )
 
 

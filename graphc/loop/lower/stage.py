@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from graphc.ir.types import Shape, TensorType, int64
 from graphc.loop import index as ix
-from graphc.loop.ir import Expr, Var, identity_of
+from graphc.loop.ir import ZERO, Expr, Var, identity_of
 from graphc.loop.lower.fused import Fused, flat_buffer, place
 from graphc.loop.lower.merge import merged_axes
 from graphc.loop.lower.operand import symbols
@@ -25,7 +25,7 @@ MOST_TASKS = 32
 
 
 def stage_call(problem: Contraction, fused: Fused, width: int, name: str) -> tuple[Temp, KernelCall]:
-    """(temp, call): temp[b, m, k] = A[b, m, k]."""
+    """(temp, call): temp[b, m, k] = A[b, m, k], b of the batch axes that A depends on."""
     depth, expand = _depth_of_a(problem, fused)
 
     def read(batch: Index, row: Expr, at: Index) -> Access:
@@ -54,7 +54,7 @@ def _staged(
 ) -> tuple[Temp, KernelCall]:
     """(temp, call): temp[b, line, i] = read(b, line, i), for `lines` lines in each batch, of as many elements
     as a box `axes` has, padded to a length that spreads over the cache's sets."""
-    batch, dtype, length = problem.sizes[0], problem.anchor.dtype, math.prod(axes)
+    batch, dtype, length = math.prod(problem.a_batch), problem.anchor.dtype, math.prod(axes)
     temp = Temp("rows", TensorType((batch, lines, padded(length, dtype.itemsize)), dtype))
     tasks = max(1, min(MOST_TASKS, batch * lines, batch * lines * length // TASK_ELEMENTS))
     chunk = -(-batch * lines // tasks)
@@ -63,7 +63,7 @@ def _staged(
     first = ix.mul(task, chunk)
     with w.loop("i", ix.minimum(chunk, ix.sub(batch * lines, first)), chunk) as i:
         flat_batch, number = ix.unflatten(ix.add(first, i), (batch, lines))
-        at = ix.unflatten(flat_batch, problem.batch)
+        at = (*ix.unflatten(flat_batch, problem.a_batch), *[ZERO] * problem.alike)
         with w.nest("k", axes[:-1]) as outer:
 
             def access(j: Expr) -> Access:

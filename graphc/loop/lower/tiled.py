@@ -258,9 +258,10 @@ class Tiled:
         if self.staged is not None:
             buffer = self.fused.buffer(self.staged)
             first = ix.flatten(block.first(), self.p.depth)
+            number = ix.floordiv(self.flat_batch, self.batch // buffer.shape[0])
             if self.a.across:
-                return PackedA(lambda r: address(buffer, (self.flat_batch, first, r)), 1, buffer.shape[-1])
-            return PackedA(lambda r: address(buffer, (self.flat_batch, r, first)), buffer.shape[-1], 1)
+                return PackedA(lambda r: address(buffer, (number, first, r)), 1, buffer.shape[-1])
+            return PackedA(lambda r: address(buffer, (number, r, first)), buffer.shape[-1], 1)
         if self.cut.source is Source.PLACE:
             row = flat_stride(self.a.side, self.p.rows)
             step = flat_stride(self.a.depth[self.cut.axis :], self.p.depth[self.cut.axis :])

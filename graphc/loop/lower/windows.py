@@ -20,6 +20,7 @@ from graphc.ir.types import Shape, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Address, Buffer, Expr, Tile, Var, Walk, address, identity_of, load
 from graphc.loop.lower.blocking import (
+    BEYOND,
     CALL,
     LATENCY,
     LOAD,
@@ -32,8 +33,8 @@ from graphc.loop.lower.blocking import (
     panel_lanes,
 )
 from graphc.loop.lower.fused import Fused, flat_buffer, place
-from graphc.loop.lower.operand import Layout, flat_stride, probe
-from graphc.loop.lower.pack import COPY, RUN
+from graphc.loop.lower.operand import Layout, flat_stride, probe, symbols
+from graphc.loop.lower.pack import COPY, GATHER, RUN, SCATTER
 from graphc.loop.lower.problem import Contraction, Index
 from graphc.loop.lower.stage import stage_call
 from graphc.loop.lowered import KernelCall, Temp
@@ -100,10 +101,18 @@ def _cost(plan: Plan, problem: Contraction, machine: Machine) -> float:
     run = RUN + COPY * -(-space[-1] // width)
     lines = math.prod(space[:-1])
     each = -(-plan.row_count // plan.rows) * tile + problem.depth[0] * math.prod(plan.plane[:-1]) * run
-    work = groups * images * (plan.row_blocks * each + m * lines * run)
+    far = problem.anchor.type.nbytes > BEYOND * machine.l2_bytes  # each phase fetches all lines of the result
+    finished = run if _dense(problem) else (SCATTER if far else GATHER) * space[-1]
+    work = groups * images * (plan.row_blocks * each + m * lines * finished)
     tasks = groups * plan.row_blocks * -(-images // plan.images)
     worth = min(THREADS[-1], max(1, int(problem.flops / SMALL)))
     return work * idle(tasks, worth) + TASK * tasks
+
+
+def _dense(problem: Contraction) -> bool:
+    """Whether neighbouring results are neighbours in memory: not in a phase of a strided gradient."""
+    at = symbols("b", problem.batch), symbols("m", problem.rows), symbols("n", problem.cols)
+    return ix.linear(ix.flatten(problem.c(*at), problem.anchor.shape), at[2][-1]) == 1
 
 
 def windows_calls(
