@@ -114,3 +114,27 @@ def test_cells_of_tall_products_come_before_the_next_panel(rows: int, listing: b
     tiles = [s for s, _ in statements(call.kernel.body) if isinstance(s, Tile)]
     assert tiles
     assert all(isinstance(tile.fetch, Listed if listing else Fetch) for tile in tiles)
+
+
+def test_a_bias_is_asked_for_at_once_and_rows_of_the_result_from_the_list() -> None:
+    """All rows read the same line of a bias: it does not keep what they store off the list."""
+    m, k, n = 20, 200, 128
+    product = ops.dot_general(leaf("x", m, k), leaf("w", k, n), ((1,), (0,)))
+    z = ops.add(product, ops.broadcast(leaf("bias", n), (m, n), (1,)))
+    outputs = z, ops.tanh(z)
+    check(*outputs, machine=WIDE, tolerance=1e-4)
+    call = tiled(outputs, WIDE)
+    tiles = listed(call.kernel)
+    assert tiles
+    (bias,) = {s.buffer for s, _ in statements(call.kernel.body) if isinstance(s, Prefetch)}
+    assert bias.shape == (n,)
+    marks: dict[Buffer, Buffer] = {}
+    (lines,) = {tile.fetch.lines for tile in tiles}
+    body = counted(call.kernel.body, lines, marks)
+    kernel = replace(call.kernel, params=(*call.kernel.params, *marks.values()), body=body)
+    counts = [np.zeros(m * n, np.float32) for _ in marks]
+    arrays = [np.ones(a.type.shape, a.type.dtype.numpy) for a in call.args]
+    assert run(kernel, [*arrays, *counts], range(kernel.tasks)) == 0
+    assert len(counts) == 2
+    for count in counts:
+        assert (count.reshape(-1, LINE).sum(1) == 1).all()

@@ -35,9 +35,11 @@ from graphc.program import LINE
 class Shares:
     """A loop of fetches as a list: `places` for each row, and so many neighbouring lines from each.
 
+    first  fetches of what all rows read, which are made at once
     tiles  that share the list, each with `depth` steps of K
     """
 
+    first: tuple[Prefetch, ...]
     loop: For
     places: tuple[Prefetch, ...]
     lines: int
@@ -80,17 +82,20 @@ def shares(fetches: Sequence[Stmt], needed: int, tiles: int, depth: int) -> Shar
     """The list of a nest of fetches, as many of them as `tiles` tiles with `depth` steps of K get round to;
     None if these are not the `needed` first lines of all rows, or the nest is more than one loop over rows.
     """
-    if len(fetches) != 1 or not isinstance(loop := fetches[0], For):
+    first = tuple([stmt for stmt in fetches if isinstance(stmt, Prefetch)])
+    loops = [stmt for stmt in fetches if isinstance(stmt, For)]
+    if len(loops) != 1 or len(first) + 1 < len(fetches):
         return None
+    (loop,) = loops
     runs = _runs([stmt for stmt in loop.body if isinstance(stmt, Prefetch)])
     if sum(map(len, runs)) < len(loop.body):
         return None
     lines = math.gcd(*[len(run) for run in runs], MOST_LINES)
     places = [run[i] for run in runs for i in range(0, len(run), lines)]
     room = depth // FETCH_STEPS * tiles // loop.var.extent
-    if room * lines * loop.var.extent < needed:
+    if room * lines * loop.var.extent < needed - len(first):
         return None
-    return Shares(loop, tuple(places[:room]), lines, tiles, depth)
+    return Shares(first, loop, tuple(places[:room]), lines, tiles, depth)
 
 
 def _runs(fetches: Sequence[Prefetch]) -> list[list[Prefetch]]:

@@ -213,7 +213,7 @@ class Tiled:
             return
         places = Buffer(self.w.name("places"), int64, (found.length,), "scratch")
         number = next((s.var for s in tiles if isinstance(s, For)), ZERO) if self.together > 1 else ZERO
-        block[start:finish] = [found.notes(places), *asking(tiles, found.fetch(places, number))]
+        block[start:finish] = [*found.first, found.notes(places), *asking(tiles, found.fetch(places, number))]
         self.w.open[0][:0] = found.blank(places)
 
     @contextmanager
