@@ -127,6 +127,27 @@ class Program:
                 raise self._explain(inputs, status)
         return outputs
 
+    def again(
+        self, given: Sequence[np.ndarray], steady: object, ready: Mapping[int, np.ndarray] | None = None
+    ) -> list[Any] | None:
+        """A call with the state of the last one, if `steady` is its object: `given` are the inputs that
+        `keep` was not told of, in order. Returns the outputs, with None for state, which it updates in place.
+
+        None, and nothing has changed, where a whole call has to be made: somebody else has run the code
+        since, or a check fails (which that call reports).
+        """
+        code = self.code
+        if steady is None or steady is not self._steady or self._pools is None or not code.can_bind:
+            return None
+        outputs: list[Any] = [None] * code.n_outputs
+        made = []
+        for o, pool in self._pools:
+            outputs[o] = array = ready[o] if ready and o in ready else pool.take()
+            made.append(array)
+        with code.lock:
+            status = code.executable.again(given, made, self._loose, self._transient, steady)
+        return outputs if status == 0 else None
+
     def __del__(self) -> None:
         code = getattr(self, "code", None)
         if code is not None:

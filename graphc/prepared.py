@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,16 @@ class Prepared:
             if both[0] is not steady or both[1] is not self._kept:
                 both = self._steady = (steady, self._kept)
             return self.main([*inputs, *self._kept], ready, steady=both if steady is not None else None)
+
+    def again(
+        self, given: Sequence[np.ndarray], steady: object, ready: Mapping[int, np.ndarray] | None = None
+    ) -> list[Any] | None:
+        """As `Program.again`, with fixed inputs that have not changed."""
+        with self._lock:
+            both = self._steady
+            if self._kept is None or both[0] is not steady or both[1] is not self._kept:
+                return None
+            return self.main.again(given, both, ready)
 
     def _prepare(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         kept = self._kept or [aligned_empty(n.shape, n.dtype.numpy) for n in self.setup.graph.outputs]

@@ -206,6 +206,26 @@ def test_state_is_let_go_with_the_program() -> None:
     assert sys.getrefcount(weight) == 2
 
 
+def test_state_is_updated_by_calls_that_do_not_name_it() -> None:
+    """Also where a check fails: that changes nothing, and is left to a whole call to say."""
+    index = ops.input_("index", TensorType((2,), int64))
+    kind = TensorType((4,), float32)
+    state = ops.input_("state", kind)
+    picked = ops.take(state, ops.check_index(index, 0, 4, "too far"), 0)
+    program = pipeline.compile(Graph((index, state), (ops.add(state, state), picked)), {0: 1})
+    program.keep([1])
+    weight, steady = np.arange(4, dtype=np.float32), object()
+    program([np.array([0, 3]), weight], steady=steady)
+    found = program.again([np.array([1, 2])], steady)
+    assert found is not None
+    assert found[0] is None
+    assert (found[1].tolist(), weight.tolist()) == ([2, 4], [0, 4, 8, 12])
+    assert program.again([np.array([1, 4])], steady) is None
+    assert weight.tolist() == [0, 4, 8, 12]
+    with pytest.raises(IndexError, match="too far"):
+        program([np.array([1, 4]), weight], steady=steady)
+
+
 # ---------------------------------------------------------------------- observers
 
 

@@ -53,6 +53,29 @@ def test_kept_until_a_call_says_so() -> None:
         program(given[:2])
 
 
+def test_calls_with_the_state_of_the_last_one() -> None:
+    program = pipeline.compile(linear(), fixed={1, 2})
+    program.keep([1, 2])
+    given, steady = arrays(), object()
+    assert program.again(given[:1], steady) is None, "there has been no call"
+    program(given, steady=steady)
+    for seed in (1, 2):
+        given[0] = arrays(seed)[0]
+        found = program.again(given[:1], steady)
+        assert found is not None
+        np.testing.assert_allclose(found[0], expected(given), rtol=1e-5, atol=1e-5)
+        ready = np.empty((8, 128), np.float32)
+        assert program.again(given[:1], steady, {0: ready})[0] is ready
+        assert ready.tobytes() == found[0].tobytes()
+    assert program.again(given[:1], object()) is None
+    other = pipeline.compile(linear(), fixed={1, 2})
+    other(arrays(3), steady=object())
+    assert program.again(given[:1], steady) is None, "the code has other arrays now"
+    np.testing.assert_allclose(program(given, steady=steady)[0], expected(given), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="input 0"):
+        program.again([np.zeros((8, 63), np.float32)], steady)
+
+
 def test_nothing_to_keep_is_an_ordinary_program() -> None:
     program = pipeline.compile(Graph((X, B), (ops.exp(X), B)), fixed={1})
     assert not isinstance(program, Prepared)

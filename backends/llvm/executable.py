@@ -107,20 +107,40 @@ class Executable:
         inputs, of outputs) are looked at: in the others must be the arrays of that call. TypeError or
         ValueError for arrays that do not fit; that loose outputs fit is for the caller to see.
         """
+        given, made = [inputs[i] for i in loose[0]], [outputs[o] for o in loose[1]]
+        status = self.again(given, made, loose, dropped, steady)
+        if status is not None:
+            return status
+        held, first = self._held, self._n_inputs
+        try:
+            self.bind(inputs, outputs)
+            self._steady = steady
+            for o in loose[1]:
+                held[first + o] = None
+            return self.run_bound()
+        finally:
+            for i in dropped:
+                held[i] = None
+
+    def again(
+        self,
+        given: Sequence[np.ndarray],
+        made: Sequence[np.ndarray],
+        loose: tuple[Sequence[int], Sequence[int]],
+        dropped: Sequence[int],
+        steady: object,
+    ) -> int | None:
+        """As `call`, with the arrays of the `loose` positions alone. None, and nothing has happened, if
+        `steady` is not the object that the last call brought."""
+        if steady is None or steady is not self._steady:
+            return None
         held, words, first = self._held, self._words, self._n_inputs
         try:
-            if steady is None or steady is not self._steady:
-                self.bind(inputs, outputs)
-                self._steady = steady
-                for o in loose[1]:
-                    held[first + o] = None
-            else:
-                for i in loose[0]:
-                    array = inputs[i]
-                    if held[i] is not array:
-                        self._bind(i, array)
-                for o in loose[1]:
-                    words[first + o] = pointer(outputs[o])
+            for i, array in zip(loose[0], given):  # noqa: B905 (of one length; `strict` takes longer)
+                if held[i] is not array:
+                    self._bind(i, array)
+            for o, array in zip(loose[1], made):  # noqa: B905
+                words[first + o] = pointer(array)
             return self.run_bound()
         finally:
             for i in dropped:

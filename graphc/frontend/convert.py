@@ -84,23 +84,23 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
             RuntimeError,
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.",
         )
-    array = memory(self)
-    if getrefcount(self) <= TEMPORARY and _is_sole_owner(self._cell) and array.flags.writeable:
+    array, cell = memory(self), self._cell
+    if not _can_share(cell):
+        return array.copy()
+    if getrefcount(self) <= TEMPORARY and _is_sole_owner(cell) and array.flags.writeable:
         return array  # as in model(x).numpy(): the tensor is gone after this call, so nobody else has it
-    if MODE.trace is None and _can_share(self._cell):
-        return show(self._cell)
-    return array.copy()
+    return show(cell)
 
 
 def _can_share(cell: Cell) -> bool:
-    """Whether a cell has storage of its own, and no history."""
-    return cell.view is None and cell.fn is None
+    """Whether a cell has storage of its own, no history, and a value that lasts."""
+    return cell.view is None and cell.fn is None and MODE.trace is None
 
 
 def _is_sole_owner(cell: Cell) -> bool:
-    """Whether nothing but one tensor refers to a cell, and nothing but the cell to its value's node."""
-    alone = cell.view is None and cell.fn is None and not cell.vars
-    return alone and getrefcount(cell) <= 3 and getrefcount(cell.node) <= 2
+    """Whether nothing but one tensor refers to a cell (the caller has a variable, too), and nothing but the
+    cell to its value's node."""
+    return not cell.vars and getrefcount(cell) <= 4 and getrefcount(cell.node) <= 2
 
 
 class _Probe:

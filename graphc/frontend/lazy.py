@@ -543,7 +543,9 @@ def memory(tensor: Tensor) -> np.ndarray:
     if cell.view is not None:
         refresh(cell)
     bound = cell.node.bound
-    if type(bound) is not np.ndarray:
+    if type(bound) is np.ndarray:
+        return bound
+    if type(bound) is not Shown:
         realise([tensor])
         bound = cell.node.bound
     return bound.array if type(bound) is Shown else bound

@@ -25,37 +25,47 @@ from graphc.arrays import aligned_copy
 from graphc.frontend.cell import Cell, fresh_input
 from graphc.frontend.drawn import evaluate
 from graphc.frontend.modes import MODE
-from graphc.frontend.shown import Shown
+from graphc.frontend.shown import Shown, on_memory_of
 from graphc.ir.graph import toposort
 from graphc.ir.node import Kind, Node
 
 MOVES = (Kind.VIEW, Kind.CONSTANT, Kind.INPUT)
-OWN = 3  # references to a node that only its cell refers to: the cell's, a variable's, the question's
-UNUSED = 4  # the same for a node that only its leaf knows: the leaf's, a list's, a variable's, the question's
+OWN = 4  # references to a node that only its cell refers to: the cell's, two variables', the question's
+UNUSED = 3  # the same for a node that only its leaf knows: the leaf's, a variable's, the question's
 
 
 def show(cell: Cell) -> np.ndarray:
     """An array on the memory of a cell that has a known value, no base and no history."""
-    events, shown = MODE.events, cell.node.bound
-    if type(shown) is not Shown or not shown.is_seen:
-        array = shown.array if type(shown) is Shown else shown
-        if _is_read(cell, array):
-            array = aligned_copy(array)
-        shown = Shown(array)
-        cell.node, cell.vars = fresh_input(cell.node.type, shown), None
-        cell.version += 1  # views and compiled functions look again
-        if events is not None and events.reads(cell):
-            events.guard(cell)
-    return shown.give()
+    node = cell.node
+    array = node.bound
+    if type(array) is Shown:
+        again = array.again()
+        if again is not None:
+            return again
+        array = array.array
+    if _is_read(cell, node, array):
+        array = aligned_copy(array)
+        node = cell.node = fresh_input(node.type)
+    given = on_memory_of(array)
+    node.bound, cell.vars = Shown(array, given), None
+    cell.version += 1  # views and compiled functions look again
+    events = MODE.events
+    if events is not None and events.reads(cell):
+        events.guard(cell)
+    return given
 
 
-def _is_read(cell: Cell, array: np.ndarray) -> bool:
-    """Whether anything beside the cell reads, or is going to read, the array that is its value."""
-    node, events = cell.node, MODE.events
-    if not array.flags.writeable or getrefcount(node) > OWN or (events is not None and events.has(array)):
+def _is_read(cell: Cell, node: Node, array: np.ndarray) -> bool:
+    """Whether anything beside a cell reads, or is going to read, its node or the array that is its value."""
+    if getrefcount(node) > OWN or not array.flags.writeable:
         return True
-    leaves = [n for ref in cell.vars or () if (n := ref()) is not None and n.bound is array]
-    return any(getrefcount(n) > UNUSED for n in leaves)
+    if MODE.events is not None and MODE.events.has(array):
+        return True
+    for ref in cell.vars or ():
+        leaf = ref()
+        if leaf is not None and leaf.bound is array and getrefcount(leaf) > UNUSED:
+            return True
+    return False
 
 
 def is_seen(cell: Cell) -> bool:

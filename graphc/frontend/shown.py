@@ -20,6 +20,14 @@ from graphc.arrays import aligned_copy
 CHUNK = 1 << 16  # bytes compared at once: both sides, and what NumPy makes of them, stay in the L2 cache
 
 
+def on_memory_of(array: np.ndarray) -> np.ndarray:
+    """An array on the memory of a C-contiguous one.
+
+    Its base is no array: views of it, and views of those, all refer to it. So it lives as long as any.
+    """
+    return np.asarray(array.data)
+
+
 class Shown:
     """Bound to an input node in place of `array`, of which others may have arrays.
 
@@ -29,33 +37,26 @@ class Shown:
     count = 0  # goes up whenever memory is shown
     __slots__ = ("_given", "_last", "array")
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        self._given: weakref.ref[np.ndarray] | None = None
+    def __init__(self, array: np.ndarray, given: np.ndarray) -> None:
+        """`given` is what `on_memory_of` has made of `array`, for the user."""
+        self.array, self._given = array, weakref.ref(given)
         self._last: weakref.ref[np.ndarray] | None = None
         Shown.count += 1
 
     @property
     def is_seen(self) -> bool:
         """Whether somebody still has an array on the memory."""
-        return self._given is not None and self._given() is not None
+        return self._given() is not None
 
     @property
     def last(self) -> np.ndarray | None:
         """The last snapshot, if it is in use."""
         return None if self._last is None else self._last()
 
-    def give(self) -> np.ndarray:
-        """An array on the memory, for the user.
-
-        Its base is no array: views of it, and views of those, all refer to it. So it lives as long as any.
-        """
-        known = None if self._given is None else self._given()
-        if known is not None:
-            return known.view()
-        given = np.asarray(self.array.data)
-        self._given = weakref.ref(given)
-        return given
+    def again(self) -> np.ndarray | None:
+        """Another array on the memory, if somebody has one."""
+        given = self._given()
+        return None if given is None else given.view()
 
     def snapshot(self) -> np.ndarray:
         """What the memory holds now, in an array that nobody writes to (nor may take over)."""

@@ -191,7 +191,8 @@ class Tensor:
         if self._cell.fn is None:
             out = wrap_cell(self._cell)
             share_cell(self, out)
-            register(out)
+            if out._cell.node.bound is None:
+                register(out)
             return out
         return apply_view("AliasBackward0", _stop, _replace, self, tracked=False)
 
@@ -267,8 +268,10 @@ def from_node(node: Node, tracks: bool = False) -> Tensor:
 def share_cell(*tensors: Tensor) -> None:
     """Note that a cell has several handles: whichever stays, the cell's value is to be computed."""
     cell = tensors[0]._cell
-    known = {key: held for key, held in (cell.handles or {}).items() if held() is not None}
-    cell.handles = known | {id(tensor): weakref.ref(tensor) for tensor in tensors}
+    known = {id(tensor): weakref.ref(tensor) for tensor in tensors}
+    if cell.handles:
+        known |= {key: held for key, held in cell.handles.items() if held() is not None}
+    cell.handles = known
 
 
 def register(tensor: Tensor) -> None:
