@@ -7,8 +7,11 @@ from typing import Any as _Any
 
 from graphc import accelerator, amp, autograd, cuda, return_types
 from graphc.amp import autocast
+from graphc.autograd.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
+from graphc.autograd.anomaly import set_detect_anomaly as set_anomaly_enabled
 from graphc.backend import package as _backends
 from graphc.frontend import methods as _methods
+from graphc.frontend import out as _out
 from graphc.frontend.compile import compile
 from graphc.frontend.convert import device
 from graphc.frontend.creation import (
@@ -91,7 +94,16 @@ long = int64
 int = int32
 bool = bool_
 
-globals().update(_methods.FUNCTIONS)
+globals().update(_out.accepting({n: f for n, f in globals().items() if n in _out.NAMES}))
+globals().update(_out.accepting(_methods.FUNCTIONS))
+_IN_PLACE = """
+abs_ acos_ acosh_ addmv_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_ asin_ asinh_ atan_
+atanh_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ cos_ cosh_ deg2rad_ detach_ erf_ erfc_ exp2_ exp_
+expm1_ fill_ fix_ floor_ frac_ gcd_ i0_ index_put_ lcm_ ldexp_ log10_ log1p_ log2_ log_ logit_
+nan_to_num_ neg_ negative_ rad2deg_ reciprocal_ resize_as_ round_ rsqrt_ sigmoid_ sin_ sinc_ sinh_
+sqrt_ square_ tan_ tanh_ trunc_ xlogy_ zero_
+"""
+globals().update({name: getattr(Tensor, name) for name in _IN_PLACE.split()})
 trace = _trace
 
 from graphc import distributions, func, linalg, nn, optim, special, utils  # noqa: E402  (they use the methods installed above)

@@ -13,6 +13,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.autodiff import gradients
+from graphc.autograd import anomaly
 from graphc.frontend import adopted, deferred
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
@@ -249,9 +250,11 @@ def backward(
 def _run(sweep: _Sweep, seeds: Seeds, create_graph: bool) -> Seeds:
     saved, MODE.grad = MODE.grad, create_graph
     try:
-        return sweep.run(seeds)
+        found = sweep.run(seeds)
     finally:
         MODE.grad = saved
+    anomaly.check(seeds, found)
+    return found
 
 
 def _accumulate(leaf: Tensor, gradient: Tensor, create_graph: bool) -> None:
@@ -376,6 +379,7 @@ def _backward_method(
 ) -> None:
     """Add the gradients of this tensor to `.grad` of the leaves it depends on."""
     plain = gradient is None and retain_graph is None and not create_graph and inputs is None
+    plain = plain and not anomaly.is_anomaly_enabled()  # (whose gradients are looked at now)
     if plain and MODE.events is not None and deferred.backward(self, backward):
         return
     if plain and adopted.note(self) and deferred.backward(self, backward):

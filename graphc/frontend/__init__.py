@@ -9,6 +9,7 @@ from graphc.frontend import (  # each enters its operations
     diagonal,
     elementwise,
     gather,
+    histograms,
     indexing,
     joining,
     linalg,
@@ -16,6 +17,7 @@ from graphc.frontend import (  # each enters its operations
     operators,
     printing,
     product,
+    questions,
     random,
     reduce,
     scatter,
@@ -28,6 +30,8 @@ from graphc.frontend import (  # each enters its operations
     special,
     statistic,
     unary,
+    whole,
+    windows,
 )
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "diagonal",
     "elementwise",
     "gather",
+    "histograms",
     "indexing",
     "joining",
     "linalg",
@@ -46,6 +51,7 @@ __all__ = [
     "operators",
     "printing",
     "product",
+    "questions",
     "random",
     "reduce",
     "scatter",
@@ -58,6 +64,8 @@ __all__ = [
     "special",
     "statistic",
     "unary",
+    "whole",
+    "windows",
 ]
 
 methods.install()
