@@ -29,7 +29,7 @@ from graphc.passes import simplify
 from graphc.program import Machine
 
 WORTH = 0.95  # part of the cycles at which another layout is worth it
-TURNED = 1.0  # cycles to read an element in another order than that of memory
+TURNED = 2.0  # cycles to read an element in another order than that of memory
 
 
 def run(graph: Graph, machine: Machine, fixed: AbstractSet[Node]) -> Graph:
