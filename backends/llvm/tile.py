@@ -14,14 +14,16 @@ register allocator spills as soon as other code is inlined beside a loop that fi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.backends.llvm.target import Target
-from graphc.loop.ir import FETCH_STEPS, Listed, Tile
+from graphc.loop.ir import FETCH_STEPS, Fetch, Listed, Tile
 from graphc.program import LINE
 
 UNROLL = FETCH_STEPS
-_SYMBOL = re.compile(r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)(?:_walk([ab]))?(?:_(fetch|list)(\d+))?")
+_SYMBOL = re.compile(
+    r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)(?:_walk([ab]))?(?:_(fetch|list|each)(\d+))?"
+)
 _ENTRY = 8  # bytes of an entry of a walk
 _GROUP = 8  # rows addressed from one pointer, by 0, 1, 2, 4 x {1, 3, 5, 7} times the row stride
 
@@ -29,8 +31,8 @@ _GROUP = 8  # rows addressed from one pointer, by 0, 1, 2, 4 x {1, 3, 5, 7} time
 @dataclass(frozen=True)
 class TileSpec:
     """One tile function: `rows` x `lanes` elements of `dtype` (f32 or f64); `accumulate` adds the old c;
-    `fetch` cache lines are asked for every UNROLL steps, from the next place on a list if it is `listed`;
-    `walk`: the operand whose steps a table says."""
+    `fetch` cache lines are asked for every UNROLL steps, from the next place on a list if it is `listed`, or
+    at `each` step; `walk`: the operand whose steps a table says."""
 
     rows: int
     lanes: int
@@ -39,12 +41,14 @@ class TileSpec:
     fetch: int = 0
     walk: str = ""
     listed: bool = False
+    each: bool = False
 
     @property
     def symbol(self) -> str:
         mode = "acc" if self.accumulate else "set"
         tail = f"_walk{self.walk}" if self.walk else ""
-        tail += f"_{'list' if self.listed else 'fetch'}{self.fetch}" if self.fetch else ""
+        how = "list" if self.listed else "each" if self.each else "fetch"
+        tail += f"_{how}{self.fetch}" if self.fetch else ""
         return f"graphc_tile_{self.dtype}_{self.rows}x{self.lanes}_{mode}{tail}"
 
     @property
@@ -61,8 +65,8 @@ def spec_of(tile: Tile) -> TileSpec:
     """The function that a statement calls."""
     lines = 0 if tile.fetch is None else tile.fetch.lines
     walk = "" if tile.walk is None else tile.walk.operand
-    listed = isinstance(tile.fetch, Listed)
-    return TileSpec(tile.rows, tile.lanes, tile.c.dtype.short, tile.accumulate, lines, walk, listed)
+    listed, each = isinstance(tile.fetch, Listed), isinstance(tile.fetch, Fetch) and tile.fetch.each
+    return TileSpec(tile.rows, tile.lanes, tile.c.dtype.short, tile.accumulate, lines, walk, listed, each)
 
 
 def parse_symbol(symbol: str) -> TileSpec:
@@ -71,7 +75,8 @@ def parse_symbol(symbol: str) -> TileSpec:
     if not match:
         raise ValueError(f"{symbol!r} is not a tile symbol")
     dtype, rows, lanes, mode, walk, how, fetch = match.groups()
-    return TileSpec(int(rows), int(lanes), dtype, mode == "acc", int(fetch or 0), walk or "", how == "list")
+    spec = TileSpec(int(rows), int(lanes), dtype, mode == "acc", int(fetch or 0), walk or "")
+    return replace(spec, listed=how == "list", each=how == "each")
 
 
 def declaration(symbol: str) -> str:
@@ -197,7 +202,9 @@ class _TileWriter:
         after, fetch = carried[: self.carried], carried[self.carried :]
         for _ in range(unroll):
             after = self.step(after)
-        after += [self.ask(pointer) for pointer in fetch]
+            if self.spec.each:
+                fetch = [self.ask(pointer) for pointer in fetch]
+        after += fetch if self.spec.each else [self.ask(pointer) for pointer in fetch]
         left = self.let(f"sub i64 %{name}.n, 1")
         end = self.let(f"icmp eq i64 {left}, 0")
         self.put(f"br i1 {end}, label %{name}.done, label %{name}.body")

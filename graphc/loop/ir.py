@@ -206,13 +206,14 @@ FETCH_STEPS = 4  # steps of K from one round of a Fetch to the next
 class Fetch:
     """Cache lines that a tile asks for while it multiplies, for those who come after it.
 
-    Every FETCH_STEPS steps of K it asks for `lines` neighbouring lines: the first time from `at` on, each
-    time `step` elements further. Nothing is read, so places need not exist.
+    Every FETCH_STEPS steps of K, or at `each` of them, it asks for `lines` neighbouring lines: the first time
+    from `at` on, each time `step` elements further. Nothing is read, so places need not exist.
     """
 
     at: Address
     step: Expr
     lines: int
+    each: bool = False
 
 
 @dataclass(frozen=True, eq=False)

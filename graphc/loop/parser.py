@@ -296,7 +296,8 @@ class _Parser:
         self.expect("step")
         step = self.expr()
         self.expect("lines")
-        return Fetch(at, step, self.number())
+        lines = self.number()
+        return Fetch(at, step, lines, self.accept("each"))
 
     # ------------------------------------------------------------------- expressions
 

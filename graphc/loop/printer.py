@@ -153,7 +153,7 @@ class _Printer:
         if isinstance(fetch, Listed):
             return f"listed {self.expr(fetch.at)} lines {fetch.lines}"
         at, step = self.expr(fetch.at), self.expr(fetch.step)
-        return f"{at} step {step} lines {fetch.lines}"
+        return f"{at} step {step} lines {fetch.lines}{' each' if fetch.each else ''}"
 
     def place(self, buffer: Buffer, index: Sequence[Expr], extra: str = "") -> str:
         return f"{self.buffer(buffer)}[{', '.join([self.expr(i) for i in index])}{extra}]"

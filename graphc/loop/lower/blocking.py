@@ -34,7 +34,7 @@ CALL = 30  # cycles of a tile call besides its multiply-adds
 PARTS = (8, 4, 2, 1)  # lanes of tiles narrower than a vector
 NARROW_GAIN = 0.04  # least part of the columns whose waste a narrower last tile must save
 TASK = 300  # cycles to start a task
-WALK = 3.0  # cycles to fetch an element of A from memory, line by line for every step of K
+WALK = 3.0  # cycles to fetch an element from memory, a line or a few for every step of K
 ACROSS = 12.0  # cycles of a step of K that fetches a cache line of its own from beyond the second-level cache
 BEYOND = 16  # second-level caches that surely do not fit into all caches
 MOST_TASKS = 96  # more are not tried if fewer do
@@ -45,6 +45,7 @@ FAR_RUN = 16.0  # the same beyond the second-level cache, once for neighbouring 
 LINES = 8  # lines of a set, in the first-level and in the second-level cache
 ROWS_AHEAD = 12  # rows of B on their way to the first-level cache
 CROWDED = 1.5  # cycles to fetch a row of B that others have displaced
+MEMORY = 0.125  # cycles to fetch a byte from memory, at best: nothing is done meanwhile if it is copied
 FAR = 0.4  # cycles more to copy an element to memory outside the second-level cache, and fetch it again
 
 
@@ -119,6 +120,7 @@ class Blocking(NamedTuple):
     source           where tiles read A
     together         panels that are finished together
     b_place          tiles read B where it is
+    stream           B comes from memory meanwhile: the tiles of a block of K ask for all of the next one
     """
 
     rows: int
@@ -134,6 +136,7 @@ class Blocking(NamedTuple):
     source: Source
     together: int
     b_place: bool = False
+    stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -430,11 +433,16 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
         work += sizes.batch * sizes.cols * sizes.k * far * again
     elif not sizes.b_fixed:
         work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
+    matrix = sizes.b_pitch is not None and not sizes.b_fixed
+    if matrix and from_memory(sizes.cols * sizes.k * sizes.itemsize, machine):
+        waits = WALK if sizes.b_place else MEMORY * sizes.itemsize
+        work += sizes.batch * sizes.cols * sizes.k * waits
     before = 0.0
     if placed and a_bytes > BEYOND * machine.l2_bytes:
         work += WALK * elements * panels
     if b.source is Source.TASK:
-        work += elements * sizes.a_cost * col_blocks
+        far = MEMORY * sizes.itemsize if sizes.a_across and from_memory(a_bytes, machine) else 0.0
+        work += elements * (sizes.a_cost + far) * col_blocks
     elif b.source is Source.KERNEL and not sizes.a_fixed:
         each = sizes.stage_cost + (FAR if a_bytes > machine.l2_bytes else 0.0)
         before = KERNEL + elements // sizes.alike * each
@@ -454,6 +462,11 @@ def _collide(depth: int, step: int) -> bool:
     """Whether lines `step` bytes apart, one for each of `depth` steps of K, are more than the sets of the
     first-level cache into which they fall can hold."""
     return depth * math.gcd(step, SETS) > LINES * SETS
+
+
+def from_memory(operand_bytes: int, machine: Machine) -> bool:
+    """Whether an operand does not stay in any cache, which it shares with others."""
+    return operand_bytes > machine.l3_bytes // 2
 
 
 def _crowded(pitch: int) -> float:

@@ -55,6 +55,7 @@ from graphc.loop.lower.scaled import Scaled, plan_scaled
 from graphc.loop.lower.split import combine_call
 from graphc.loop.lower.spread import close_group, spread_call
 from graphc.loop.lower.stage import stage_across_call, stage_call
+from graphc.loop.lower.streamed import choose_streamed
 from graphc.loop.lower.supply import pitch_in_place
 from graphc.loop.lower.tiled import Tiled
 from graphc.loop.lower.weight_bands import plan_weight_bands, weight_band_calls
@@ -260,6 +261,11 @@ class _Lowering:
             there, total = choose_blocks(replace(sizes, b_place=True), self.machine)
             if total < cost:
                 blocking, cost = there, total
+        streamed = None
+        if self.cells is None and worth_fetching(way.problem, self.machine):
+            streamed = choose_streamed(sizes, self.machine)
+        if streamed is not None and streamed[1] < cost:
+            return streamed[1], partial(self._tiled, way, streamed[0], False)
         if blocking.row_tiles * blocking.rows < sizes.rows:  # several tasks would pack the same
             ahead, after = choose_blocks(replace(sizes, b_fixed=True), self.machine)
             total = packing(sizes, ahead, self.machine) + after

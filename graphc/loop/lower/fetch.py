@@ -46,27 +46,37 @@ class Fetcher:
     """Shares out a panel of `lanes` columns among the tiles of a task, `tiles` of them below one another.
 
     A row of the panel is `parts` rounds of `lines` cache lines; the rounds of a tile go down a quarter
-    (1 / FETCH_STEPS) of the rows, in one of the parts.
+    (1 / FETCH_STEPS) of the rows, in one of the parts; with `each`, down all of them, the line in which a
+    row may begin included.
     """
 
     def __init__(
-        self, problem: Contraction, fused: Fused, lanes: int, tiles: int, wanted: int, step: int
+        self,
+        problem: Contraction,
+        fused: Fused,
+        lanes: int,
+        tiles: int,
+        wanted: int,
+        step: int,
+        each: bool = False,
     ) -> None:
         self.p, self.fused, self.lanes, self.tiles, self.step = problem, fused, lanes, tiles, step
-        whole = -(-lanes * problem.anchor.dtype.itemsize // LINE)
+        self.each = each
+        whole = -(-lanes * problem.anchor.dtype.itemsize // LINE) + each
         self.lines = min(wanted, whole)
         self.parts = -(-whole // self.lines)
 
     def fetch(self, batch: Index, block: DepthBlock, panel: Expr, tile: Expr) -> Fetch:
         """What tile number `tile` of a task asks for, of panel number `panel` in a block of K."""
         most = block.most * math.prod(block.inner)
-        quarter = -(-most // FETCH_STEPS)
+        quarter = most if self.each else -(-most // FETCH_STEPS)
         number, part = ix.unflatten(tile, (-(-self.tiles // self.parts), self.parts))
         k = ix.minimum(ix.mul(number, quarter), most - quarter)
         width = self.lines * LINE // self.p.anchor.dtype.itemsize
         column = ix.add(ix.mul(panel, self.lanes), ix.mul(part, width))
-        # the last element of a line: where lines begin elsewhere, a panel's first is the last of another's
-        column = ix.add(column, LINE // self.p.anchor.dtype.itemsize - 1)
+        if not self.each:
+            # a line's last element: where lines begin elsewhere, a panel's first is the last of another's
+            column = ix.add(column, LINE // self.p.anchor.dtype.itemsize - 1)
         column = ix.minimum(column, self.p.sizes[2] - 1)
         depth = block.at(ix.unflatten(k, (block.most, *block.inner)))
         where = place(
@@ -75,7 +85,7 @@ class Fetcher:
             self.p.b(batch, depth, ix.unflatten(column, self.p.cols)),
         )
         assert where is not None
-        return Fetch(address(where.buffer, where.index), ix.const(self.step), self.lines)
+        return Fetch(address(where.buffer, where.index), ix.const(self.step), self.lines, self.each)
 
 
 class PanelFetcher:
@@ -101,10 +111,6 @@ class PanelFetcher:
         return Fetch(at, ix.const(round_), self.lines)
 
 
-def _lines(problem: Contraction, lanes: int, tiles: int) -> int:
-    return fetched_lines(lanes * problem.anchor.dtype.itemsize, tiles)
-
-
 def fetched_lines(row_bytes: int, tiles: int) -> int:
     """Lines of a round, for each of so many tiles to do its share of a panel with rows of `row_bytes`; a
     power of two, since there is a tile function for each number."""
@@ -114,13 +120,18 @@ def fetched_lines(row_bytes: int, tiles: int) -> int:
 
 def panel_fetcher(problem: Contraction, panels: Buffer, tiles: int) -> PanelFetcher:
     """For packed panels [batch * panel, k, lane], each read by `tiles` tiles."""
-    return PanelFetcher(problem, panels, tiles, _lines(problem, panels.shape[-1], tiles))
+    row = panels.shape[-1] * problem.anchor.dtype.itemsize
+    return PanelFetcher(problem, panels, tiles, fetched_lines(row, tiles))
 
 
-def fetcher(problem: Contraction, b: Layout, fused: Fused, lanes: int, tiles: int) -> Fetcher | None:
-    """For panels of `lanes` columns, each read by `tiles` tiles; None if columns are not neighbours, or the
-    steps of K not equal."""
+def fetcher(
+    problem: Contraction, b: Layout, fused: Fused, lanes: int, tiles: int, each: bool = False
+) -> Fetcher | None:
+    """For panels of `lanes` columns, each read by `tiles` tiles, which ask every now and then or at `each`
+    step of K; None if columns are not neighbours, or the steps of K not equal."""
     step = flat_stride(b.depth, problem.depth)
     if not b.direct or not b.along_side or step is None:
         return None
-    return Fetcher(problem, fused, lanes, tiles, _lines(problem, lanes, tiles), step)
+    row = lanes * problem.anchor.dtype.itemsize
+    wanted = -(-(row + LINE) // (LINE * tiles)) if each else fetched_lines(row, tiles)
+    return Fetcher(problem, fused, lanes, tiles, wanted, step, each)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import Buffer, Expr, Prefetch, Var, binary, identity_of, load
+from graphc.loop.lower.blocking import MEMORY, from_memory
 from graphc.loop.lower.cells import Cells, finish_cell
 from graphc.loop.lower.fused import Fused, place
 from graphc.loop.lower.operand import Layout
@@ -74,6 +75,10 @@ def plan_scaled(
     cycles = max(steps * tall, steps + 3 * tall) * -(-chunk // width) + START * steps * tall
     cost = cycles * blocks / (steps * m * chunk)
     heights = tuple(m // blocks + (i < m % blocks) for i in range(blocks))
+    if from_memory(
+        n * k * itemsize, machine
+    ):  # the few rows that are asked for at a time do not arrive in time
+        cost += MEMORY * itemsize / m
     ahead = n * k * itemsize > machine.l2_bytes * (1 if m >= TOGETHER else STREAMED)
     return ScaledPlan(heights, steps, chunk, -(-k // part), part, ahead, cost)
 

@@ -94,8 +94,8 @@ class Tiled:
         if fetching and packed is not None and not busy:
             self.fetcher = panel_fetcher(problem, fused.buffer(packed), blocking.row_tiles)
         elif fetching and packed is None:
-            self.fetcher = fetcher(problem, b, fused, self.lanes, blocking.row_tiles)
-        if self.fetcher is not None:  # what is fetched takes as much room as what is packed
+            self.fetcher = fetcher(problem, b, fused, self.lanes, blocking.row_tiles, blocking.stream)
+        if self.fetcher is not None and not self.cut.stream:  # that takes as much room as what is packed
             self.group = max(1, self.group // self.together // 2) * self.together
         self.down = along_rows(problem)
         panels = Panels(problem, b, fused, self.lanes, width)
@@ -174,7 +174,7 @@ class Tiled:
         blocks = ix.minimum(per_part, ix.sub(self.depth.count, before))
         with w.loop("block", blocks, per_part) as i:
             block = self.depth.block(ix.add(before, i))
-            after = self.depth.block(ix.minimum(ix.add(ix.add(before, i), 1), self.depth.count - 1))
+            after, further = self._block_after(before, i, blocks)
             a = self._rows_of_a(block)
             with self._groups() as (first, count):
                 self.b.prepare(block, first, count)
@@ -182,12 +182,22 @@ class Tiled:
                     at = ix.add(first, p)
                     fetch = self._fetch(block, ix.add(at, self.group), t)
                     if self.group == self.cut.col_panels:
-                        fetch = self._fetch(after, at, t)
+                        fetch = self._fetch(after, ix.add(at, further), t)
                     c = address(sums, (at, t, ZERO, ZERO))
                     self._tile(a, t, p, c, block, at, fetch)
         with self._groups() as (first, count), self._row_tiles() as t, self._bundles(count) as p:
             number = ix.add(first, p)
             self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
+
+    def _block_after(self, before: Expr, i: Expr, blocks: Expr) -> tuple[DepthBlock, Expr]:
+        """The block of K that comes after number `before` + i, and how many panels further on. Where B
+        streams by, the last of the task's `blocks` is followed by the first one of the next task."""
+        number = ix.add(i, 1)
+        if not self.cut.stream:
+            return self.depth.block(ix.minimum(ix.add(before, number), self.depth.count - 1)), ZERO
+        last = cast(ix.compare("eq", number, blocks), int64)
+        number = ix.add(before, ix.sub(number, ix.mul(last, blocks)))
+        return self.depth.block(number), ix.mul(last, self.cut.col_panels)
 
     def _result(self, t: Expr, panel: Expr) -> Address:
         """Where a tile stores its sums, if these are the result."""

@@ -102,20 +102,22 @@ def test_hot_loop_is_all_multiply_adds_and_no_stack(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("how", ["now and then", "listed", "each"])
 @pytest.mark.parametrize("lines", [1, 2, 4])
-def test_fetching_tiles_ask_for_lines_and_stay_off_the_stack(name: str, lines: int, listed: bool) -> None:
+def test_fetching_tiles_ask_for_lines_and_stay_off_the_stack(name: str, lines: int, how: str) -> None:
     target = get_target(name)
     for plain in specs_of(target, False):
         if plain.dtype == "f64" or (name == "x86-64-v3" and plain.rows == 12):
             continue  # doubles are not fetched ahead; the other spills without fetching, too
-        spec = replace(plain, fetch=lines, listed=listed)
+        spec = replace(plain, fetch=lines, listed=how == "listed", each=how == "each")
+        rounds = UNROLL if spec.each else 1
         hot = hot_block(assembly_text(emit_tile(spec, target), target))
         hot = hot[: hot.rindex(hot.split(":")[0])]  # up to the jump back
-        assert len(re.findall(r"^\s+(?:prefetcht1|prfm)", hot, re.MULTILINE)) == lines, spec.symbol
+        assert len(re.findall(r"^\s+(?:prefetcht1|prfm)", hot, re.MULTILINE)) == lines * rounds, spec.symbol
         assert multiply_adds(hot) == UNROLL * spec.rows * spec.lanes // target.machine.lanes(4)
         stack = re.findall(r"^.*(?:\(%rsp|\[sp).*$", hot, re.MULTILINE)
-        assert len(stack) <= 2, f"{name} {spec.symbol} uses the stack:\n{hot}"  # strides of tall tiles
+        # strides of tall tiles
+        assert len(stack) <= (4 if spec.each else 2), f"{name} {spec.symbol} uses the stack:\n{hot}"
         assert not any("mm" in line for line in stack)
 
 
@@ -187,6 +189,10 @@ def test_symbols_round_trip():
     assert listed.symbol == "graphc_tile_f32_6x64_set_list2"
     assert parse_symbol(listed.symbol) == listed
     assert declaration(listed.symbol).count("i64") == declaration(spec.symbol).count("i64")
+    each = replace(fetching, each=True)
+    assert each.symbol == "graphc_tile_f32_6x64_set_each2"
+    assert parse_symbol(each.symbol) == each
+    assert declaration(each.symbol) == declaration(fetching.symbol).replace("fetch", "each")
     walking = replace(fetching, walk="b")
     assert walking.symbol == "graphc_tile_f32_6x64_set_walkb_fetch2"
     assert parse_symbol(walking.symbol) == walking
