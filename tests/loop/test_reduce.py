@@ -9,13 +9,15 @@ import pytest
 
 from graphc import ops
 from graphc.ir.graph import Graph
+from graphc.ir.node import Node
 from graphc.ir.partition import Group, Partition
 from graphc.ir.types import float64, int64
 from graphc.loop.inplace import statements
-from graphc.loop.ir import Alloc, Kernel, Let, Store, Unary
+from graphc.loop.ir import Alloc, Binary, For, Kernel, Let, Store, Unary
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.passes.fuse import partition
+from graphc.program import Machine
 
 from . import models as m
 from .running import NARROW, WIDE, calls_of, check
@@ -41,6 +43,12 @@ def pool(size: int, stride: int, low: int, *shape: int) -> Graph:
     return m.graph([x, ct], m.with_gradients(y, [x], ct))
 
 
+def softmax_1(x: Node) -> Node:
+    """Over the last axis but one."""
+    swapped = (*range(x.type.rank - 2), x.type.rank - 1, x.type.rank - 2)
+    return ops.transpose(m.softmax(ops.transpose(x, swapped)), swapped)
+
+
 NESTS = {
     "rows": (lambda: sums((1,), 40, 200), ["rows"]),
     "rows of short runs": (lambda: sums((0, 2), 50, 7, 9), ["rows"]),
@@ -54,6 +62,18 @@ NESTS = {
         lambda: m.graph([x := m.leaf("x", 30, 50)], [ops.reduce_max(ops.transpose(x, (1, 0)), (1,))]),
         ["columns"],
     ),
+    "dear values of columns": (lambda: m.graph([x := m.leaf("x", 3, 40, 96)], [softmax_1(x)]), ["columns"]),
+    "dear values of many columns": (
+        lambda: m.graph([x := m.leaf("x", 20, 3328)], [softmax_1(x)]),
+        ["columns"],
+    ),
+    "dear values of odd columns": (
+        lambda: m.graph([x := m.leaf("x", 3, 40, 37)], [softmax_1(x)]),
+        ["columns"],
+    ),
+    "short rows": (lambda: m.softmax_backward(100, 10), ["columns"]),
+    "short rows, too few of them": (lambda: m.softmax_backward(6, 10), ["rows"]),
+    "rows of two vectors": (lambda: m.softmax_backward(100, 30), ["rows"]),
     "rows looked up": (lambda: bags(17, 6, 20, 40), ["columns"]),
     "nothing to reduce": (lambda: sums((1,), 5, 0), ["columns"]),
     "windows": (lambda: pool(3, 2, 1, 2, 3, 10, 12), ["columns", "columns"]),
@@ -183,3 +203,48 @@ def test_rows_cut_unevenly(shape: tuple[int, ...]) -> None:
     parts = partition(graph, WIDE)
     (call,) = calls_of(parts)
     assert call.kernel.name == "rows"
+
+
+def divisions(graph: Graph, machine: Machine = WIDE) -> list[bool]:
+    """For each division of the kernels: whether it stands in a loop inside that over the rows."""
+    found: list[bool] = []
+
+    def look(stmts: tuple, depth: int) -> None:
+        for s in stmts:
+            if isinstance(s, For):
+                look(s.body, depth + 1)
+            elif isinstance(s, Let) and isinstance(s.value, Binary) and s.value.op == "div":
+                found.extend([depth > 1] if s.value.dtype.is_float else [])
+
+    for call in calls_of(partition(graph, machine), machine):
+        look(call.kernel.body, 0)
+    return found
+
+
+@pytest.mark.parametrize("axis", [1, 0])
+def test_softmax_divides_once_a_row(axis: int) -> None:
+    """Its sum is at least one, so its inverse is exact enough; that of any other sum need not be."""
+
+    def rows(total: Callable[[Node], Node], power: Callable[[Node], Node]) -> Graph:
+        x = m.leaf("x", 40, 60)
+        top = ops.reduce_max(x, (axis,))
+        e = power(ops.sub(x, m.spread(top, x, (1 - axis,))))
+        return m.graph([x], [ops.div(e, m.spread(total(ops.reduce_sum(e, (axis,))), x, (1 - axis,)))])
+
+    graph = rows(lambda t: t, ops.exp)
+    assert divisions(graph) == [False]
+    check(graph, partition(graph, WIDE))
+    for other in (rows(lambda t: ops.add(t, ops.like(t, 1e-30)), ops.exp), rows(lambda t: t, ops.abs)):
+        assert divisions(other) == [True]
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 96), (20, 3328), (3, 40, 37)])
+def test_columns_keep_exponentials(shape: tuple[int, ...]) -> None:
+    """Computed once for an element, kept for a vector loop of columns that fits in the cache."""
+    x = m.leaf("x", *shape)
+    (call,) = calls_of(partition(m.graph([x], [softmax_1(x)]), WIDE))
+    text = print_kernel(call.kernel)
+    assert text.count("exp(") == 1
+    ((elements, columns),) = re.findall(r"alloc \w+: f32\[(\d+), (\d+)\] scratch", text)
+    assert int(elements) == shape[-2]
+    assert 4 * int(elements) * int(columns) <= WIDE.l2_bytes // 4

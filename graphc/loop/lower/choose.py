@@ -32,6 +32,7 @@ STREAM_DEEP = 32  # least elements of a column for that
 PART_ROWS = 8  # least rows of a task that leaves sums across them: these are written and read again
 UNROLLED = 16  # windows of no more elements are written out, element by element
 UNROLLED_LETS = 400  # unless that makes a body of more values than this
+LANE_STEP = 3  # operations of halving a vector whose lanes are added up: move, add, wait
 ROWS = -1  # where a table by row size holds what belongs to the rows themselves
 
 
@@ -103,11 +104,12 @@ def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan
     along = size and _waste(rows.dims[size], found, found.names[size], inner[size], width) <= _waste(
         rows.shape, found, found.names[ROWS], outer, width
     )
+    short = size <= UNROLLED and size * found.lets <= UNROLLED_LETS
+    along = along and not (short and _too_short(rows, found, outer, width))
     if along or rows.across:
         box = make_box(rows.shape, None, 1, wanted)
         boxes = {s: make_box(d, inner[s], lanes_for(d[inner[s]], width, most)) for s, d in rows.dims.items()}
     else:
-        short = size <= UNROLLED and size * found.lets <= UNROLLED_LETS
         unroll = _phases(rows, found, outer) if short else ()
         lanes = lanes_for(rows.shape[outer], width, cost.vectors_wanted(found.lets * (size if short else 1)))
         box = make_box(rows.shape, outer, lanes, wanted, unroll)
@@ -127,6 +129,21 @@ def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan
             boxes[size] = make_box(old.dims, old.vector, old.lanes, splits)
             return Plan(name, box, boxes, boxes[size].tasks)
     return Plan(name, box, boxes)
+
+
+def _too_short(rows: Rows, found: Footprint, outer: int, width: int) -> bool:
+    """Whether rows are so short that adding up the lanes of vectors along them takes longer than picking the
+    elements of a vector across them one by one: the first is done once for a reduction, in steps that wait
+    for each other, the second for every element."""
+    var = found.names[ROWS][outer]
+    if len(rows.dims) != 1 or rows.shape[outer] < width or not isinstance(var, Var):
+        return False
+    (size,) = rows.dims
+    strided = sum(found.step(place, var) not in (0, 1) for place in {p: None for p, _ in found.places})
+    reductions = sum(len(sweep.reductions) for sweep in rows.sweeps)
+    along = -(-size // width) * found.lets + reductions * LANE_STEP * (width - 1).bit_length()
+    across = size * found.lets / width + size * strided
+    return across < along
 
 
 def _phases(rows: Rows, found: Footprint, vector: int) -> tuple[int, ...]:

@@ -10,10 +10,13 @@ crossing  rows that are also added up across them: `rows`, with such sums on the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from graphc.ir.partition import Group
 from graphc.loop.lower import cost
 from graphc.loop.lower.choose import choose, settle_rows
-from graphc.loop.lower.keep import dear_values
+from graphc.loop.lower.keep import dear_values, keep_columns
+from graphc.loop.lower.quotient import RowEvaluator
 from graphc.loop.lower.rows import rows_of
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lower.stages import in_crossing, in_stream, in_two_stages
@@ -35,10 +38,15 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
         return in_crossing(frame, rows, plan, machine)
     if plan.splits > 1:
         return in_two_stages(frame, rows, plan, machine)
+    room = machine.l2_bytes // 4
+    if plan.name == "rows":
+        kept = dear_values(rows, frame, room)
+    else:
+        box, kept = keep_columns(plan.rows, plan.elements.values(), rows, frame, room)
+        plan = replace(plan, rows=box)
     frame.set_tasks(plan.rows.tasks)
     scope = Scope()
-    nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
-    if plan.name == "rows":
-        nest.keep(dear_values(rows, frame, machine.l2_bytes // 4))
+    nest = Nest(scope, frame, rows, plan, RowEvaluator(scope, group.inputs, frame.buffer))
+    nest.keep(kept)
     nest.write(frame.task())
     return (frame.call(scope, plan.name, cost.flops(group)),)

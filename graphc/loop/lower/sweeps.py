@@ -40,10 +40,20 @@ class Nest:
         self.sums: dict[Node, Buffer] = {}  # of reductions across the rows, with a place for every element
 
     def keep(self, kept: Sequence[Kept]) -> None:
-        """Make room in scratch for values that several sweeps need."""
+        """Make room in scratch for values that several sweeps need: of a row, or of all in a vector loop."""
+        box = self.plan.rows
+        beside = () if box.vector is None else (box.inner.block,)
         for value in kept:
             node = value.place.node
-            self.kept.append((value, self.scope.alloc("kept", node.dtype, (value.place.size,))))
+            self.kept.append((value, self.scope.alloc("kept", node.dtype, (value.place.size, *beside))))
+
+    def _kept_at(self, row: Expr, place: Expr) -> tuple[Expr, ...]:
+        """Where the kept value of an element is."""
+        box = self.plan.rows
+        if box.vector is None:
+            return (place,)
+        begin = ix.mul(ix.mod(self.frame.task(), box.inner.tasks), box.inner.block)
+        return (place, ix.sub(ix.unflatten(row, box.dims)[box.vector], begin))
 
     def write(self, task: Expr) -> None:
         """The loops over the rows of a task, with all sweeps and what is stored once a row."""
@@ -129,7 +139,9 @@ class Nest:
             if number in value.later:
                 node = value.place.node
                 index = ix.unflatten(value.place.position(row, place), node.shape)
-                self.evaluator.bind(node, index, self.scope.let(load(buffer, (place,)), "kept"))
+                self.evaluator.bind(
+                    node, index, self.scope.let(load(buffer, self._kept_at(row, place)), "kept")
+                )
 
     def _remember(self, number: int, row: Expr, place: Expr) -> None:
         """Keep values for later sweeps."""
@@ -137,7 +149,8 @@ class Nest:
             if number == value.first:
                 node = value.place.node
                 index = ix.unflatten(value.place.position(row, place), node.shape)
-                self.scope.put(Store(buffer, (place,), self.evaluator.value(node, index)))
+                kept = self.evaluator.value(node, index)
+                self.scope.put(Store(buffer, self._kept_at(row, place), kept))
 
     def scalars(self, row: Expr) -> None:
         """Store the outputs with one value per row."""
