@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any as _Any
 
-from graphc import accelerator, amp, autograd, cuda, return_types
+from graphc import accelerator, amp, autograd, cuda, random, return_types, testing
 from graphc.amp import autocast
 from graphc.autograd.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from graphc.autograd.anomaly import set_detect_anomaly as set_anomaly_enabled
@@ -146,8 +146,26 @@ _NOT_BUILT = {
     "float16": "half precision is not built: float32 and float64 are",
     "half": "half precision is not built: float32 and float64 are",
     "bfloat16": "bfloat16 is not built: float32 and float64 are",
+    "int8": "int8 is not built: uint8, int32 and int64 are",
+    "int16": "int16 is not built: uint8, int32 and int64 are",
+    "short": "int16 is not built: uint8, int32 and int64 are",
     "complex64": "complex numbers are not built",
     "complex128": "complex numbers are not built",
+    "cfloat": "complex numbers are not built",
+    "complex": "complex numbers are not built",
+    "polar": "complex numbers are not built",
+    "view_as_complex": "complex numbers are not built",
+    "fft": "Fourier transforms need complex numbers, which are not built",
+    "stft": "Fourier transforms need complex numbers, which are not built",
+    "istft": "Fourier transforms need complex numbers, which are not built",
+    "sparse": "sparse tensors are not built",
+    "sparse_coo_tensor": "sparse tensors are not built",
+    "svd": "singular values are not built; graphc.linalg has norms, cholesky, solve, inv and det",
+    "as_strided": "values have no strides here: use unfold, or indexing",
+    "quantization": "quantized tensors are not built",
+    "distributed": "there is one process; a step uses all cores (graphc.set_num_threads)",
+    "hub": "nothing is downloaded: load a state_dict from a file",
+    "onnx": "ONNX export is not built; graphc dump writes the graph as text, JSON or SVG",
     "jit": "there is no script language: graphc.compile compiles functions and modules",
 }
 

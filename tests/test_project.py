@@ -57,6 +57,8 @@ LAYERS = [
         "graphc.cuda",
         "graphc.special",
         "graphc.return_types",
+        "graphc.random",
+        "graphc.testing",
         "graphc.linalg",
     ),
     (

@@ -83,6 +83,29 @@ def conj(input: Tensor) -> Tensor:
     return input
 
 
+_NOT_BUILT = {
+    **dict.fromkeys(
+        ("half", "bfloat16"), "float16 and bfloat16 are not built; there are float() and double()"
+    ),
+    **dict.fromkeys(("char", "short"), "int8 and int16 are not built; there are byte(), int() and long()"),
+    **dict.fromkeys(("imag", "cfloat", "cdouble"), "complex numbers are not built"),
+    **dict.fromkeys(
+        ("as_strided", "as_strided_", "untyped_storage", "storage"), "values have no strides here"
+    ),
+    **dict.fromkeys(("to_sparse", "indices", "values", "coalesce"), "sparse tensors are not built"),
+    **dict.fromkeys(("svd", "qr", "eig", "pinverse"), "singular values and eigenvalues are not built"),
+}
+
+
+def _missing(self: Tensor, name: str) -> Any:
+    why = f" ({_NOT_BUILT[name]})" if name in _NOT_BUILT else ""
+    raise AttributeError(
+        f"{type(self).__name__!r} object has no attribute {name!r}{why}", name=name, obj=self
+    )
+
+
+attach(__getattr__=_missing)
+
 method("detach", only_function=True)(Tensor.detach)
 
 

@@ -9,6 +9,13 @@ from graphc.nn.utils.clip_grad import (
     get_total_norm,
 )
 from graphc.nn.utils.convert import parameters_to_vector, vector_to_parameters
+from graphc.nn.utils.fusion import (
+    fuse_conv_bn_eval,
+    fuse_conv_bn_weights,
+    fuse_linear_bn_eval,
+    fuse_linear_bn_weights,
+    skip_init,
+)
 from graphc.nn.utils.weight_norm import remove_weight_norm, weight_norm
 
 __all__ = [
@@ -16,12 +23,17 @@ __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
     "clip_grads_with_norm_",
+    "fuse_conv_bn_eval",
+    "fuse_conv_bn_weights",
+    "fuse_linear_bn_eval",
+    "fuse_linear_bn_weights",
     "get_total_norm",
     "parameters_to_vector",
     "parametrizations",
     "parametrize",
     "remove_weight_norm",
     "rnn",
+    "skip_init",
     "stateless",
     "vector_to_parameters",
     "weight_norm",

@@ -1,5 +1,6 @@
 """Datasets, samplers and loaders, with PyTorch's names."""
 
+from graphc.utils.data import dataloader, distributed
 from graphc.utils.data.collate import default_collate, default_convert
 from graphc.utils.data.dataset import (
     ChainDataset,
@@ -40,8 +41,10 @@ __all__ = [
     "TensorDataset",
     "WeightedRandomSampler",
     "WorkerInfo",
+    "dataloader",
     "default_collate",
     "default_convert",
+    "distributed",
     "get_worker_info",
     "random_split",
 ]
