@@ -1,4 +1,4 @@
-"""`graphc.testing.assert_close` decides as torch's does; `graphc.random`; paths and hints of the namespaces."""
+"""`graphc.testing.assert_close` decides as torch's does; `graphc.random`; other paths and hints."""
 
 from __future__ import annotations
 
@@ -96,6 +96,6 @@ def test_what_is_not_built_says_why(name: str) -> None:
 def test_methods_that_are_not_built_say_why(name: str, text: str) -> None:
     with pytest.raises(AttributeError, match=f"'Tensor' object has no attribute '{name}'.*{text}"):
         getattr(gc.ones(2), name)
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'$"):
+    with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
         _ = gc.ones(2).nonsense
     assert not hasattr(gc.ones(2), "nonsense")
