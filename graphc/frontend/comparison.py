@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from graphc import ops
 from graphc.frontend.elementwise import Build, Operand, binary, need, need_tensors, result_dtype
-from graphc.frontend.errors import describe, fail
+from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.methods import method
 from graphc.frontend.nodes import cast, number
 from graphc.frontend.promotion import get_default_dtype
@@ -73,7 +73,8 @@ def _bitwise(name: str, build: Build) -> Callable[[Operand, Operand], Tensor]:
     def bitwise(input: Operand, other: Operand) -> Tensor:
         input, other = need(input, name), need(other, name)
         if result_dtype(input, other).is_float:
-            raise fail(RuntimeError, f'"{name}_cpu" not implemented for floats: {describe(input, other)}')
+            what = f'"{name}_cpu" not implemented for floats'
+            raise fail(NotImplementedError, f"{what}: {describe(input, other)}")
         return binary("", build, input, other)
 
     bitwise.__name__ = bitwise.__qualname__ = name
@@ -92,7 +93,7 @@ method("bitwise_right_shift", inplace=True)(_bitwise("bitwise_right_shift", ops.
 def bitwise_not(input: Tensor) -> Tensor:
     """All bits flipped; for bools, not."""
     if input.dtype.is_float:
-        raise fail(RuntimeError, "bitwise_not is not implemented for floating-point tensors")
+        raise fail(NotImplementedError, f"\"bitwise_not_cpu\" not implemented for '{title(input.dtype)}'")
     if input.dtype is bool_:
         return logical_not(input)
     ones = 255 if input.dtype is uint8 else -1

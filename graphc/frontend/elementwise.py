@@ -121,12 +121,15 @@ def binary(label: str, build: Build, a: Operand, b: Operand, floating: bool = Fa
 # ------------------------------------------------------------------ arithmetic
 
 
-def _no_bool(a: Operand, b: Operand, sign: str) -> None:
-    if result_dtype(a, b) is bool_:
+def _no_bool(*operands: Operand) -> None:
+    found = [v.dtype is bool_ if isinstance(v, Tensor) else isinstance(v, bool) for v in operands]
+    if any(found):
+        which, instead = "a bool tensor", "If you are trying to invert a mask, use the `~` or `logical_not()`"
+        if all(found):
+            which, instead = "two bool tensors", "Use the `^` or `logical_xor()`"
         raise fail(
             RuntimeError,
-            f"Subtraction, the `{sign}` operator, with bool tensors is not supported. "
-            "Use the `^` or `logical_xor()` operator instead.",
+            f"Subtraction, the `-` operator, with {which} is not supported. {instead} operator instead.",
         )
 
 
@@ -160,7 +163,7 @@ def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
 def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """input - alpha * other."""
     input, other = need(input, "sub"), need(other, "sub")
-    _no_bool(input, other, "-")
+    _no_bool(input, other)
     other = _scaled(other, alpha, result_dtype(input, other))
     return binary("SubBackward0", ops.sub, input, other)
 
@@ -321,7 +324,11 @@ def _skip_nan(a: Node, b: Node, build: Build) -> Node:
 
 @method(inplace=True)
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
-    """input + weight * (end - input)."""
+    """input + weight * (end - input). RuntimeError for tensors of several dtypes."""
+    for name, given in (("end", end), ("weight", weight)):
+        if isinstance(given, Tensor) and given.dtype is not input.dtype and not given._weak:
+            message = f"expected dtype {input.dtype.name} for `{name}` but got dtype {given.dtype.name}"
+            raise fail(RuntimeError, message)
 
     def build(a: Node, b: Node, w: Node) -> Node:
         return ops.add(a, ops.mul(w, ops.sub(b, a)))

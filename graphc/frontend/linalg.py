@@ -29,7 +29,7 @@ def _same_dtype(name: str, *tensors: Tensor) -> None:
                 f"({name} of {describe(*tensors)})",
             )
     if first.dtype is bool_:
-        raise fail(RuntimeError, f"\"{name}\" not implemented for 'Bool'")
+        raise fail(NotImplementedError, f"\"{name}\" not implemented for 'Bool'")
 
 
 def _need_rank(name: str, tensor: Tensor, rank: int, which: str) -> None:

@@ -153,7 +153,7 @@ def _made(node: Node, dtype: DType, requires_grad: bool) -> Tensor:
 def _float(dtype: DType | None, name: str) -> DType:
     found = dtype or get_default_dtype()
     if not found.is_float:
-        raise fail(RuntimeError, f"\"{name}\" not implemented for '{found.name}'")
+        raise fail(NotImplementedError, f"\"{name}\" not implemented for '{found.name}'")
     return found
 
 

@@ -429,7 +429,7 @@ def log_softmax_node(n: Node, axis: int) -> Node:
 def _softmax(label: str, input: Tensor, dim: int, dtype: DType | None, build: Callable[..., Node]) -> Tensor:
     out = dtype or input.dtype
     if not out.is_float:
-        raise fail(RuntimeError, f'"softmax" not implemented for {title(out)!r}: {describe(input)}')
+        raise fail(NotImplementedError, f'"softmax" not implemented for {title(out)!r}: {describe(input)}')
     if input.ndim == 0:
         return apply(label, lambda n: ops.reshape(build(ops.reshape(cast(n, out), (1,)), 0), ()), input)
     axis = normal_axis(dim, input.ndim)

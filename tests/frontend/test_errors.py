@@ -114,7 +114,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: gc.tensor([True]) - gc.tensor([True]),
         RuntimeError,
-        "Subtraction, the `-` operator, with bool tensors",
+        "Subtraction, the `-` operator, with two bool tensors",
     ),
     (lambda: gc.arange(3) ** -1, RuntimeError, "Integers to negative integer powers are not allowed."),
     (lambda: gc.tensor([[1], [2, 3]]), ValueError, "expected sequence of equal length"),
@@ -161,3 +161,28 @@ def test_failed_in_place_changes_nothing() -> None:
     with pytest.raises(RuntimeError):
         y += ones(2, 3)
     assert x.tolist() == y.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda T: T.tensor([1]) - T.tensor([True]),
+        lambda T: True - T.tensor([1.0]),
+        lambda T: T.tensor([1.0]).sub_(True),
+        lambda T: T.ones(2).lerp_(T.ones(2, dtype=T.float64), 0.5),
+        lambda T: T.ones(2).lerp(T.ones(2), T.ones(2, dtype=T.float64)),
+        lambda T: T.ones(2) & T.ones(2),
+        lambda T: 3 | T.ones(2),
+        lambda T: T.bitwise_not(T.ones(2)),
+    ],
+)
+def test_refused_dtypes_as_torch_refuses_them(refused: Callable[[Any], Any]) -> None:
+    """The same class, and the same beginning of the message."""
+    torch = pytest.importorskip("torch")
+    raised = []
+    for T in (torch, gc):
+        with pytest.raises(RuntimeError) as caught:
+            refused(T)
+        raised.append(caught)
+    assert raised[0].type is raised[1].type
+    assert str(raised[1].value)[:20] == str(raised[0].value)[:20]

@@ -40,20 +40,21 @@ def need_tensors(name: str, *tensors: Any) -> None:
 
 
 def need_float(name: str, *tensors: Tensor) -> None:
-    """RuntimeError with PyTorch's text unless all dtypes are floating point."""
+    """NotImplementedError with PyTorch's text unless all dtypes are floating point."""
     need_tensors(name, *tensors)
     for t in tensors:
         if not t.dtype.is_float:
             what = f"\"{name}\" not implemented for '{title(t.dtype)}'"
-            raise fail(RuntimeError, f"{what} (given {describe(*tensors)})")
+            raise fail(NotImplementedError, f"{what} (given {describe(*tensors)})")
 
 
 def need_numbers(name: str, *tensors: Tensor) -> None:
-    """RuntimeError with PyTorch's text for bools."""
+    """NotImplementedError with PyTorch's text for bools."""
     need_tensors(name, *tensors)
     for t in tensors:
         if t.dtype is bool_:
-            raise fail(RuntimeError, f"\"{name}\" not implemented for 'Bool' (given {describe(*tensors)})")
+            what = f"\"{name}\" not implemented for 'Bool'"
+            raise fail(NotImplementedError, f"{what} (given {describe(*tensors)})")
 
 
 def as_floats(name: str, *tensors: Tensor) -> tuple[Tensor, ...]:
