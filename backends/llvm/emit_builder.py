@@ -308,6 +308,10 @@ class Builder:
             return pointer
         return self.instruction("ptr", 0, f"getelementptr {elem}, {pointer.typed}, {index.typed}")
 
+    def opaque(self, pointer: Operand) -> Operand:
+        """`pointer`, of which LLVM shall not ask how it was computed; no instruction."""
+        return self.instruction("ptr", 0, f"freeze {pointer.typed}")
+
     def alloca(self, elem: str, lanes: int, count: int | None = None, align: int = 64) -> Operand:
         """Stack memory, allocated once at function entry; `count` makes it an array."""
         slot = Operand(self, "ptr", 0, self.fresh())

@@ -106,7 +106,12 @@ def _add_varying(values: Values, here: Location, terms: list[tuple[ir.Expr, int]
 
 
 def pointer(values: Values, at: Location) -> Operand:
-    """The address of the first lane (or only element), computed as far out as each term allows."""
+    """The address of the first lane (or only element), computed as far out as each term allows.
+
+    What loops further in add to is opaque: else LLVM takes every address apart into a sum over all loops
+    around it, and weighs all ways of adding that up (loop strength reduction: half of the time some
+    kernels took to compile). Locals are spared, which LLVM follows to keep them in registers.
+    """
     state = values.state
     b = state.builder
     result = at.storage.pointer
@@ -120,14 +125,17 @@ def pointer(values: Values, at: Location) -> Operand:
             part.append(at.uniform[position])
             position += 1
         bind = max([bind, *(entry.bind for _, entry, _ in part)])
-        key += tuple((k, scale) for k, _, scale in part)
+        key += (*((k, scale) for k, _, scale in part), position < len(at.uniform))
         known = state.cache.get(key)
         if known is None:
             state.at(place)
             total = b.constant("i64", 0)
             for _, entry, scale in part:
                 total = total + entry.operand * scale
-            known = Entry(b.offset(result, elem, total), place, bind)
+            address = b.offset(result, elem, total)
+            if position < len(at.uniform) and at.buffer.space != "local":
+                address = b.opaque(address)
+            known = Entry(address, place, bind)
             state.here()
             if at.stable:
                 state.remember(key, known)
