@@ -42,6 +42,7 @@ class Stats:
     native_calls: int = 0
 
 
+_MOVED = (Kind.VIEW, Kind.CONSTANT, Kind.INPUT)
 MOVES = 32  # graphs up to this size that only move data (zeros, slices, transposes) need no program
 
 SETTINGS = Settings()
@@ -294,8 +295,10 @@ def _find(found: Pending, outputs: tuple[int, ...], donate: tuple[tuple[int, int
 
 
 def _only_moves(found: Pending) -> bool:
+    if not found.order or found.order[-1].kind not in _MOVED:  # mostly the answer
+        return False
     leaves = set(found.leaf_at)
-    return all(n.kind in (Kind.VIEW, Kind.CONSTANT) or at in leaves for at, n in enumerate(found.order))
+    return all(n.kind in _MOVED or at in leaves for at, n in enumerate(found.order))
 
 
 def _move(found: Pending, outputs: tuple[int, ...]) -> list[np.ndarray]:

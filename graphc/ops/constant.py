@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
+from math import copysign
 from typing import Any
 
 import numpy as np
@@ -112,13 +113,21 @@ def _canonical(value: Scalar, dtype: DType) -> ConstantAttrs:
     return ConstantAttrs(dtype, (), np.asarray(value).astype(dtype.numpy).item())
 
 
+@cache
+def _zero(dtype: DType, negative: bool) -> ConstantAttrs:
+    """The same of 0.0 and -0.0."""
+    return ConstantAttrs(dtype, (), np.asarray(-0.0 if negative else 0.0).astype(dtype.numpy).item())
+
+
 def constant(value: Any, dtype: DType | None = None) -> Node:
     """A constant of `dtype` (default: the value's own). Python number or array; arrays are copied.
 
     Raises TypeError for values that are no numbers.
     """
     if dtype is not None and isinstance(value, int | float):
-        if value and value == value:
+        if not value:
+            return make(CONSTANT, (), _zero(dtype, copysign(1.0, value) < 0))
+        if value == value:
             return make(CONSTANT, (), _canonical(value, dtype))
         return make(CONSTANT, (), ConstantAttrs(dtype, (), np.asarray(value).astype(dtype.numpy).item()))
     array = np.asarray(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from math import prod
 
 import numpy as np
@@ -34,6 +35,12 @@ class DotAttrs(Attrs):
 
 def _infer_dot(types: Sequence[TensorType], attrs: DotAttrs) -> TensorType:
     a, b = types
+    return _type_of_dot(a, b, attrs)
+
+
+@lru_cache(1024)
+def _type_of_dot(a: TensorType, b: TensorType, attrs: DotAttrs) -> TensorType:
+    types = (a, b)
     if a.dtype is not b.dtype or a.dtype not in NUMBERS:
         raise fail("dot_general", "operands must be numbers of equal dtype; cast first", types, TypeError)
     for what, pair in (("contract", attrs.contract), ("batch", attrs.batch)):
@@ -145,4 +152,10 @@ DOT = register(
 
 def dot_general(a: Node, b: Node, contract: Pair, batch: Pair = ((), ())) -> Node:
     """Sum of products over the `contract` dims; the result's dims are batch, a's free, b's free dims."""
-    return make(DOT, (a, b), DotAttrs(contract, batch))
+    return make(DOT, (a, b), _attrs(contract, batch))
+
+
+@cache
+def _attrs(contract: Pair, batch: Pair) -> DotAttrs:
+    """One object for equal dims, so that its key is made once."""
+    return DotAttrs(contract, batch)
