@@ -8,6 +8,7 @@ from build import add, array, idx, kernel, lt, mul, rng, serial, sub, var, vecto
 from jit import NATIVE, check
 
 from graphc.backends.llvm.emit import emit_kernel
+from graphc.backends.llvm.target import get_target
 from graphc.ir.types import DType, bool_, float32, float64, int32, int64
 from graphc.loop import ir
 from graphc.loop.ir import (
@@ -146,6 +147,8 @@ def test_runtime_extents() -> None:
         Store(z, (t,), load(acc, ())),
     )  # fmt: skip
     check(k, [array(float32, 45), array(float32, 45), array(float32, 4)], rtol=1e-5, atol=1e-6)
+    text = emit_kernel(k, get_target("x86-64-v4"))
+    assert text.count("phi i64") == 2, "loops over tasks and full groups; what is left is masked"
 
 
 def test_helpers_beside_runtime_extents() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from build import add, array, idx, kernel, lt, mul, rng, serial, sub, var, vector
 from jit import NATIVE, check
@@ -11,6 +13,7 @@ from graphc.backends.llvm.target import get_target
 from graphc.ir.types import DType, bool_, float32, float64, int64
 from graphc.loop.ir import (
     ZERO,
+    Alloc,
     Buffer,
     Const,
     For,
@@ -167,3 +170,29 @@ def test_strided_loads_under_masks_are_no_gathers() -> None:
     text = emit_kernel(kernel([x, y], t, vector(i, 16, Store(y, (i,), value))), get_target("x86-64-v4"))
     assert "masked.gather" not in text
     assert "masked.load" in text
+
+
+def test_what_inner_loops_add_to_is_opaque() -> None:
+    """A row's address is not taken apart again in the loop along the row; a local's is left alone."""
+    x, y, kept = (
+        Buffer("x", float32, (8, 4, 32)),
+        Buffer("y", float32, (8, 4, 32)),
+        Buffer("kept", float32, (4,), "local"),
+    )
+    t, i, j = var("t", 8), var("i", 4), var("j", 32)
+    body = (
+        Alloc(kept),
+        serial(i, Store(kept, (i,), load(x, (t, i, idx(0))))),
+        serial(i, vector(j, 16, Store(y, (t, i, j), binary("add", load(x, (t, i, j)), load(kept, (i,)))))),
+    )
+    made = kernel([x, y], t, *body)
+    text = emit_kernel(made, NATIVE)
+    slots = set(re.findall(r"(%\w+) = alloca", text))
+    frozen = {
+        line.split(" = ")[0].strip(): line.split()[-1] for line in text.splitlines() if "freeze ptr" in line
+    }
+    assert len(frozen) >= 2
+    assert slots.isdisjoint(frozen.values())
+    for base in frozen:
+        assert f"getelementptr float, ptr {base}," in text  # something is added to it
+    check(made, [array(float32, 8, 4, 32), array(float32, 8, 4, 32)])
