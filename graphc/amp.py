@@ -14,6 +14,14 @@ from graphc.ir.types import DType
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _warn_or_refuse(device: str, enabled: bool, warning: str, refusal: str) -> None:
+    """Warn, as PyTorch does where there is no CUDA; RuntimeError for the CPU, where there is nothing to enable."""
+    if enabled and device != "cuda":
+        raise fail(RuntimeError, refusal)
+    if enabled:
+        warnings.warn(warning, stacklevel=3)
+
+
 class autocast:
     """A context manager and decorator that, disabled, does nothing.
 
@@ -28,13 +36,12 @@ class autocast:
         enabled: bool = True,
         cache_enabled: bool | None = None,
     ) -> None:
-        if enabled and device_type == "cuda":
-            warnings.warn("CUDA is not available. Disabling autocast.", stacklevel=2)
-        elif enabled:
-            raise fail(
-                RuntimeError,
-                f"autocast({device_type!r}): lower precision is not built; pass enabled=False for float32",
-            )
+        _warn_or_refuse(
+            device_type,
+            enabled,
+            "CUDA is not available. Disabling autocast.",
+            f"autocast({device_type!r}): lower precision is not built; pass enabled=False for float32",
+        )
 
     def __enter__(self) -> autocast:
         return self
@@ -67,13 +74,12 @@ class GradScaler:
         growth_interval: int = 2000,
         enabled: bool = True,
     ) -> None:
-        if enabled and device == "cuda":
-            warnings.warn("GradScaler is enabled, but CUDA is not available. Disabling.", stacklevel=2)
-        elif enabled:
-            raise fail(
-                RuntimeError,
-                f"GradScaler({device!r}): float16 is not built; pass enabled=False, float32 needs no scale",
-            )
+        _warn_or_refuse(
+            device,
+            enabled,
+            "GradScaler is enabled, but CUDA is not available. Disabling.",
+            f"GradScaler({device!r}): float16 is not built; pass enabled=False, float32 needs no scale",
+        )
 
     def scale(self, outputs: Any) -> Any:
         """The outputs themselves."""
