@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _warn_or_refuse(device: str, enabled: bool, warning: str, refusal: str) -> None:
-    """Warn, as PyTorch does where there is no CUDA; RuntimeError for the CPU, where there is nothing to enable."""
+    """Warn that there is no CUDA, as PyTorch does; RuntimeError for the CPU, which has nothing to enable."""
     if enabled and device != "cuda":
         raise fail(RuntimeError, refusal)
     if enabled:
