@@ -65,7 +65,15 @@ def _groups(
     fusion.join_small()
     clusters = [fusion.quotient.members[c] for c in fusion.quotient.order()]
     groups = build_groups(graph, roles, clusters, again)
-    return groups + [Group((node,), (base,), (node,)) for node, base in roles.aliases.items()]
+    return groups + [_renaming(node, base) for node, base in roles.aliases.items()]
+
+
+def _renaming(node: Node, base: Node) -> Group:
+    """The group of an output that is `base` in another shape."""
+    chain = [node]
+    while chain[-1].inputs[0] is not base:
+        chain.append(chain[-1].inputs[0])
+    return Group(tuple(chain[::-1]), (base,), (node,))
 
 
 class _Fusion:

@@ -247,3 +247,12 @@ def test_an_output_that_is_a_reshape_is_another_name() -> None:
     assert [g.outputs for g in renames] == [(seen,), (graph.outputs[3],)]
     assert len(parts.groups) == 3
     check(graph, parts)
+
+
+def test_outputs_that_are_inputs_in_other_shapes() -> None:
+    """Several reshapes in a row, as graphs may have that were not simplified."""
+    x = m.leaf("x", 2, 3)
+    graph = m.graph([x], [ops.reshape(ops.reshape(x, (1, 2, 3)), (6,)), ops.reshape(x, (3, 2))])
+    parts = partition(graph, WIDE)
+    verify(parts)
+    assert [len(g.nodes) for g in parts.groups] == [2, 1]
