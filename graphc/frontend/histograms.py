@@ -9,11 +9,12 @@ import numpy as np
 from graphc import return_types as kinds
 from graphc.frontend.creation import linspace
 from graphc.frontend.elementwise import where
-from graphc.frontend.errors import describe, fail
+from graphc.frontend.errors import describe, fail, title
+from graphc.frontend.lazy import value
 from graphc.frontend.methods import method
 from graphc.frontend.nodes import normal_axis
 from graphc.frontend.search import searchsorted
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tensor import Tensor, is_concrete
 
 
 def _float(name: str, input: Tensor) -> None:
@@ -116,6 +117,7 @@ def cov(
                 raise fail(
                     RuntimeError, f"cov(): weights must have the shape [{rows.shape[1]}]: {describe(given)}"
                 )
+            _check_weights(given, given is fweights)
             weight = given if weight is None else weight * given
     if weight is None:
         total: Any = float(rows.shape[1])
@@ -130,6 +132,19 @@ def cov(
         centred = rows - (rows * weight).sum(1, keepdim=True) / total
         found = (centred * weight).matmul(centred.transpose(0, 1)) / norm.clamp(min=0)
     return found.squeeze()
+
+
+def _check_weights(given: Tensor, counts: bool) -> None:
+    """RuntimeError for counts that are no integers, weights that are integers, and negative ones if known."""
+    name = "fweights" if counts else "aweights"
+    if given.dtype.is_float == counts:
+        kind = "integral" if counts else "floating point"
+        raise fail(
+            RuntimeError,
+            f"cov(): expected {name} to have {kind} dtype but got {name} with {title(given.dtype)} dtype",
+        )
+    if is_concrete(given) and (value(given) < 0).any():
+        raise fail(RuntimeError, f"cov(): {name} cannot be negative")
 
 
 @method("corrcoef")

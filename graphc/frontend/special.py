@@ -419,6 +419,12 @@ def zeta(input: Any, other: Any) -> Tensor:
 
 def _of_two(label: str, build: Build, input: Any, other: Any) -> Tensor:
     """`build(x, y)` elementwise on float64 nodes of tensors (one may be a number), rounded at the end."""
+    if not isinstance(input, Tensor) and not isinstance(other, Tensor):
+        raise fail(
+            TypeError,
+            "received an invalid combination of arguments - got "
+            f"({type(input).__name__}, {type(other).__name__}), but one of them must be a Tensor",
+        )
     dtype = result_dtype(input, other)
     out = dtype if dtype.is_float else get_default_dtype()
     return pointwise(

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphc.frontend.convert import convert
 from graphc.frontend.creation import arange
-from graphc.frontend.elementwise import need, result_dtype, where
+from graphc.frontend.elementwise import need_tensors, result_dtype, where
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.joining import cat
 from graphc.frontend.methods import METHODS, method
@@ -18,14 +18,14 @@ from graphc.ir.types import bool_, int64
 
 
 @method("gcd", inplace=True)
-def gcd(input: Tensor, other: Any) -> Tensor:
+def gcd(input: Tensor, other: Tensor) -> Tensor:
     """Elementwise: the greatest common divisor of whole numbers (never negative), by Euclid's algorithm."""
-    other = need(other, "gcd")
+    need_tensors("gcd", input, other)
     dtype = result_dtype(input, other)
     if dtype.is_float or dtype is bool_:
         raise fail(NotImplementedError, f"\"gcd\" not implemented for '{dtype.name}'")
     a = convert(input, dtype).abs()
-    b = (convert(other, dtype) if isinstance(other, Tensor) else a.new_tensor(other)).abs()
+    b = convert(other, dtype).abs()
     shape = broadcast_shapes(tuple(a.shape), tuple(b.shape))
 
     def step(carry: Any, _: Any) -> Any:
@@ -40,8 +40,9 @@ def gcd(input: Tensor, other: Any) -> Tensor:
 
 
 @method("lcm", inplace=True)
-def lcm(input: Tensor, other: Any) -> Tensor:
+def lcm(input: Tensor, other: Tensor) -> Tensor:
     """Elementwise: the least common multiple of whole numbers (never negative)."""
+    need_tensors("lcm", input, other)
     divisor = gcd(input, other)
     quotient = METHODS["div"](input, where(divisor.eq(0), 1, divisor), rounding_mode="trunc")
     return (quotient * other).abs()

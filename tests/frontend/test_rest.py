@@ -165,6 +165,8 @@ MISTAKES: dict[str, Callable[[Any], Any]] = {
     "cov of rank 3": lambda T: T.cov(T.ones(2, 2, 2)),
     "corrcoef of rank 3": lambda T: T.corrcoef(T.ones(2, 2, 2)),
     "renorm of a vector": lambda T: T.renorm(T.ones(3), 2, 0, 1.0),
+    "cov of float counts": lambda T: T.cov(T.ones(2, 2), fweights=T.ones(2)),
+    "cov of negative counts": lambda T: T.cov(T.ones(2, 2), fweights=T.tensor([-1, 2])),
     "gcd of floats": lambda T: T.gcd(T.ones(2), T.ones(2)),
     "vander of a matrix": lambda T: T.vander(T.ones(2, 2)),
     "put of other sizes": lambda T: T.ones(3).put_(T.tensor([0]), T.ones(2)),
