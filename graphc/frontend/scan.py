@@ -72,11 +72,13 @@ class _Made:
 
     def __init__(self, body: Body, after: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         self.body = body
-        self.tensors = [*after, *out]
+        tensors = [*after, *out]
         self.carries = len(after)
-        nodes = [operand(t, t.requires_grad) for t in self.tensors]
-        self.nodes = body.resolve(nodes)
-        self.reached = body.histories(self.tensors)
+        self.tracked = [t.requires_grad for t in tensors]
+        self.nodes = body.resolve(
+            [operand(t, tracked) for t, tracked in zip(tensors, self.tracked, strict=True)]
+        )
+        self.reached = body.histories(tensors)
 
     def run(
         self, init: Sequence[Tensor], stacks: Sequence[_Stack], steps: int, reverse: bool, dim: int
@@ -103,13 +105,16 @@ class _Made:
             own = [fn for t in sources if (fn := gradient_fn(t)) is not None]
             parents = tuple(dict.fromkeys([*own, *self.reached]))
         nodes = [*found.finals, *[_from_front(node, dim) for node in found.stacked]]
-        results = [_result(node, step, parents) for node, step in zip(nodes, self.tensors, strict=True)]
+        results = [
+            _result(node, parents if has_history else ())
+            for node, has_history in zip(nodes, self.tracked, strict=True)
+        ]
         return results[:n], results[n:]
 
 
-def _result(node: Node, step: Tensor, parents: tuple[GradFn, ...]) -> Tensor:
-    """A result as a tensor, with history if there is any and the step's own value (`step`) has it."""
-    if not (parents and step.requires_grad and node.type.dtype.is_float):
+def _result(node: Node, parents: tuple[GradFn, ...]) -> Tensor:
+    """A result as a tensor, with the history `parents`, if any."""
+    if not (parents and node.type.dtype.is_float):
         return from_node(node, True)
     made = wrap_cell(Cell(node, GradFn("ScanBackward0", parents)))
     register(made)
