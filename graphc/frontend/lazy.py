@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.along import along
 from graphc.frontend.cell import Cell, Steps, fresh_input, is_constant, share
 from graphc.frontend.compiler import check_backend, compile_graph
 from graphc.frontend.drawn import Drawn
@@ -409,8 +410,11 @@ def realise(tensors: Sequence[Tensor]) -> None:
 
 
 def compute(cells: list[Cell], donating: bool = False) -> None:
-    """Run one program for the values of `cells`. If a check fails, in-place changes are undone."""
+    """Run one program for the values of `cells` (if `donating`, of all that is pending). If a check fails,
+    in-place changes are undone."""
     found = canonical([c.node for c in cells])
+    if not donating:
+        cells = cells + along(found, cells)
     outputs = tuple([found.index[c.node] for c in cells])
     donate = _donations(cells, outputs, found) if donating else ()
     try:

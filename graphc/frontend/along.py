@@ -1,0 +1,66 @@
+"""Which pending tensors are computed along with one that is read.
+
+A read computes what it needs in one program, whose inner values are gone afterwards. If one of them
+belongs to a tensor that is still there (the scores of which the loss is read first, and then the accuracy),
+every later read would compute it anew. So it is an output too, where that saves more than it costs to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from graphc.frontend.cell import Cell, Deferred, root
+from graphc.frontend.modes import MODE
+from graphc.ir.node import Kind, Node
+from graphc.ops.random import RandomAttrs
+
+if TYPE_CHECKING:
+    from graphc.frontend.lazy import Pending
+
+COSTLY = frozenset(
+    (Kind.CONTRACT, Kind.CONV, Kind.REDUCE, Kind.SCAN, Kind.SORT, Kind.CUMULATIVE, Kind.SCATTER)
+)
+# So many pending tensors may be looked through always, and so many for each node of the graph: whoever reads
+# thousands of small results one by one must not look at all the others each time.
+FEW = 256
+A_NODE = 16
+
+
+def along(found: Pending, targets: Sequence[Cell]) -> list[Cell]:
+    """Cells of live tensors with a value inside the graph of `targets` that is costly to have again."""
+    if len(MODE.pending) > max(FEW, A_NODE * len(found.order)):
+        return []
+    wanted = {found.index[cell.node] for cell in targets}
+    inner: dict[int, Cell] = {}
+    for cell in _pending_cells():
+        at = found.index.get(cell.node)
+        if at is not None and at not in wanted:
+            inner.setdefault(at, cell)
+    return [inner[at] for at in _costly(found, wanted, inner)] if inner else []
+
+
+def _pending_cells() -> Iterator[Cell]:
+    """The storage of all pending tensors that are recorded, and not noted calls."""
+    for tensor in list(MODE.pending.values()):
+        if type(tensor._cell) is not Deferred:
+            cell = root(tensor._cell)
+            if type(cell) is not Deferred and cell.node.bound is None:
+                yield cell
+
+
+def _costly(found: Pending, wanted: set[int], inner: dict[int, Cell]) -> Iterator[int]:
+    """Those of the positions `inner` that need a costly operation even if all before them are kept."""
+    index, leaves = found.index, set(found.leaf_at)
+    costly = [False] * len(found.order)
+    for at, node in enumerate(found.order):
+        if at in leaves or not (_is_costly(node) or any(costly[index[n]] for n in node.inputs)):
+            continue
+        if at in inner:
+            yield at
+        elif at not in wanted:
+            costly[at] = True
+
+
+def _is_costly(node: Node) -> bool:
+    return node.kind in COSTLY or isinstance(node.attrs, RandomAttrs)
