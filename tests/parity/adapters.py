@@ -106,7 +106,8 @@ def _resolve(path: str) -> Callable[..., Any]:
     found: Any = graphc
     for part in path.split("."):
         nested = getattr(found, part, None)
-        is_name = callable(nested) or part in ("nn", "functional", "special", "linalg")  # not a module of ours that is called so
+        # (not a module of ours that happens to be called so)
+        is_name = callable(nested) or part in ("nn", "functional", "special", "linalg")
         found = nested if is_name else getattr(graphc.Tensor, part)
     return found
 
