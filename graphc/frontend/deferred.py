@@ -37,7 +37,7 @@ from graphc.frontend.history import GradFn, Promise
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.replay import Replay
 from graphc.frontend.sharing import as_they_were, is_seen
-from graphc.frontend.shown import Shown
+from graphc.frontend.shown import Showings, Shown
 from graphc.frontend.tensor import Tensor, register, wrap_cell
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
@@ -372,7 +372,7 @@ def _note_call(
             return None
     if len(events.calls) >= MANY:
         return None
-    if replay.checked != Shown.count:
+    if replay.checked != Showings.count:
         _guard_sources(events, replay)
     events.read += read
     places = tuple([events.put(array) for array in data])
@@ -394,7 +394,7 @@ def _guard_sources(events: Events, replay: Replay) -> None:
             events.guard(cell)
             private = False
     if private:
-        replay.checked = Shown.count
+        replay.checked = Showings.count
 
 
 def _value(leaf: Tensor) -> np.ndarray | None:

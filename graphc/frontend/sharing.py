@@ -43,13 +43,13 @@ def show(cell: Cell) -> np.ndarray:
         if again is not None:
             return again
         array = array.array
-    if _is_read(cell, node, array):
+    events = MODE.events
+    if _is_read(cell, node, array) or (events is not None and events.has(array)):
         array = aligned_copy(array)
         node = cell.node = fresh_input(node.type)
     given = on_memory_of(array)
     node.bound, cell.vars = Shown(array, given), None
     cell.version += 1  # views and compiled functions look again
-    events = MODE.events
     if events is not None and events.reads(cell):
         events.guard(cell)
     return given
@@ -58,8 +58,6 @@ def show(cell: Cell) -> np.ndarray:
 def _is_read(cell: Cell, node: Node, array: np.ndarray) -> bool:
     """Whether anything beside a cell reads, or is going to read, its node or the array that is its value."""
     if getrefcount(node) > OWN or not array.flags.writeable:
-        return True
-    if MODE.events is not None and MODE.events.has(array):
         return True
     for ref in cell.vars or ():
         leaf = ref()

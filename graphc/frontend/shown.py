@@ -28,20 +28,26 @@ def on_memory_of(array: np.ndarray) -> np.ndarray:
     return np.asarray(array.data)
 
 
+class Showings:
+    """`count` goes up whenever memory is shown. (A counter of `Shown` itself would make Python look its
+    attributes up anew after every change.)"""
+
+    count = 0
+
+
 class Shown:
     """Bound to an input node in place of `array`, of which others may have arrays.
 
     `array` is a C-contiguous array that nothing else in graphc reads.
     """
 
-    count = 0  # goes up whenever memory is shown
     __slots__ = ("_given", "_last", "array")
 
     def __init__(self, array: np.ndarray, given: np.ndarray) -> None:
         """`given` is what `on_memory_of` has made of `array`, for the user."""
         self.array, self._given = array, weakref.ref(given)
         self._last: weakref.ref[np.ndarray] | None = None
-        Shown.count += 1
+        Showings.count += 1
 
     @property
     def is_seen(self) -> bool:

@@ -188,10 +188,11 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """A tensor on the same storage that does not require grad."""
-        if self._cell.fn is None:
-            out = wrap_cell(self._cell)
+        cell = self._cell
+        if cell.fn is None:
+            out = wrap_cell(cell)
             share_cell(self, out)
-            if out._cell.node.bound is None:
+            if cell.node.bound is None:
                 register(out)
             return out
         return apply_view("AliasBackward0", _stop, _replace, self, tracked=False)
@@ -265,13 +266,13 @@ def from_node(node: Node, tracks: bool = False) -> Tensor:
     return tensor
 
 
-def share_cell(*tensors: Tensor) -> None:
+def share_cell(one: Tensor, other: Tensor) -> None:
     """Note that a cell has several handles: whichever stays, the cell's value is to be computed."""
-    cell = tensors[0]._cell
-    known = {id(tensor): weakref.ref(tensor) for tensor in tensors}
+    cell = one._cell
+    handles = {id(one): weakref.ref(one), id(other): weakref.ref(other)}
     if cell.handles:
-        known |= {key: held for key, held in cell.handles.items() if held() is not None}
-    cell.handles = known
+        handles |= {key: held for key, held in cell.handles.items() if held() is not None}
+    cell.handles = handles
 
 
 def register(tensor: Tensor) -> None:
