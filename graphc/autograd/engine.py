@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 from graphc import ops
@@ -305,13 +306,14 @@ def grad(
                 RuntimeError, f"One of the differentiated Tensors does not require grad ({describe(t)})"
             )
     seeds, functions, histories = _prepare(outs, given)
-    nodes = [variable(t) if t._requires else operand(t, True) for t in wanted]
-    sweep = _Sweep(functions, nodes, create_graph, histories)
+    standing = [_standing_for(t, functions) for t in wanted]
+    sweep = _Sweep(functions, [node for nodes in standing for node in nodes], create_graph, histories)
     found = _run(sweep, seeds, create_graph)
     results: list[Tensor | None] = []
-    for t, node in zip(wanted, nodes, strict=True):
-        ct = found.get(node)
-        if ct is None and gradient_fn(t) in functions:
+    for t, (node, *earlier) in zip(wanted, standing, strict=True):
+        cts = [ct for n in (node, *earlier) if (ct := found.get(n)) is not None]
+        ct = reduce(ops.add, cts) if cts else None
+        if ct is None and (earlier or gradient_fn(t) in functions):
             ct = ops.zeros(node.type)
         if ct is not None:
             gradient = _result(ct, create_graph, sweep.histories)
@@ -331,6 +333,15 @@ def grad(
     if not (create_graph if retain_graph is None else retain_graph):
         free(functions)
     return tuple(results)
+
+
+def _standing_for(tensor: Tensor, functions: Sequence[GradFn]) -> list[Node]:
+    """The nodes that stand for a tensor in a history: one for the value that it has now and, for a leaf that
+    was changed in place or shown to NumPy since it was used, those of its earlier uses."""
+    if not tensor._requires:
+        return [operand(tensor, True)]
+    ends = [fn for fn in functions if isinstance(fn, AccumulateGrad) and fn.variable is tensor]
+    return list(dict.fromkeys([variable(tensor), *[fn.node for fn in ends if fn.node is not None]]))
 
 
 def _grad_of_each(

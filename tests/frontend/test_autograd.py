@@ -252,3 +252,19 @@ def test_deep_graph_does_not_recurse() -> None:
         y = y * (1 + 2**-13)
     y.sum().backward()
     close(x.grad, [(1 + 2**-13) ** 5000])
+
+
+def test_a_leaf_that_was_changed_in_place_since_it_was_used() -> None:
+    torch = pytest.importorskip("torch")
+
+    def gradients(lib):
+        x = lib.ones(3, requires_grad=True)
+        before = x.sum() * 2
+        with lib.no_grad():
+            x.add_(1)
+        after = (x * x).sum()
+        [both] = lib.autograd.grad(before + after, x, retain_graph=True)
+        [first] = lib.autograd.grad(before, x)
+        return both.tolist(), first.tolist()
+
+    assert gradients(gc) == gradients(torch) == ([6.0] * 3, [2.0] * 3)

@@ -474,3 +474,27 @@ def _random_program(seed: int, steps: int = 60) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_random_programs_share_as_promised(seed: int) -> None:
     _random_program(seed)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("order", [1, 2])
+def test_leaves_that_are_looked_at_between_the_passes_have_their_gradients(kept, order):
+    def gradients(look):
+        graphc.manual_seed(0)
+        model = nn.Linear(4, 3)
+        x = graphc.ones(2, 4, requires_grad=True)
+        leaves = [x, *model.parameters()]
+        out = (model(x) ** 2).sum()
+        if look:
+            arrays = [p.detach().numpy() for p in leaves]
+            if not kept:
+                del arrays
+        found = graphc.autograd.grad(out, leaves, create_graph=order == 2)
+        if order == 2:
+            if look:
+                leaves[1].detach().numpy()
+            found = graphc.autograd.grad((found[0] ** 2).sum(), leaves[1])
+        return [g.numpy() for g in found]
+
+    for mine, theirs in zip(gradients(True), gradients(False), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
