@@ -32,11 +32,11 @@ NAMES = frozenset(
     nanmean nanmedian nanquantile nansum ne neg negative nonzero norm not_equal ones_like outer polygamma pow
     prod quantile rad2deg rand_like randn_like reciprocal remainder round rsqrt row_stack scatter scatter_add
     scatter_reduce searchsorted sgn sigmoid sign signbit sin sinc sinh slogdet softmax sort sqrt square stack
-    std sub subtract sum swapaxes take take_along_dim tan tanh tensordot topk tril triu true_divide trunc var
+    std sub subtract sum take take_along_dim tan tanh tensordot topk tril triu true_divide trunc var
     vdot vstack where xlogy zeros_like arange empty eye full linspace logspace normal ones rand randint randn
     randperm zeros
     """.split()
-) - frozenset(["swapaxes"])
+)
 
 
 def accepting(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
