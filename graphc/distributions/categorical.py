@@ -8,7 +8,7 @@ from typing import Any
 from graphc import ops
 from graphc.distributions import constraints
 from graphc.distributions.constraints import parameters
-from graphc.distributions.distribution import Derived, Distribution, clamp_chance, one_of
+from graphc.distributions.distribution import Derived, Distribution, EitherParameter, clamp_chance, one_of
 from graphc.frontend.counting import one_hot
 from graphc.frontend.creation import arange, eye
 from graphc.frontend.errors import fail
@@ -20,7 +20,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import float64, int64
 
 
-class Categorical(Distribution):
+class Categorical(EitherParameter):
     """A class from 0 to n - 1, with probabilities or unnormalised log-probabilities along the last dim.
 
     probs [..., n] need not sum to 1; logits [..., n] are normalised by a softmax. ValueError for a scalar.
@@ -49,16 +49,6 @@ class Categorical(Distribution):
     def logits(self) -> Tensor:
         """The logarithms of the probabilities [..., n]."""
         return clamp_chance(self.probs).log()
-
-    @property
-    def _param(self) -> Tensor:
-        found: Tensor = self.__dict__["probs" if "probs" in self.__dict__ else "logits"]
-        return found
-
-    @property
-    def param_shape(self) -> Sequence[int]:
-        """The shape of the parameter."""
-        return self._param.shape
 
     @property
     def support(self) -> constraints.Constraint:  # type: ignore[override]
@@ -128,12 +118,10 @@ def _wide(n: Node, shape: tuple[int, ...], offset: int) -> Node:
     return ops.broadcast(n, shape, tuple(range(offset, len(shape))))
 
 
-class OneHotCategorical(Distribution):
-    """Categorical, with outcomes as one-hot vectors [..., n]."""
+class _OfCategorical(Distribution):
+    """A distribution of vectors [..., n] made of draws from a Categorical of n classes."""
 
     arg_constraints = parameters(probs=constraints.simplex, logits=constraints.real_vector)
-    support = constraints.one_hot
-    has_enumerate_support = True
 
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None) -> None:
         self._categorical = Categorical(probs, logits, validate_args)
@@ -160,6 +148,22 @@ class OneHotCategorical(Distribution):
         """The shape of the parameter."""
         return self._categorical.param_shape
 
+    def expand(self, batch_shape: Sequence[int]) -> _OfCategorical:
+        new = super().expand(batch_shape)
+        assert isinstance(new, _OfCategorical)
+        new._categorical = self._categorical.expand(batch_shape)  # type: ignore[assignment]
+        return new
+
+    def __repr__(self) -> str:
+        return repr(self._categorical).replace("Categorical", type(self).__name__, 1)
+
+
+class OneHotCategorical(_OfCategorical):
+    """Categorical, with outcomes as one-hot vectors [..., n]."""
+
+    support = constraints.one_hot
+    has_enumerate_support = True
+
     @property
     def mean(self) -> Tensor:
         return self.probs
@@ -171,12 +175,6 @@ class OneHotCategorical(Distribution):
     @property
     def variance(self) -> Tensor:
         return self.probs * (1 - self.probs)
-
-    def expand(self, batch_shape: Sequence[int]) -> OneHotCategorical:
-        new = super().expand(batch_shape)
-        assert isinstance(new, OneHotCategorical)
-        new._categorical = self._categorical.expand(batch_shape)  # type: ignore[assignment]
-        return new
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         return one_hot(self._categorical.sample(sample_shape), self._event_shape[0]).to(self._param.dtype)
@@ -195,9 +193,6 @@ class OneHotCategorical(Distribution):
         )
         return values.expand((count, *self._batch_shape, count)) if expand else values
 
-    def __repr__(self) -> str:
-        return repr(self._categorical).replace("Categorical", type(self).__name__, 1)
-
 
 class OneHotCategoricalStraightThrough(OneHotCategorical):
     """OneHotCategorical whose samples have the gradient of `probs` (Bengio et al., 2013)."""
@@ -209,10 +204,8 @@ class OneHotCategoricalStraightThrough(OneHotCategorical):
         return self.sample(sample_shape) + (probs - probs.detach())
 
 
-class Multinomial(Distribution):
+class Multinomial(_OfCategorical):
     """Counts of the classes in `total_count` independent draws from Categorical."""
-
-    arg_constraints = parameters(probs=constraints.simplex, logits=constraints.real_vector)
 
     def __init__(
         self,
@@ -224,20 +217,7 @@ class Multinomial(Distribution):
         if not isinstance(total_count, int):
             raise fail(NotImplementedError, "inhomogeneous total_count is not supported")
         self.total_count = total_count
-        self._categorical = Categorical(probs, logits, validate_args)
-        super().__init__(
-            self._categorical.batch_shape, self._categorical.param_shape[-1:], validate_args=validate_args
-        )
-
-    @property
-    def probs(self) -> Tensor:
-        """The probabilities [..., n]."""
-        return self._categorical.probs
-
-    @property
-    def logits(self) -> Tensor:
-        """The logarithms of the probabilities [..., n]."""
-        return self._categorical.logits
+        super().__init__(probs, logits, validate_args)
 
     @property
     def support(self) -> constraints.Constraint:  # type: ignore[override]
@@ -252,15 +232,9 @@ class Multinomial(Distribution):
     def variance(self) -> Tensor:
         return self.total_count * self.probs * (1 - self.probs)
 
-    def expand(self, batch_shape: Sequence[int]) -> Multinomial:
-        new = super().expand(batch_shape)
-        assert isinstance(new, Multinomial)
-        new._categorical = self._categorical.expand(batch_shape)  # type: ignore[assignment]
-        return new
-
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         classes = self._categorical.sample((self.total_count, *sample_shape))
-        return one_hot(classes, self._event_shape[0]).sum(0).to(self._categorical._param.dtype)
+        return one_hot(classes, self._event_shape[0]).sum(0).to(self._param.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._validate_sample(value)
@@ -269,15 +243,12 @@ class Multinomial(Distribution):
         return ways + (self.logits.masked_fill(impossible, 0.0) * value).sum(-1)
 
     def entropy(self) -> Tensor:
-        counts = arange(1, self.total_count + 1, dtype=self._categorical._param.dtype)
+        counts = arange(1, self.total_count + 1, dtype=self._param.dtype)
         steps = counts.reshape((-1,) + (1,) * (len(self._batch_shape) + 1))
         one = _binomial_log_prob(self.total_count, self.probs, steps)
         expected = (one.exp() * (steps + 1).lgamma()).sum((0, -1))
         whole = (steps.new_tensor(float(self.total_count)) + 1).lgamma()
         return self.total_count * self._categorical.entropy() - whole + expected
-
-    def __repr__(self) -> str:
-        return repr(self._categorical).replace("Categorical", type(self).__name__, 1)
 
 
 def _binomial_log_prob(total: int, probs: Tensor, value: Tensor) -> Tensor:

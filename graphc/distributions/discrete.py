@@ -13,6 +13,7 @@ from graphc.distributions.constraints import parameters
 from graphc.distributions.distribution import (
     Derived,
     Distribution,
+    EitherParameter,
     batch_of,
     broadcast_all,
     clamp_chance,
@@ -32,7 +33,7 @@ from graphc.nn.functional.activation import softplus
 from graphc.nn.functional.loss import binary_cross_entropy_with_logits
 
 
-class Chances(Distribution):
+class Chances(EitherParameter):
     """A distribution with a parameter that is given as `probs` or as `logits` of an event.
 
     Either can be read; the other one is computed from the one that is given.
@@ -57,16 +58,6 @@ class Chances(Distribution):
         """The logarithm of the odds."""
         chance = clamp_chance(self.probs)
         return chance.log() - (-chance).log1p()
-
-    @property
-    def _param(self) -> Tensor:
-        found: Tensor = self.__dict__["probs" if "probs" in self.__dict__ else "logits"]
-        return found
-
-    @property
-    def param_shape(self) -> Sequence[int]:
-        """The shape of the parameter."""
-        return self._param.shape
 
 
 class Bernoulli(Chances):

@@ -202,6 +202,20 @@ class Distribution:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+class EitherParameter(Distribution):
+    """A distribution whose parameter is given as `probs` or as `logits`; subclasses derive the other one."""
+
+    @property
+    def _param(self) -> Tensor:
+        found: Tensor = self.__dict__["probs" if "probs" in self.__dict__ else "logits"]
+        return found
+
+    @property
+    def param_shape(self) -> Sequence[int]:
+        """The shape of the parameter."""
+        return self._param.shape
+
+
 def _event_dims(constraint: Constraint) -> int:
     return constraint.event_dim
 
