@@ -1,24 +1,5 @@
-"""The front end's tests run on the NumPy backend, which compiles nothing; a few ask for the native one."""
+"""These tests run on the NumPy backend, unless they ask for the native one."""
 
-from __future__ import annotations
+from tests.reference_backend import backend, pytest_configure
 
-from collections.abc import Iterator
-
-import pytest
-
-import graphc
-from graphc.frontend import lazy
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "native: runs on the LLVM backend")
-
-
-@pytest.fixture(autouse=True)
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """NumPy, unless the test is marked with `native`."""
-    before = lazy.SETTINGS.backend
-    graphc.set_backend("llvm" if request.node.get_closest_marker("native") else "reference")
-    graphc.manual_seed(0)
-    yield lazy.SETTINGS.backend
-    graphc.set_backend(before)
+__all__ = ["backend", "pytest_configure"]

@@ -78,19 +78,26 @@ def test_state_of_an_optimizer(machine: Machine, k: int) -> None:
     assert {(at(p), at(outputs[0])), (at(v), at(outputs[1]))} <= inplace_pairs(call.kernel)
 
 
+def check_lines_are_met_once(
+    call: KernelCall, body: Block, marks: dict[Buffer, Buffer], size: int, buffers: int
+) -> None:
+    """Run a kernel whose `body` counts in `marks` what it asks for: every line of `buffers` arrays, once."""
+    kernel = replace(call.kernel, params=(*call.kernel.params, *marks.values()), body=body)
+    counts = [np.zeros(size, np.float32) for _ in marks]
+    arrays = [np.ones(a.type.shape, a.type.dtype.numpy) for a in call.args]
+    assert run(kernel, [*arrays, *counts], range(kernel.tasks)) == 0
+    assert len(counts) == buffers
+    for count in counts:
+        assert (count.reshape(-1, LINE).sum(1) == 1).all()
+
+
 @pytest.mark.parametrize("m,n", [(13, 96), (17, 64), (20, 48)])
 def test_every_line_once(m: int, n: int) -> None:
     """Rows of short tiles and narrow last tiles included."""
     call = tiled(momentum(32, m, n), WIDE)
     marks: dict[Buffer, Buffer] = {}
     body = counted(call.kernel.body, marks)
-    kernel = replace(call.kernel, params=(*call.kernel.params, *marks.values()), body=body)
-    counts = [np.zeros(m * n, np.float32) for _ in marks]
-    arrays = [np.ones(a.type.shape, a.type.dtype.numpy) for a in call.args]
-    assert run(kernel, [*arrays, *counts], range(kernel.tasks)) == 0
-    assert len(counts) == 2
-    for count in counts:
-        assert (count.reshape(-1, LINE).sum(1) == 1).all()
+    check_lines_are_met_once(call, body, marks, m * n, 2)
 
 
 def test_short_tiles_fetch_nothing() -> None:

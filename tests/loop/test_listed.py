@@ -34,7 +34,7 @@ from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
 
-from .test_ahead import LINE, momentum, prefetches, tiled
+from .test_ahead import LINE, check_lines_are_met_once, momentum, prefetches, tiled
 from .test_contract import WIDE, check, group_of, leaf
 
 
@@ -78,13 +78,7 @@ def test_every_line_is_asked_for(m: int, n: int) -> None:
     marks: dict[Buffer, Buffer] = {}
     (lines,) = {tile.fetch.lines for tile in tiles}
     body = counted(call.kernel.body, lines, marks)
-    kernel = replace(call.kernel, params=(*call.kernel.params, *marks.values()), body=body)
-    counts = [np.zeros(m * n, np.float32) for _ in marks]
-    arrays = [np.ones(a.type.shape, a.type.dtype.numpy) for a in call.args]
-    assert run(kernel, [*arrays, *counts], range(kernel.tasks)) == 0
-    assert len(counts) == 4
-    for count in counts:
-        assert (count.reshape(-1, LINE).sum(1) == 1).all()
+    check_lines_are_met_once(call, body, marks, m * n, 4)
 
 
 def test_tiles_get_round_to_all_of_the_list() -> None:
@@ -131,10 +125,4 @@ def test_a_bias_is_asked_for_at_once_and_rows_of_the_result_from_the_list() -> N
     marks: dict[Buffer, Buffer] = {}
     (lines,) = {tile.fetch.lines for tile in tiles}
     body = counted(call.kernel.body, lines, marks)
-    kernel = replace(call.kernel, params=(*call.kernel.params, *marks.values()), body=body)
-    counts = [np.zeros(m * n, np.float32) for _ in marks]
-    arrays = [np.ones(a.type.shape, a.type.dtype.numpy) for a in call.args]
-    assert run(kernel, [*arrays, *counts], range(kernel.tasks)) == 0
-    assert len(counts) == 2
-    for count in counts:
-        assert (count.reshape(-1, LINE).sum(1) == 1).all()
+    check_lines_are_met_once(call, body, marks, m * n, 2)
