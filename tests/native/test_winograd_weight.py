@@ -18,6 +18,7 @@ from graphc.loop.lower.winograd.weight_plan import Plan, candidates, plan_weight
 from graphc.plan import make
 from graphc.program import Machine
 from tests.loop.test_contract import draw, evaluate, group_of, leaf
+from tests.loop.test_conv import Case
 from tests.loop.test_winograd_weight import ahead, names, weight_grad
 from tests.native.test_contractions import TARGETS
 
@@ -86,6 +87,22 @@ SHAPES = {
 def test_shapes(name: str, target: str) -> None:
     node = weight_grad(*SHAPES[name])
     check([node], node, best(node, Backend(target).machine), target)
+
+
+IMAGES = {
+    "volume": Case((2, 24, 5, 9, 14), (32, 24, 3, 3, 3), low=1),
+    "dilated": Case((2, 32, 24, 28), (48, 32, 3, 3), low=4, dilation=4),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", IMAGES)
+def test_images(name: str, target: str) -> None:
+    """Slices of volumes, and pixels that lie apart."""
+    node = IMAGES[name].weight_grad()
+    plan = best(node, Backend(target).machine)
+    check([node], node, plan, target)
+    check([node], node, ahead(plan), target)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -9,9 +9,8 @@ horizontal products follow with lanes along channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from graphc.ir.node import Node
 from graphc.ir.types import Shape
 from graphc.loop import index as ix
 from graphc.loop.ir import Buffer, Expr, identity_of, load
@@ -24,16 +23,20 @@ Put = Callable[[Expr, Expr, Expr, Expr], None]  # number of the point, tile of t
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """Overlapping tiles of the images of `source` [N, channels, H, W], and the matrix for both their sides.
+    """Overlapping tiles of images, and the matrix for both their sides.
+
+    pixel    pixel(image, channel, y, x) is one that is inside its image
+    extents  height and width of an image
 
     Tile (i, j) has the elements from (i*step - low[0], j*step - low[1]) on, as many along each axis as
     `matrix` has columns; what is outside of the image is zero.
     """
 
-    source: Node
+    pixel: Callable[[Expr, Expr, Expr, Expr], Access]
+    extents: Shape
     matrix: Matrix
     step: int
-    low: tuple[int, int]
+    low: Shape
     count: Shape
 
     @property
@@ -49,7 +52,7 @@ class Tiles:
     @property
     def inside(self) -> int:
         """Columns of a strip that are in the image, from column low[1] on."""
-        return max(0, min(self.columns - self.low[1], self.source.shape[3]))
+        return max(0, min(self.columns - self.low[1], self.extents[1]))
 
 
 class Strip:
@@ -92,13 +95,14 @@ class Strip:
         """stage = these rows of the matrix times the rows of the strip, for a vector of channels; channels
         beyond the last are copies of that."""
         w, tiles = self.w, self.tiles
-        matrix, height = [tiles.matrix[r] for r in rows], tiles.source.shape[2]
+        matrix, height = [tiles.matrix[r] for r in rows], tiles.extents[0]
         with w.loop("c", self.width) as c, w.loop("x", tiles.inside, None, "vector", self.width) as x:
             at = ix.add(channel, ix.minimum(ix.add(first, c), self.channels - 1))
             values: list[Expr | None] = []
             for r in range(tiles.reach):
                 y = ix.add(ix.mul(row, tiles.step), r - tiles.low[0])
-                access = Access(tiles.source, (image, at, y, x), ((y, height),))
+                access = tiles.pixel(image, at, y, x)
+                access = replace(access, bounds=(*access.bounds, (y, height)))
                 values.append(self.fused.read(access) if any(m[r] for m in matrix) else None)
             for r, value in enumerate(apply(w, matrix, values)):
                 assert value is not None

@@ -23,6 +23,8 @@ from graphc.loop.lower.blocking import (
     choose_tile,
     idle,
 )
+from graphc.loop.lower.winograd.dilated import APART
+from graphc.loop.lower.winograd.weight_images import images_of
 from graphc.program import Machine
 
 OUTPUTS, TAPS = 4, 3  # F(4x4, 3x3)
@@ -140,19 +142,19 @@ class Plan:
 
 
 def plan_weight_grad(node: Node, machine: Machine) -> tuple[Plan, float] | None:
-    """The cheapest plan of a conv_weight_grad, and its cost; None if it is not of 3x3 windows at unit stride,
-    in float32."""
-    if not machine.winograd or node.op.name != "conv_weight_grad":
-        return None
-    at = node.attrs
-    plain = at.stride == (1, 1) and at.dilation == (1, 1) and at.kernel == (3, 3)
-    if not plain or at.last or node.dtype is not float32 or not node.type.size:
+    """The cheapest plan of a conv_weight_grad, and its cost; None if its images (weight_images.py) are not of
+    3x3 windows at unit stride, or it is not in float32."""
+    images = images_of(node) if machine.winograd else None
+    if images is None or node.dtype is not float32 or not node.type.size:
         return None
     x, dy = node.inputs
     if not x.type.size or not dy.type.size:
         return None
-    shape = (at.groups, node.shape[0] // at.groups, node.shape[1], x.shape[0], *dy.shape[2:])
-    return _choose(shape, machine)
+    groups = node.attrs.groups
+    shape = (groups, node.shape[0] // groups, images.channels, images.count, *images.space)
+    plan, cost = _choose(shape, machine)
+    spread = APART * (x.type.size + dy.type.size) if max(images.apart) > 1 else 0.0
+    return plan, cost + spread
 
 
 @lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ from graphc.loop.ir import Address, Expr, Tile, load
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.winograd.strips import Tiles
 from graphc.loop.lower.winograd.transforms import apply, filtering, transposed
+from graphc.loop.lower.winograd.weight_images import images_of
 from graphc.loop.lower.winograd.weight_plan import Plan
 
 Operand = tuple[
@@ -19,10 +20,10 @@ Operand = tuple[
 
 def operands_of(node: Node, plan: Plan) -> tuple[Tiles, Tiles]:
     """The tiles of x and of dy."""
-    (x, dy), low = node.inputs, node.attrs.low
-    form = filtering(plan.outputs, plan.taps)
-    xs = Tiles(x, form.bt, plan.outputs, (low[0], low[1]), plan.tiles)
-    return xs, Tiles(dy, transposed(form.at), plan.outputs, (0, 0), plan.tiles)
+    images, form = images_of(node), filtering(plan.outputs, plan.taps)
+    assert images is not None
+    xs = Tiles(images.of_x, images.extents, form.bt, plan.outputs, images.low, plan.tiles)
+    return xs, Tiles(images.of_dy, images.space, transposed(form.at), plan.outputs, (0, 0), plan.tiles)
 
 
 def put_product(
@@ -55,7 +56,9 @@ class Back:
     """Writes weights: G^T dU G from `ins` input channels to an output channel, and the epilogue."""
 
     def __init__(self, fused: Fused, plan: Plan, ins: int) -> None:
-        self.fused, self.w, self.plan, self.ins = fused, fused.scope, plan, ins
+        images = images_of(fused.anchor)
+        assert images is not None
+        self.fused, self.w, self.plan, self.ins, self.images = fused, fused.scope, plan, ins, images
         dtype, pitch = fused.anchor.dtype, plan.pitch(ins)
         self.back = transposed(filtering(plan.outputs, plan.taps).g)
         self.halves = self.w.alloc("halves", dtype, (plan.taps, plan.size, pitch))
@@ -71,7 +74,7 @@ class Back:
             w.store(self.row, (ix.add(ix.mul(c, taps**2), t),), load(self.planes, (t, c)))
         with w.loop("j", self.ins * taps**2, None, "vector", lanes) as j:
             c, *tap = ix.unflatten(j, (self.ins, taps, taps))
-            self.fused.finish((out, ix.add(first, c), *tap), load(self.row, (j,)))
+            self.fused.finish(self.images.weight(out, ix.add(first, c), tap), load(self.row, (j,)))
 
     def _transform(self, sums: Callable[[int, Expr, Expr], Expr]) -> None:
         """planes[tap, c] = G^T dU G."""
