@@ -47,7 +47,8 @@ class Cell:
     tracks  the node depends on differentiable leaves although the value does not require grad
     trace   the trace during which the cell was made
     old     the input node of the last value computed, whose buffer the next value may take over
-    past    what in-place changes have replaced since then, for the case that one fails: (step, node)
+    past    what in-place changes have replaced since then, for the case that one fails: (step, node,
+            how much had been recorded)
     vars    the nodes that stand for leaves on this cell, bound to `old` or to the present value
     handles the tensors on this cell, once there are several: each may outlive the others
     events  set in a `Deferred` cell only: what has to be built before there is a node
@@ -66,7 +67,7 @@ class Cell:
         self.version = 0
         self.view: View | None = None
         self.old: Node | None = None
-        self.past: list[tuple[int, Node]] | None = None
+        self.past: list[tuple[int, Node, int]] | None = None
         self.vars: list[weakref.ref[Node]] | None = None
         self.handles: dict[int, weakref.ref[Tensor]] | None = None  # (a WeakValueDictionary is slow to make)
         self.trace = MODE.trace

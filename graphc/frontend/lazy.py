@@ -450,7 +450,7 @@ def _undo(cell: Cell) -> None:
     past, cell.past = cell.past, None
     node = cell.node
     while past and (past[-1][0] == Steps.count or _is_checked(node)):
-        _, node = past.pop()
+        _, node, _ = past.pop()
     if node is not cell.node and not _is_checked(node):
         cell.node, cell.fn, cell.tracks, cell.old = node, None, False, None
         cell.version += 1

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from graphc.frontend.rounds import may_end
 from graphc.frontend.tensor import Tensor, inplace
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,6 +69,7 @@ def make_inplace(f: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
     """The in-place twin of an operation."""
 
     def changed(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        may_end(self)
         return inplace(self, f(self, *args, **kwargs), name)
 
     changed.__name__ = changed.__qualname__ = name

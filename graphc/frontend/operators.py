@@ -12,6 +12,7 @@ from graphc.frontend.linalg import matmul
 from graphc.frontend.methods import METHODS, attach, method
 from graphc.frontend.modes import settle
 from graphc.frontend.nodes import cast, expand
+from graphc.frontend.rounds import may_end
 from graphc.frontend.tensor import Tensor, apply, from_node, inplace, needs_grad, register, share_cell
 
 
@@ -36,7 +37,10 @@ def _reflected(f: Callable[..., Tensor]) -> Callable[[Tensor, Any], Any]:
 def _inplace(f: Callable[..., Tensor], name: str) -> Callable[[Tensor, Any], Any]:
     def operator(self: Tensor, other: Any) -> Any:
         operand = e.coerce(other)
-        return NotImplemented if operand is None else inplace(self, f(self, operand), name)
+        if operand is None:
+            return NotImplemented
+        may_end(self)
+        return inplace(self, f(self, operand), name)
 
     return operator
 

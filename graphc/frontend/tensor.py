@@ -290,6 +290,11 @@ def _note(tensor: Tensor) -> None:
         MODE.pending[seq] = tensor
 
 
+def recorded() -> int:
+    """A number that grows with every tensor that becomes pending."""
+    return next(_creation)
+
+
 # ---------------------------------------------------------------- operations
 
 
@@ -552,7 +557,7 @@ def _remember(cell: Cell) -> None:
         return
     if cell.past is None or isinstance(cell.node.bound, np.ndarray):
         cell.past = []
-    cell.past.append((Steps.count, cell.node))
+    cell.past.append((Steps.count, cell.node, recorded()))
 
 
 def _write_through(cell: Cell) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from graphc.frontend.creation import ones, tensor, zeros
 from graphc.frontend.errors import fail
 from graphc.frontend.modes import no_grad
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tensor import Tensor, inplace
 from graphc.ir.types import DType, int64
 from graphc.nn import functional as F
 from graphc.nn.linear import parameter, reset_affine
@@ -94,7 +94,7 @@ class _BatchNorm(_NormBase):
         momentum: Any = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             with no_grad():
-                self.num_batches_tracked.add_(1)
+                inplace(self.num_batches_tracked, self.num_batches_tracked + 1)  # (add_ may end a program)
                 if self.momentum is None:
                     momentum = 1.0 / self.num_batches_tracked.to(input.dtype)
         by_batch = self.training or (self.running_mean is None and self.running_var is None)
