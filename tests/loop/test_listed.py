@@ -110,6 +110,15 @@ def test_cells_of_tall_products_come_before_the_next_panel(rows: int, listing: b
     assert all(isinstance(tile.fetch, Listed if listing else Fetch) for tile in tiles)
 
 
+def test_state_comes_before_the_next_panel_that_many_tiles_share() -> None:
+    """An optimizer's step reads and writes more than there is in a panel: it is not asked for all at once."""
+    (call,) = repeated_contraction(group_of(*momentum(128, 128, 2048)), WIDE, frozenset()).each
+    tiles = [s for s, _ in statements(call.kernel.body) if isinstance(s, Tile)]
+    assert tiles
+    assert all(isinstance(tile.fetch, Listed) for tile in tiles)
+    assert not prefetches(call.kernel)
+
+
 def test_a_bias_is_asked_for_at_once_and_rows_of_the_result_from_the_list() -> None:
     """All rows read the same line of a bias: it does not keep what they store off the list."""
     m, k, n = 20, 200, 128

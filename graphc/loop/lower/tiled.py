@@ -45,7 +45,7 @@ from graphc.loop.lower.problem import Access, Contraction, Index
 from graphc.loop.lower.supply import supply
 from graphc.loop.lowered import KernelCall, Temp
 
-SHARING = 4  # tiles below one another that wait for a panel once: cells go through more than that from memory
+SHARING = 4  # tiles below one another that wait for a panel once: their epilogues go through more than it has
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,12 +210,13 @@ class Tiled:
 
     def _ask_ahead(self, start: int, finish: int) -> None:
         """Fetch what the epilogue of a bundle of tiles goes through: the tiles are the statements from
-        `start` on, the epilogue those from `finish` on."""
+        `start` on, the epilogue those from `finish` on. Where many tiles share a panel, they ask for these
+        lines instead of the next panel's: all at once they would hold up the tile's own loads."""
         block = self.w.block
         tiles, epilogue = block[start:finish], block[finish:]
         cycles = self.rows.most * self.together * self.lanes // self.width * self.depth.most
         reads, found = fetch_ahead(epilogue, cycles), None
-        if reads and self.fetcher is None:
+        if reads and (self.fetcher is None or self.cut.row_tiles >= SHARING):
             everything = fetch_ahead(epilogue, cycles, stores=True) or reads
             found = shares(everything, lines_of(reads), self.together, self.depth.most)
         if found is None:
