@@ -202,15 +202,16 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
         return elementwise(
             "gelu",
             "GeluBackward0",
-            lambda x: x * 0.5 * ((x * math.sqrt(0.5)).map(ops.erf) + 1),
+            lambda x: x * ((x * math.sqrt(0.5)).map(ops.erf) * 0.5 + 0.5),
             input,
         )
     if approximate != "tanh":
         raise fail(RuntimeError, f"approximate argument must be either none or tanh, got {approximate!r}")
 
     def formula(x: Num) -> Num:
-        inner = (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)
-        return x * 0.5 * (inner.map(ops.tanh) + 1)
+        scale = math.sqrt(2 / math.pi)
+        inner = x * (x * x * (0.044715 * scale) + scale)
+        return x * (inner.map(ops.tanh) * 0.5 + 0.5)
 
     return elementwise("gelu", "GeluBackward0", formula, input)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from jit import assembly
@@ -50,6 +51,19 @@ def pointwise(f: str, lanes: int) -> Kernel:
     return Kernel("pointwise", (x, y), t, 8, (body,))
 
 
+def erf_and_slope() -> Kernel:
+    """erf(x) + exp(-(x * x)): a function and, but for a factor, its derivative."""
+    kernel = pointwise("erf", 16)
+    (loop,) = kernel.body
+    assert isinstance(loop, For)
+    (store,) = loop.body
+    assert isinstance(store, Store)
+    x = load(kernel.params[0], store.index)
+    slope = unary("exp", unary("neg", binary("mul", x, x)))
+    body = replace(loop, body=(replace(store, value=binary("add", store.value, slope)),))
+    return replace(kernel, body=(body,))
+
+
 def row_sums(op: str) -> Kernel:
     x, y = Buffer("x", float32, (8, N)), Buffer("y", float32, (8,))
     t, i, acc = Var(int64, "t", 8), Var(int64, "i", N), Buffer("acc", float32, (), "local")
@@ -93,6 +107,13 @@ def test_reductions_keep_their_partial_sums_in_registers(name: str) -> None:
     loop = inner_loop(assembly(row_sums("add"), TARGETS[name]), name)
     assert not re.search(STACK, loop), loop
     assert len(re.findall(r"\bv?f?addp?s?\b", loop)) >= 64 // TARGETS[name].machine.lanes(4)
+
+
+def test_erf_and_its_derivative_share_an_exponential() -> None:
+    """vscalefps is what ends an exponential on this target."""
+    target = TARGETS["x86-64-v4"]
+    loop = inner_loop(assembly(erf_and_slope(), target), "x86-64-v4")
+    assert len(re.findall(r"vscalefps", loop)) == 1, loop
 
 
 def test_relu_is_one_instruction() -> None:
