@@ -24,8 +24,8 @@ LARGE64 = (8.06996312173578e-09, 0.2820945178902828, 0.28209869445000274, 0.2468
 
 
 def erf(b: Builder, x: Operand) -> Operand:
-    """Small arguments by a series, large ones by exp(-x^2), which is the same code as that expression's: where
-    the derivative is computed beside (GELU's gradient) LLVM has it once."""
+    """Small arguments by a series, large ones by exp(-x^2), which is the same code as that expression's:
+    where the derivative is computed beside (GELU's gradient) LLVM has it once."""
     single = format_of(x) is F32
     size, square = fabs(b, x), -(x * x)
     small = b.fma(polynomial(b, square, SMALL32 if single else SMALL64), x, x)
