@@ -21,7 +21,7 @@ from graphc.frontend.lazy import sync
 from graphc.frontend.modes import MODE
 from graphc.frontend.tensor import Tensor, recorded
 
-# Operations since the first pending update of a tensor that make a round. Fewer are an update in several parts
+# Operations since the first pending update of a tensor that make a round. Fewer are an update in parts
 # (`average.mul_(0.9).add_(w, alpha=0.1)`), or a loop that costs less to record than a program to run.
 ROUND = 16
 
