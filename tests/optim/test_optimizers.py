@@ -39,6 +39,11 @@ CASES = {
         "RMSprop",
         {"lr": 0.05, "alpha": 0.8, "momentum": 0.6, "centered": True, "weight_decay": 0.1},
     ),
+    "adafactor": ("Adafactor", {"lr": 0.05}),
+    "adafactor all": (
+        "Adafactor",
+        {"lr": 0.3, "beta2_decay": -0.6, "eps": (1e-3, 0.1), "d": 1.5, "weight_decay": 0.1, "maximize": True},
+    ),
     "adamax": ("Adamax", {"lr": 0.05, "weight_decay": 0.1}),
     "nadam": ("NAdam", {"lr": 0.05, "weight_decay": 0.1}),
     "nadam decoupled": ("NAdam", {"lr": 0.05, "weight_decay": 0.1, "decoupled_weight_decay": True}),
