@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr
+from graphc.loop.lower.balance import THREADS, Side, imbalance
 from graphc.loop.lower.writer import Writer
 from graphc.program import LINE, Machine
 
 SMALL = 1 << 16  # flops worth a task of their own
-THREADS = (1, 2, 2, 4, 8)  # numbers of threads that tasks should divide among evenly
 LOAD = (
     1.02  # cycles to load a vector or to broadcast an element: one-vector tiles do it for each multiply-add
 )
@@ -333,7 +333,7 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
                 continue
             if best is not None and _tasks(candidate, sizes) > MOST_TASKS:
                 continue
-            cost = _cost(candidate, sizes, machine)
+            cost = _cost(candidate, sizes, machine, best_cost)
             if best is None or cost < best_cost:
                 best, best_cost = candidate, cost
     assert best is not None
@@ -409,8 +409,8 @@ def _stays(depth: int, pitch: int, machine: Machine) -> bool:
     return depth * math.gcd(pitch, way) <= LINES // 2 * way
 
 
-def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
-    """Cycles of the whole problem on one core, plus what too few or uneven tasks would lose."""
+def _cost(b: Blocking, sizes: Sizes, machine: Machine, limit: float = math.inf) -> float:
+    """Cycles of the whole problem on one core, and (unless above `limit`) what uneven tasks lose."""
     width = machine.lanes(sizes.itemsize)
     row_tiles, panels = -(-sizes.rows // b.rows), -(-sizes.cols // b.lanes)
     row_blocks, col_blocks = -(-row_tiles // b.row_tiles), -(-panels // b.col_panels)
@@ -453,9 +453,14 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine) -> float:
         work += FAR_RUN * (1 + sizes.beside) * runs
     after = combining(results, b.split) + (results * sizes.added_cost if b.split > 1 else 0.0)
     tasks = _tasks(b, sizes)
+    more = before + after + TASK * tasks
+    if work + more >= limit:
+        return work + more
     worth = min(THREADS[-1], max(1, int(2.0 * results * sizes.k / SMALL)))
-    even = row_blocks * b.row_tiles * col_blocks * b.col_panels / (row_tiles * panels)
-    return work * (1 + (even - 1) / 4) * idle(tasks, worth) + before + after + TASK * tasks
+    down = Side.cut(row_tiles, b.row_tiles)
+    along = Side.cut(panels - 1 + (narrow or b.lanes) / b.lanes, b.col_panels)
+    sides = (along, down) if sizes.b_place or sizes.b_fixed else (down, along)
+    return work * imbalance(sizes.batch * b.split, *sides, worth) + more
 
 
 def _collide(depth: int, step: int) -> bool:
