@@ -18,7 +18,16 @@ from graphc.autograd import anomaly
 from graphc.frontend import adopted, deferred
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.history import AccumulateGrad, CompiledGrad, CutGrad, GradFn, RemovableHandle, free, walk
+from graphc.frontend.history import (
+    AccumulateGrad,
+    CompiledGrad,
+    CutGrad,
+    GradFn,
+    LeafHooks,
+    RemovableHandle,
+    free,
+    walk,
+)
 from graphc.frontend.joining import stack
 from graphc.frontend.lazy import relate
 from graphc.frontend.methods import attach
@@ -246,6 +255,9 @@ def backward(
     relate([t.grad for t in (*[fn.variable for fn in leaves], *extra) if t.grad is not None])
     if not (create_graph if retain_graph is None else retain_graph):
         free(functions)
+    for fn in leaves:
+        for hook in fn.variable._hooks.after if fn.variable._hooks else ():
+            hook(fn.variable)
 
 
 def _run(sweep: _Sweep, seeds: Seeds, create_graph: bool) -> Seeds:
@@ -404,12 +416,34 @@ def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Rem
         raise fail(RuntimeError, "cannot register a hook on a tensor that doesn't require gradient")
     fn = self._cell.fn
     if fn is None:
-        settle()
-        if self._hooks is None:
-            self._hooks = []
-        self._hooks.append(hook)
-        return RemovableHandle(self._hooks, hook)
+        hooks = _leaf_hooks(self)
+        hooks.append(hook)
+        return RemovableHandle(hooks, hook)
     return RemovableHandle(add_hook(fn, operand(self, True), hook), hook)
 
 
-attach(backward=_backward_method, register_hook=_register_hook)
+def _register_post_accumulate_grad_hook(self: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:
+    """Call `hook(tensor)` after each backward pass that adds to `.grad` of this leaf, when all gradients of
+    the pass are there: an optimizer may step, or the gradient be dropped. RuntimeError for no leaf."""
+    if not self.requires_grad:
+        raise fail(RuntimeError, "cannot register a hook on a tensor that doesn't require gradient")
+    if not self.is_leaf:
+        raise fail(RuntimeError, "post accumulate grad hooks cannot be registered on non-leaf tensors")
+    hooks = _leaf_hooks(self)
+    hooks.after.append(hook)
+    return RemovableHandle(hooks.after, hook)
+
+
+def _leaf_hooks(leaf: Tensor) -> LeafHooks:
+    """The hooks of a leaf, to be added to."""
+    settle()
+    if leaf._hooks is None:
+        leaf._hooks = LeafHooks()
+    return leaf._hooks
+
+
+attach(
+    backward=_backward_method,
+    register_hook=_register_hook,
+    register_post_accumulate_grad_hook=_register_post_accumulate_grad_hook,
+)

@@ -75,6 +75,17 @@ class AccumulateGrad(GradFn):
         self.node = node
 
 
+class LeafHooks(list[Callable[[Any], Any]]):
+    """What is called with the gradients of a leaf; `after`: with the leaf, once its `.grad` is complete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.after: list[Callable[[Any], None]] = []
+
+    def __bool__(self) -> bool:
+        return bool(len(self) or self.after)
+
+
 class CutGrad(GradFn):
     """History that continues in Python: a user's Function or a hook that may change the gradient.
 

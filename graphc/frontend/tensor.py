@@ -36,7 +36,7 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.cell import Build, Cell, Flags, Steps, View, alias, fresh_input, has_value, leaf_node
 from graphc.frontend.errors import describe, fail, title
-from graphc.frontend.history import AccumulateGrad, GradFn, Promise, add_hook
+from graphc.frontend.history import AccumulateGrad, GradFn, LeafHooks, Promise, add_hook
 from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.promotion import can_cast
 from graphc.frontend.sharing import is_seen, moved, present
@@ -61,7 +61,7 @@ class Tensor:
     _grad: Tensor | Promise | None = None
     _var: tuple[Node, int] | None = None  # the node of this leaf in expressions, and the cell's version
     _acc: weakref.ref[AccumulateGrad] | None = None
-    _hooks: list[Callable[..., Any]] | None = None
+    _hooks: LeafHooks | None = None
     _retains = False
     _seq = 0  # key in MODE.pending, 0 if not there
     _weak = False  # counts as a Python number in dtype promotion

@@ -268,3 +268,50 @@ def test_a_leaf_that_was_changed_in_place_since_it_was_used() -> None:
         return both.tolist(), first.tolist()
 
     assert gradients(gc) == gradients(torch) == ([6.0] * 3, [2.0] * 3)
+
+
+def _steps_in_backward(T: Any) -> list[Any]:
+    """An optimizer for each leaf, which steps as soon as the leaf's gradient is there."""
+    w = T.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    b = T.tensor([0.5, -0.5], requires_grad=True)
+    optimizers = {p: T.optim.SGD([p], lr=0.1, momentum=0.9) for p in (w, b)}
+    seen: list[Any] = []
+
+    def step(p: Any) -> None:
+        seen.append(p.grad.sum().item())
+        optimizers[p].step()
+        optimizers[p].zero_grad()
+
+    first, _ = [p.register_post_accumulate_grad_hook(step) for p in (w, b)]
+    for i in range(5):
+        if i == 4:
+            first.remove()
+        ((T.ones(3, 2) @ w + b) ** 2).mean().backward()
+        seen += [w.grad is None, b.grad is None]
+    T.autograd.grad((b * b).sum(), b)  # adds to no `.grad`
+    return [*seen, *w.detach().flatten().tolist(), *b.tolist()]
+
+
+def test_hooks_after_gradients_are_added() -> None:
+    assert _steps_in_backward(gc) == pytest.approx(_steps_in_backward(torch), rel=1e-5)
+    w = leaf()
+    with pytest.raises(RuntimeError, match="non-leaf"):
+        (w * 2).register_post_accumulate_grad_hook(print)
+    with pytest.raises(RuntimeError, match="doesn't require"):
+        gc.ones(2).register_post_accumulate_grad_hook(print)
+
+
+def test_hooks_after_gradients_in_a_compiled_step() -> None:
+    w = leaf()
+    optimizer = gc.optim.SGD([w], lr=0.5)
+    w.register_post_accumulate_grad_hook(lambda p: optimizer.step())
+
+    @gc.compile
+    def step() -> gc.Tensor:
+        optimizer.zero_grad()
+        loss = (w * w).sum()
+        loss.backward()
+        return loss
+
+    step()
+    close(w, np.zeros(4))
