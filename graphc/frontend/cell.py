@@ -132,7 +132,7 @@ def fresh_input(type_: TensorType, bound: Any = None, attrs: InputAttrs | None =
     of another one of its type.
     """
     node = object.__new__(Node)
-    node.op, node.inputs, node.type, node.bound = INPUT, (), type_, bound
+    node.op, node.inputs, node.type, node.bound, node.site = INPUT, (), type_, bound, None
     if attrs is None:
         attrs = object.__new__(InputAttrs)  # (its __init__ takes as long as all the rest)
         fields = attrs.__dict__

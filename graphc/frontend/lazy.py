@@ -144,7 +144,8 @@ def canonical(targets: Sequence[Node], given: Sequence[Node] = (), barriers: boo
                 raise _no_value(node, None, next((t for t in targets if t not in index), node))
             index[node] = len(order)
             order.append(node)
-            key.append((op, node.attrs.key, *[index[n] for n in inputs]))
+            attrs = node.attrs
+            key.append((op, attrs.__dict__.get("_key") or attrs.key, *[index[n] for n in inputs]))
     return found
 
 

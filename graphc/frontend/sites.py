@@ -18,6 +18,7 @@ class _Path(threading.local):
     names: tuple[str, ...] = ()
     text: str = ""
     line: tuple[str, int] | None = None  # stands for the user's line, if set
+    site: Site | None = None  # what `current_site` gives, if set
 
 
 _path = _Path()
@@ -56,8 +57,11 @@ def move_to(place: Place) -> Place:
 
 def current_site() -> Site | None:
     """The innermost user line being run, with the path of modules entered; None if there is none."""
-    if _path.line is not None:
-        return _site((*_path.line, _path.text))
+    path = _path
+    if path.site is not None:
+        return path.site
+    if path.line is not None:
+        return _site((*path.line, path.text))
     frame = sys._getframe(1)
     known = _internal
     while frame is not None:
@@ -66,9 +70,21 @@ def current_site() -> Site | None:
         if inside is None:
             inside = _is_internal(file)
         if not inside:
-            return _site((file, frame.f_lineno, _path.text))
+            return _site((file, frame.f_lineno, path.text))
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+class Pinned:
+    """`with Pinned():` says that no code of the user's runs within: its line is looked up once."""
+
+    __slots__ = ("saved",)
+
+    def __enter__(self) -> None:
+        self.saved, _path.site = _path.site, current_site()
+
+    def __exit__(self, *error: object) -> None:
+        _path.site = self.saved
 
 
 def enter_module(name: str) -> tuple[tuple[str, ...], str]:

@@ -120,15 +120,17 @@ class Node:
     """One operation of a tensor DAG. Make it with `make`; compare with `is`.
 
     `bound` belongs to the front end and is not part of the node: what stands behind this
-    node outside the IR (a realised array, another node). No compiler stage reads it.
+    node outside the IR (a realised array, another node). No compiler stage reads it. Nor is `site`,
+    where the node was first made (see `site_of`).
     """
 
-    __slots__ = ("__weakref__", "attrs", "bound", "inputs", "op", "type")
+    __slots__ = ("__weakref__", "attrs", "bound", "inputs", "op", "site", "type")
     op: Op
     inputs: tuple[Node, ...]
     attrs: Any
     type: TensorType
     bound: Any
+    site: Site | None
 
     @property
     def shape(self) -> Shape:
@@ -181,29 +183,41 @@ def _drop(entry: _Entry) -> None:
 # A WeakValueDictionary does the same through several Python calls a look-up, and `make` is the hot path of
 # tracing.
 _interned: dict[tuple, _Entry] = {}
-_sites: weakref.WeakKeyDictionary[Node, Site] = weakref.WeakKeyDictionary()
 _site_provider: Callable[[], Site | None] | None = None
 
 
 def make(op: Op, inputs: Sequence[Node] = (), attrs: Attrs = NO_ATTRS) -> Node:
     """The node `op(inputs; attrs)`. Raises what the op's `infer` raises."""
     inputs = tuple(inputs)
-    key = (op, inputs, attrs.key)
+    key = (op, inputs, attrs.__dict__.get("_key") or attrs.key)
     entry = _interned.get(key)
     if entry is not None:
         known = entry()
         if known is not None:
             return known
-    type_ = op.infer([n.type for n in inputs], attrs)
+    return _enter(key, attrs, op.infer([n.type for n in inputs], attrs))
+
+
+def make_typed(op: Op, inputs: tuple[Node, ...], attrs: Attrs, type_: TensorType) -> Node:
+    """`make` where `op.infer` is known to give `type_`: there was such a node on inputs of these types."""
+    key = (op, inputs, attrs.__dict__.get("_key") or attrs.key)
+    entry = _interned.get(key)
+    if entry is not None:
+        known = entry()
+        if known is not None:
+            return known
+    return _enter(key, attrs, type_)
+
+
+def _enter(key: tuple[Op, tuple[Node, ...], tuple], attrs: Attrs, type_: TensorType) -> Node:
+    """A new node, listed under its key."""
     node = object.__new__(Node)
-    node.op, node.inputs, node.attrs, node.type, node.bound = op, inputs, attrs, type_, None
+    node.op, node.inputs, _ = key
+    node.attrs, node.type, node.bound = attrs, type_, None
     entry = _Entry(node, _drop)
     entry.key = key
     _interned[key] = entry
-    if _site_provider is not None:
-        site = _site_provider()
-        if site is not None:
-            _sites[node] = site
+    node.site = None if _site_provider is None else _site_provider()
     return node
 
 
@@ -232,10 +246,10 @@ def no_sites() -> Iterator[None]:
 
 def site_of(node: Node) -> Site | None:
     """The user's file:line and module path of a node's first creation, if known."""
-    return _sites.get(node)
+    return node.site
 
 
 def set_site(node: Node, site: Site | None) -> None:
     """Give a node a site unless it already has one (the first creator wins)."""
-    if site is not None and node not in _sites:
-        _sites[node] = site
+    if node.site is None:
+        node.site = site

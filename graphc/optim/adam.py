@@ -69,9 +69,8 @@ class Adam(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def _structure(self, index: int) -> tuple:
-        betas = self.param_groups[index]["betas"]
-        return (*super()._structure(index), betas[0] <= 0.5)
+    def _options(self, group: Group) -> tuple:
+        return (*super()._options(group), group["betas"][0] <= 0.5)
 
     def _init_state(self, group: Group, p: Tensor) -> State:
         names = ["exp_avg", "exp_avg_sq"] + (["max_exp_avg_sq"] if group["amsgrad"] else [])

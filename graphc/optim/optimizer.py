@@ -18,16 +18,18 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, cast
 
 from graphc import ops
-from graphc.frontend import joint, lazy, trace
+from graphc.frontend import joint, lazy, sites, trace
 from graphc.frontend.cell import Steps
 from graphc.frontend.creation import full, zeros
 from graphc.frontend.leaves import zero_grads
 from graphc.frontend.modes import MODE, enable_grad, no_grad, set_grad_enabled
 from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result
+from graphc.ir.node import Node
 from graphc.ir.types import float32
 from graphc.nn import hooks
 from graphc.nn.arith import Num, scalar
 from graphc.nn.hooks import HookTable, RemovableHandle
+from graphc.optim.update import Update
 
 Group = dict[str, Any]
 State = dict[str, Any]
@@ -86,6 +88,7 @@ class Hyper:
     def __init__(self, optimizer: Optimizer, index: int) -> None:
         self._optimizer, self._index = optimizer, index
         self._scalars: dict[tuple[str, int], Num] = {}
+        self.made: dict[tuple[Update, Node | None], list[Node]] = {}  # what follows from them alone
 
     def __getattr__(self, name: str) -> Num:
         return self.item(name, -1)
@@ -131,6 +134,7 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self._stepping = False
+        self._updates: dict[tuple, Update] = {}
         for table in _HOOK_TABLES:
             setattr(self, table, HookTable())
         if isinstance(params, Tensor):
@@ -161,6 +165,7 @@ class Optimizer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._stepping = False
+        self._updates = {}
         for group in self.param_groups:
             for name, value in self._since_saved.items():
                 group.setdefault(name, value)
@@ -184,7 +189,7 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for index, group in enumerate(self.param_groups):
-            with set_grad_enabled(bool(group.get("differentiable"))):
+            with set_grad_enabled(bool(group.get("differentiable"))), sites.Pinned():
                 self._step_group(index, group)
         return loss
 
@@ -199,20 +204,29 @@ class Optimizer:
         self._begin(group, live)
         counts = self._advance(live)
         trace.guard(lambda: self._structure(index))
-        hyper = Hyper(self, index)
+        hyper, options = Hyper(self, index), self._options(group)
         for p in live:
             state = self.state.get(p, {})
             count = counts.get(id(state.get("step")))
-            self._step_one(group, hyper, p, state, count)
+            self._step_one(group, options, hyper, p, state, count)
         trace.consume_grads(live)
 
     def _structure(self, index: int) -> tuple:
         """What the program of a step depends on besides numbers: a change means another program."""
         group = self.param_groups[index]
-        options = [bool(value) for name, value in group.items() if name not in _NO_STRUCTURE]
         states = filter(None, map(self.state.get, group["params"]))
         held = list(map(id, itertools.chain.from_iterable(map(_VALUES, states))))
-        return (len(self.param_groups), len(group["params"]), len(self.state), options, held)
+        return (
+            len(self.param_groups),
+            len(group["params"]),
+            len(self.state),
+            self._options(group),
+            held,
+        )
+
+    def _options(self, group: Group) -> tuple:
+        """What `_update` may see of a group: which options are set, and which numbers are not zero."""
+        return tuple([bool(value) for name, value in group.items() if name not in _NO_STRUCTURE])
 
     def _begin(self, group: Group, live: list[Tensor]) -> None:
         """Make the state of parameters met for the first time.
@@ -254,22 +268,35 @@ class Optimizer:
             counts[id(count)] = scalar(operand(count, False))
         return counts
 
-    def _step_one(self, group: Group, hyper: Hyper, p: Tensor, state: State, count: Num | None) -> None:
+    def _step_one(
+        self, group: Group, options: tuple, hyper: Hyper, p: Tensor, state: State, count: Num | None
+    ) -> None:
         """Run `_update` on nodes and store what it returns."""
         tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and k != "step"}
-        gradient = cast(Tensor, p.grad)
-        inputs = (p, gradient, *tensors.values())
+        inputs = (p, cast(Tensor, p.grad), *tensors.values())
         tracked = bool(group.get("differentiable")) and needs_grad(*inputs)
-        grad = Num(operand(gradient, tracked))
-        values = {name: Num(operand(t, tracked)) for name, t in tensors.items()}
-        if count is not None:
-            values["step"] = count
-        new, changed = self._update(
-            group, hyper, Num(operand(p, tracked)), -grad if group.get("maximize") else grad, values
-        )
+        nodes = [operand(t, tracked) for t in inputs]
+        update = self._recorded(group, options, nodes, list(tensors), count is not None)
+        made = update(hyper, nodes, None if count is None else count.node)
         label = f"{type(self).__name__}Backward0"
-        for target, value in ((p, new), *((tensors[name], v) for name, v in changed.items())):
-            inplace(target, result(value.to(target.dtype), label, inputs, tracked))
+        for target, node in zip((p, *[tensors[name] for name in update.changed]), made, strict=True):
+            inplace(target, result(node, label, inputs, tracked))
+
+    def _recorded(
+        self, group: Group, options: tuple, nodes: list[Node], names: list[str], counted: bool
+    ) -> Update:
+        """`_update` for (p, grad, *state) of these types."""
+        types = [node.type for node in nodes]
+        key = (options, *types, *names, counted)
+        known = self._updates.get(key)
+        if known is None:
+
+            def rule(hyper: Any, p: Num, grad: Num, state: dict[str, Num]) -> tuple[Num, dict[str, Num]]:
+                return self._update(group, hyper, p, -grad if group.get("maximize") else grad, state)
+
+            held = dict(zip(names, types[2:], strict=True))
+            known = self._updates[key] = Update(rule, types[0], types[1], held, counted)
+        return known
 
     _counts = True  # whether states have a "step"
 

@@ -17,7 +17,8 @@ Y = ops.input_("y", TensorType((2, 3), float32))
 def raw(op: Op, inputs: tuple[Node, ...], type_: TensorType, attrs=NO_ATTRS) -> Node:
     """A node made behind the constructor's back."""
     node = object.__new__(Node)
-    node.op, node.inputs, node.attrs, node.type, node.bound = op, inputs, attrs, type_, None
+    node.op, node.inputs, node.attrs, node.type = op, inputs, attrs, type_
+    node.bound = node.site = None
     return node
 
 
