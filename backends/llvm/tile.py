@@ -7,8 +7,9 @@ For i < rows and j < lanes, a tile function computes::
 with the whole of c in vector registers. With a walk, a table says for each k how far the next step of one
 operand is, in place of a_step or b_step. (If it said how far from the start, steps would not depend on
 each other, and LLVM would load those of a whole round at once and spill.) Every UNROLL steps of k it may
-also ask for cache lines that the code after it will want. It is a function of its own because LLVM's
-register allocator spills as soon as other code is inlined beside a loop that fills the register file.
+also ask for cache lines that the code after it will want, and for the rows of a that the next tile reads. It
+is a function of its own because LLVM's register allocator spills as soon as other code is inlined beside a
+loop that fills the register file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from graphc.program import LINE
 
 UNROLL = FETCH_STEPS
 _SYMBOL = re.compile(
-    r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)(?:_walk([ab]))?(?:_(fetch|list|each)(\d+))?"
+    r"graphc_tile_(f32|f64)_(\d+)x(\d+)_(set|acc)(?:_walk([ab]))?(?:_below(rows|line))?(?:_(fetch|list|each)(\d+))?"
 )
 _ENTRY = 8  # bytes of an entry of a walk
 _GROUP = 8  # rows addressed from one pointer, by 0, 1, 2, 4 x {1, 3, 5, 7} times the row stride
@@ -32,7 +33,7 @@ _GROUP = 8  # rows addressed from one pointer, by 0, 1, 2, 4 x {1, 3, 5, 7} time
 class TileSpec:
     """One tile function: `rows` x `lanes` elements of `dtype` (f32 or f64); `accumulate` adds the old c;
     `fetch` cache lines are asked for every UNROLL steps, from the next place on a list if it is `listed`, or
-    at `each` step; `walk`: the operand whose steps a table says."""
+    at `each` step; `walk`: the operand whose steps a table says; `below`: how rows of a are asked for."""
 
     rows: int
     lanes: int
@@ -42,11 +43,13 @@ class TileSpec:
     walk: str = ""
     listed: bool = False
     each: bool = False
+    below: str = ""
 
     @property
     def symbol(self) -> str:
         mode = "acc" if self.accumulate else "set"
         tail = f"_walk{self.walk}" if self.walk else ""
+        tail += f"_below{self.below}" if self.below else ""
         how = "list" if self.listed else "each" if self.each else "fetch"
         tail += f"_{how}{self.fetch}" if self.fetch else ""
         return f"graphc_tile_{self.dtype}_{self.rows}x{self.lanes}_{mode}{tail}"
@@ -66,7 +69,9 @@ def spec_of(tile: Tile) -> TileSpec:
     lines = 0 if tile.fetch is None else tile.fetch.lines
     walk = "" if tile.walk is None else tile.walk.operand
     listed, each = isinstance(tile.fetch, Listed), isinstance(tile.fetch, Fetch) and tile.fetch.each
-    return TileSpec(tile.rows, tile.lanes, tile.c.dtype.short, tile.accumulate, lines, walk, listed, each)
+    return TileSpec(
+        tile.rows, tile.lanes, tile.c.dtype.short, tile.accumulate, lines, walk, listed, each, tile.below
+    )
 
 
 def parse_symbol(symbol: str) -> TileSpec:
@@ -74,8 +79,10 @@ def parse_symbol(symbol: str) -> TileSpec:
     match = _SYMBOL.fullmatch(symbol)
     if not match:
         raise ValueError(f"{symbol!r} is not a tile symbol")
-    dtype, rows, lanes, mode, walk, how, fetch = match.groups()
-    spec = TileSpec(int(rows), int(lanes), dtype, mode == "acc", int(fetch or 0), walk or "")
+    dtype, rows, lanes, mode, walk, below, how, fetch = match.groups()
+    spec = TileSpec(
+        int(rows), int(lanes), dtype, mode == "acc", int(fetch or 0), walk or "", below=below or ""
+    )
     return replace(spec, listed=how == "list", each=how == "each")
 
 
@@ -167,6 +174,9 @@ class _TileWriter:
             self.put(f"%{name}.bytes = mul i64 %{name}, {size}")
         for odd in (1, 3, 5, 7):
             self.put(f"%a_row.x{odd} = mul i64 %a_row.bytes, {odd}")
+        if self.spec.below:
+            rows = self.spec.rows if self.spec.below == "rows" else 2 * self.spec.rows - 1
+            self.put(f"%below = mul i64 %a_row.bytes, {rows}")
         self.put(f"%blocks = lshr i64 %depth, {UNROLL.bit_length() - 1}")
         self.put(f"%left = and i64 %depth, {UNROLL - 1}")
         for i in range(self.spec.rows):
@@ -200,7 +210,11 @@ class _TileWriter:
         self.lines.append(f"{name}.body:")
         head = len(self.lines)
         after, fetch = carried[: self.carried], carried[self.carried :]
+        if unroll > 1 and self.spec.below == "rows":
+            self.ask_below(after[: self.groups])
         for _ in range(unroll):
+            if unroll > 1 and self.spec.below == "line":
+                self.prefetch(self.offset(after[0], "%below"))
             after = self.step(after)
             if self.spec.each:
                 fetch = [self.ask(pointer) for pointer in fetch]
@@ -254,9 +268,19 @@ class _TileWriter:
         pointer = self.opaque(pointer)
         first = self.let(f"load ptr, ptr {pointer}, align {_ENTRY}") if self.spec.listed else pointer
         for line in range(self.spec.fetch):
-            place = self.offset(first, str(LINE * line))
-            self.put(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 2, i32 1)")
+            self.prefetch(self.offset(first, str(LINE * line)))
         return self.offset(pointer, str(_ENTRY) if self.spec.listed else "%fetch_step.bytes")
+
+    def ask_below(self, pointers: list[str]) -> None:
+        """Ask for the elements of A that stand as many rows below these as the tile has."""
+        for group, pointer in enumerate(pointers):
+            pointer = self.opaque(self.offset(pointer, "%below"))
+            for row in range(min(_GROUP, self.spec.rows - group * _GROUP)):
+                self.prefetch(self.row_address(pointer, row))
+
+    def prefetch(self, pointer: str) -> None:
+        """Ask for the line of an address, into the second-level cache."""
+        self.put(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 2, i32 1)")
 
     def multiply_add(self, a: str, b: str, c: str) -> str:
         kind = self.vector

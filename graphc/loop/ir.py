@@ -199,6 +199,7 @@ class Address(Expr):
     index: tuple[Expr, ...]
 
 
+Below = Literal["", "rows", "line"]
 FETCH_STEPS = 4  # steps of K from one round of a Fetch to the next
 
 
@@ -247,7 +248,9 @@ class Tile(Stmt):
     compile-time sizes from the target's tile table; `depth` and the strides may be expressions.
     With `accumulate` the old c is added, else it is overwritten. All rows and lanes are computed:
     whoever packs a and b pads them. With a `walk`, walk[0] + ... + walk[k-1] stands for k*a_step or
-    k*b_step.
+    k*b_step. `below`: the tile asks for the rows of a that follow its own, which the next one will read: for
+    each of them every FETCH_STEPS steps (`rows`, where steps of K are neighbours), or at each step of K for
+    the line that holds the last of them (`line`, where rows are neighbours).
     """
 
     rows: int
@@ -263,6 +266,7 @@ class Tile(Stmt):
     accumulate: bool
     fetch: Fetch | Listed | None = None
     walk: Walk | None = None
+    below: Below = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from graphc.loop.ir import (
     Accumulate,
     Address,
     Alloc,
+    Below,
     Binary,
     Block,
     Buffer,
@@ -266,6 +267,7 @@ class _Parser:
         a_row = self.expr()
         self.expect("step")
         a_step = self.expr()
+        below = self.below() if self.accept("below") else ""
         self.expect(",")
         b = self.address()
         self.expect("step")
@@ -277,7 +279,14 @@ class _Parser:
         walk = self.walk() if more and self.accept("walk") else None
         more = self.accept(",") if walk is not None else more
         fetch = self.fetch() if more else None
-        return Tile(rows, lanes, depth, a, a_row, a_step, b, b_step, c, c_row, accumulate, fetch, walk)
+        return Tile(rows, lanes, depth, a, a_row, a_step, b, b_step, c, c_row, accumulate, fetch, walk, below)
+
+    def below(self) -> Below:
+        if self.peek not in ("rows", "line"):
+            raise self.fail("rows or line")
+        below: Below = "rows" if self.peek == "rows" else "line"
+        self.at += 1
+        return below
 
     def walk(self) -> Walk:
         if self.peek not in ("a", "b"):

@@ -143,7 +143,8 @@ class _Printer:
         a, b, c = self.expr(tile.a), self.expr(tile.b), self.expr(tile.c)
         strides = [self.expr(e) for e in (tile.c_row, tile.a_row, tile.a_step, tile.b_step, tile.depth)]
         c_row, a_row, a_step, b_step, length = strides
-        operands = f"{a} row {a_row} step {a_step}, {b} step {b_step}"
+        below = f" below {tile.below}" if tile.below else ""
+        operands = f"{a} row {a_row} step {a_step}{below}, {b} step {b_step}"
         head = f"tile {tile.rows}x{tile.lanes} {c} row {c_row} {verb} {operands}, depth {length}"
         if (walk := tile.walk) is not None:
             head = f"{head}, walk {walk.operand} {self.expr(walk.at)}"

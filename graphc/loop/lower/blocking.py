@@ -121,6 +121,7 @@ class Blocking(NamedTuple):
     together         panels that are finished together
     b_place          tiles read B where it is
     stream           B comes from memory meanwhile: the tiles of a block of K ask for all of the next one
+    below            tiles ask for the rows of A below theirs, which do not stay in the second-level cache
     """
 
     rows: int
@@ -137,6 +138,7 @@ class Blocking(NamedTuple):
     together: int
     b_place: bool = False
     stream: bool = False
+    below: bool = False
 
 
 @dataclass(frozen=True)
@@ -337,7 +339,16 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
             if best is None or cost < best_cost:
                 best, best_cost = candidate, cost
     assert best is not None
-    return best, best_cost
+    return best._replace(below=_passes_by(best, sizes, machine)), best_cost
+
+
+def _passes_by(b: Blocking, sizes: Sizes, machine: Machine) -> bool:
+    """Whether the rows of A of a task, which every panel reads from where they are, and the panels at hand
+    are more than the second-level cache holds; and whether tiles, which load no more than a vector or an
+    element a cycle, have time to ask for rows."""
+    if b.source is Source.TASK or b.row_tiles == 1 or b.lanes <= machine.lanes(sizes.itemsize):
+        return False
+    return (b.row_tiles * b.rows + b.group * b.lanes) * b.depth * sizes.itemsize > machine.l2_bytes
 
 
 def _panels(

@@ -18,6 +18,7 @@ from graphc.loop import index as ix
 from graphc.loop.ir import (
     ZERO,
     Address,
+    Below,
     Buffer,
     Const,
     Expr,
@@ -55,6 +56,11 @@ class PackedA:
     at: Callable[[Expr], Address]
     row: int
     step: int
+
+    @property
+    def neighbours(self) -> Below:
+        """What a tile that asks for the rows below must ask for."""
+        return "rows" if self.step == 1 else "line" if self.row == 1 else ""
 
 
 class Tiled:
@@ -385,8 +391,24 @@ class Tiled:
         c_row = ix.const(self.lanes if self.plain is None else self.plain)
         steps = ix.const(a.row), ix.const(a.step)
         at = a.at(self._row_of(t))
+        below = a.neighbours if self.cut.below else ""
         for rows in self._heights(t):
-            self.w.put(Tile(rows, lanes, block.size, at, *steps, b, pitch, c, c_row, self.deep, fetch))
+            self.w.put(
+                Tile(
+                    rows,
+                    lanes,
+                    block.size,
+                    at,
+                    *steps,
+                    b,
+                    pitch,
+                    c,
+                    c_row,
+                    self.deep,
+                    fetch,
+                    below=below,
+                )
+            )
 
     def _heights(self, t: Expr) -> Iterator[int]:
         """The heights that a tile can have; what follows each is done if it has."""

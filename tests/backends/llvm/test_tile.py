@@ -157,6 +157,38 @@ def test_walking_tiles_multiply_what_the_table_says(name: str, operand: str) -> 
         np.testing.assert_allclose(c, want, rtol=1e-4, atol=1e-4, err_msg=spec.symbol)
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("fetch", [0, 2])
+@pytest.mark.parametrize("below", ["rows", "line"])
+def test_tiles_ask_for_the_rows_below_and_stay_off_the_stack(name: str, below: str, fetch: int) -> None:
+    target = get_target(name)
+    for plain in specs_of(target, False):
+        if plain.lanes == target.machine.lanes(plain.itemsize):
+            continue  # they have no time to ask
+        if plain.dtype == "f64" and fetch:
+            continue  # doubles are not fetched ahead
+        spec = replace(plain, below=below, fetch=fetch)
+        hot = hot_block(assembly_text(emit_tile(spec, target), target))
+        hot = hot[: hot.rindex(hot.split(":")[0])]  # up to the jump back
+        asked = spec.rows if below == "rows" else UNROLL
+        assert len(re.findall(r"^\s+(?:prefetcht1|prfm)", hot, re.MULTILINE)) == asked + fetch, spec.symbol
+        vectors = spec.lanes // target.machine.lanes(spec.itemsize)
+        assert multiply_adds(hot) == UNROLL * spec.rows * vectors
+        stack = re.findall(r"^.*(?:\(%rsp|\[sp).*$", hot, re.MULTILINE)
+        assert len(stack) <= 4, f"{name} {spec.symbol} uses the stack:\n{hot}"  # strides of tall tiles
+        assert not any("mm" in line for line in stack)
+
+
+@pytest.mark.parametrize("name", runnable())
+def test_asking_for_the_rows_below_changes_nothing(name: str) -> None:
+    target = get_target(name)
+    for spec in specs_of(target, False):
+        tolerance = 1e-4 if spec.dtype == "f32" else 1e-12
+        for below, packed in (("rows", False), ("line", True)):
+            got, want = run_tile(replace(spec, below=below), target, 65, packed, 3)
+            np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance, err_msg=spec.symbol)
+
+
 def hot_block(assembly: str) -> str:
     return max(re.split(r"\n(?=\.L)", assembly), key=multiply_adds)
 
@@ -197,6 +229,10 @@ def test_symbols_round_trip():
     assert walking.symbol == "graphc_tile_f32_6x64_set_walkb_fetch2"
     assert parse_symbol(walking.symbol) == walking
     assert declaration(walking.symbol).count("ptr") == declaration(fetching.symbol).count("ptr") + 1
+    asking = replace(fetching, below="rows")
+    assert asking.symbol == "graphc_tile_f32_6x64_set_belowrows_fetch2"
+    assert parse_symbol(asking.symbol) == asking
+    assert declaration(asking.symbol).replace("_belowrows", "") == declaration(fetching.symbol)
     with pytest.raises(ValueError, match="not a tile symbol"):
         parse_symbol("graphc_kernel_6x64")
 
