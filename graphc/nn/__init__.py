@@ -1,6 +1,6 @@
 """Layers and losses, with PyTorch's names: `from graphc import nn`."""
 
-from graphc.nn import functional, init, utils
+from graphc.nn import functional, init, modules, parallel, utils
 from graphc.nn.activation import (
     CELU,
     ELU,
@@ -42,6 +42,7 @@ from graphc.nn.batchnorm import (
     InstanceNorm1d,
     InstanceNorm2d,
     InstanceNorm3d,
+    SyncBatchNorm,
 )
 from graphc.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from graphc.nn.conv import (
@@ -124,6 +125,7 @@ from graphc.nn.padding import (
     ZeroPad2d,
     ZeroPad3d,
 )
+from graphc.nn.parallel import DataParallel
 from graphc.nn.parameter import Buffer, Parameter, UninitializedParameter
 from graphc.nn.pooling import (
     AdaptiveAvgPool1d,
@@ -211,6 +213,7 @@ __all__ = [
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
+    "DataParallel",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
@@ -310,6 +313,7 @@ __all__ = [
     "Softplus",
     "Softshrink",
     "Softsign",
+    "SyncBatchNorm",
     "Tanh",
     "Tanhshrink",
     "Threshold",
@@ -331,5 +335,7 @@ __all__ = [
     "ZeroPad3d",
     "functional",
     "init",
+    "modules",
+    "parallel",
     "utils",
 ]
