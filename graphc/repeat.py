@@ -24,7 +24,19 @@ from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.ir.types import TensorType
 from graphc.loop.lower import lower_repeated
-from graphc.loop.lowered import Arg, KernelCall, Part, Repeat, Temp, Trips, Turns, Value, piece
+from graphc.loop.lower.pieces import without_pieces
+from graphc.loop.lowered import (
+    Arg,
+    KernelCall,
+    Part,
+    Repeat,
+    Temp,
+    Trips,
+    Turns,
+    Value,
+    piece,
+    with_args,
+)
 from graphc.loop_body import Lowered, LoweredBody, split_once
 from graphc.ops.scan import Loop
 from graphc.passes import fuse
@@ -39,8 +51,15 @@ def lower(group: Group, machine: Machine, fixed: AbstractSet[Node] = frozenset()
     """Lower a group of a partition, which may be a loop; `fixed` inputs are the same each time it runs."""
     if group.outputs[0].kind is Kind.SCAN:
         return _lower_loop(group.outputs, machine, fixed)
+    group, pieces = without_pieces(group, fixed)
     repeated = lower_repeated(group, machine, fixed)
-    return Lowered(repeated.once, repeated.each)
+    if not pieces:
+        return Lowered(repeated.once, repeated.each)
+
+    def place(value: Value) -> Arg:
+        return pieces.get(value, value) if isinstance(value, Node) else value
+
+    return Lowered(with_args(repeated.once, place), with_args(repeated.each, place))
 
 
 def _lower_loop(results: Sequence[Node], machine: Machine, fixed: AbstractSet[Node]) -> Lowered:
