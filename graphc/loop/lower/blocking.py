@@ -343,12 +343,14 @@ def choose_blocks(sizes: Sizes, machine: Machine) -> tuple[Blocking, float]:
 
 
 def _passes_by(b: Blocking, sizes: Sizes, machine: Machine) -> bool:
-    """Whether the rows of A of a task, which every panel reads from where they are, and the panels at hand
-    are more than the second-level cache holds; and whether tiles, which load no more than a vector or an
-    element a cycle, have time to ask for rows."""
+    """Whether more passes by from one use of A where it is to the next, by another group of panels, than the
+    second-level cache holds; and whether tiles, which load no more than a vector or an element a cycle, have
+    time to ask for rows. A task with one group is done with a block of K when it goes on to the next one."""
     if b.source is Source.TASK or b.row_tiles == 1 or b.lanes <= machine.lanes(sizes.itemsize):
         return False
-    return (b.row_tiles * b.rows + b.group * b.lanes) * b.depth * sizes.itemsize > machine.l2_bytes
+    blocks = 1 if b.col_panels > b.group else -(-b.blocks // b.split)
+    elements = (b.row_tiles * b.rows * blocks + b.group * b.lanes) * b.depth
+    return elements * sizes.itemsize > machine.l2_bytes
 
 
 def _panels(
