@@ -46,7 +46,9 @@ class Joint:
         found = {id(grad.leaf): at for grad, at in variant.grads}
         self.outputs = [found[key] for key in events.leaves]
         self.places = {key: i for i, key in enumerate(events.leaves)}
-        self.arrays: list[np.ndarray] = []
+        self.arrays: list[np.ndarray] = []  # the last gradients
+        self.ready: dict[int, np.ndarray] = {}  # the same by their place among the outputs
+        self.plain = not variant.inputs.grads  # nothing but state goes in beside data and numbers
         self.promise: Promised | None = None
         self.state: list[np.ndarray] | None = None  # what `own` tells the ids of
         self.own: frozenset[int] = frozenset()
@@ -58,18 +60,24 @@ class Joint:
         variant = self.variant
         if not variant.holds() or not self._owns():
             return False
-        arrays = [*self._data(events), *variant.held(), *self._numbers()]
-        try:
-            values = variant.program(arrays, self._ready(), steady=variant.arrays)
-        except IndexError:  # a check failed, and nothing has changed: the events built will say so again
-            return False
+        data, state, numbers = self._data(events), variant.arrays, self._numbers()
+        ready = self._ready()
+        values = variant.program.again([*data, *numbers], state, ready) if self.plain else None
+        if values is None:
+            try:
+                values = variant.program([*data, *variant.held(), *numbers], ready, steady=state)
+            except IndexError:  # a check failed, and nothing has changed: the events built will say so again
+                return False
         lazy.STATS.native_calls += 1
         Steps.count += 1
         MODE.backend = None  # nothing is pending
         for cell in variant.written:
             cell.version += 1
-        _finish(events, iter(values))
-        self.promise, self.arrays = events.promise, [values[at] for at in self.outputs]
+        _finish(events, values)
+        if ready is None:
+            self.arrays = [values[at] for at in self.outputs]
+            self.ready = dict(zip(self.outputs, self.arrays, strict=True))
+        self.promise = events.promise
         self.promise.keep(self.arrays, self.places)
         return True
 
@@ -99,7 +107,7 @@ class Joint:
         promise = self.promise
         if promise is None or promise.given or getrefcount(promise) != UNHELD:
             return None
-        return dict(zip(self.outputs, self.arrays, strict=True))
+        return self.ready
 
     def _numbers(self) -> list[np.ndarray]:
         """Hyperparameters as arrays: the same ones as long as the numbers stay the same."""
@@ -112,7 +120,11 @@ class Joint:
 
 def _arrays(events: Events) -> list[np.ndarray]:
     """What the program takes for arguments, keys and numbers of the calls."""
-    return [*events.arrays, *[array for call in events.calls for array in call.extras]]
+    arrays = events.arrays
+    for call in events.calls:
+        if call.extras:
+            arrays = [*arrays, *call.extras]
+    return arrays
 
 
 def _apart(array: np.ndarray, own: frozenset[int]) -> np.ndarray:
@@ -151,16 +163,19 @@ def _call(
     ]
 
 
-def _finish(events: Events, values: Iterator[np.ndarray]) -> None:
+def _finish(events: Events, values: Sequence[np.ndarray]) -> None:
     """Give the results of the calls their values; their history has been used up."""
+    at = 0
     for call in events.calls:
         replay = call.replay
         used = None
-        for i, (cell, kind) in enumerate(zip(call.cells, replay.types, strict=True)):
+        for i, (cell, like) in enumerate(zip(call.cells, replay.likes, strict=True)):
             if replay.differentiable[i] and (used is None or call.source is not None):
                 used = GradFn(replay.labels[i] if call.source is not None else "CompiledFunctionBackward", ())
                 used.freed = True
-            fill(cell, fresh_input(kind, next(values)), used if replay.differentiable[i] else None, False)
+            node = fresh_input(like.type, values[at], like.attrs)
+            fill(cell, node, used if replay.differentiable[i] else None, False)
+            at += 1
         if call.source is not None:
             call.source.taken(True)
 
@@ -206,11 +221,14 @@ def step(optimizer: Any) -> bool:
 def _run(events: Events, optimizer: Any) -> bool:
     known = events.calls[0].replay.joints
     key = (events.key, optimizer, lazy.SETTINGS.backend)
-    joints = known.setdefault(key, [])
-    if None in joints:
-        return False
-    if any(joint.run(events) for joint in joints):
-        return True
+    joints = known.get(key)
+    if joints is None:
+        joints = known[key] = []
+    for joint in joints:
+        if joint is None:
+            return False
+        if joint.run(events):
+            return True
     backends = {call.replay.backend for call in events.calls} - {None}
     if len(backends) > 1:  # functions that were compiled for several
         joints.append(None)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend import tree
-from graphc.frontend.cell import Cell, leaf_node, root
+from graphc.frontend.cell import Cell, fresh_input, leaf_node, root
 from graphc.frontend.history import CompiledGrad, GradFn
 from graphc.frontend.modes import MODE
 from graphc.frontend.record import Inputs, Output, Record, graph_of
@@ -36,6 +36,7 @@ class Replay:
     """A recorded function as nodes to build again.
 
     types, differentiable, aliases, labels   of the results that are computed, in order
+    likes                  input nodes of their types
     grad_leaves            leaves from outside whose gradient a backward pass through a result computes
     can_wait               whether a call may be put off (`graphc.frontend.deferred`)
     sources                the cells outside that it reads; for `checked` see `deferred`
@@ -74,6 +75,7 @@ class Replay:
         del self.input_at[len(given) - len(late) :]
         values = [o for o in record.outputs if o.node is not None]
         self.types = [o.node.type for o in values if o.node is not None]
+        self.likes = [fresh_input(kind) for kind in self.types]
         self.differentiable = [o.differentiable for o in values]
         self.aliases = [o.alias for o in values]
         self.labels = [o.label for o in values]

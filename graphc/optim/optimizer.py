@@ -103,13 +103,14 @@ class Hyper:
     def _read(self, name: str, position: int) -> Num:
         optimizer, index = self._optimizer, self._index
 
-        def current() -> Any:
+        def current() -> float:
             value = optimizer.param_groups[index][name]
-            return value if position < 0 else value[position]
+            return float(value if position < 0 else value[position])
 
-        value = current()
+        value = optimizer.param_groups[index][name]
+        value = value if position < 0 else value[position]
         if not isinstance(value, Tensor):
-            value = trace.dynamic(lambda: float(current()))
+            value = trace.dynamic(current)
         return scalar(ops.reshape(operand(value, False), ()))
 
 
