@@ -18,16 +18,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from sys import getrefcount
+from typing import TYPE_CHECKING
+from weakref import ref
 
 import numpy as np
 
 from graphc.arrays import aligned_copy
-from graphc.frontend.cell import Cell, fresh_input
+from graphc.frontend.cell import Cell, alias, fresh_input
 from graphc.frontend.drawn import evaluate
 from graphc.frontend.modes import MODE
 from graphc.frontend.shown import Shown, on_memory_of
 from graphc.ir.graph import toposort
 from graphc.ir.node import Kind, Node
+from graphc.ops.constant import INPUT
+
+if TYPE_CHECKING:
+    from graphc.frontend.tensor import Tensor
 
 MOVES = (Kind.VIEW, Kind.CONSTANT, Kind.INPUT)
 OWN = 4  # references to a node that only its cell refers to: the cell's, two variables', the question's
@@ -59,8 +65,8 @@ def _is_read(cell: Cell, node: Node, array: np.ndarray) -> bool:
     """Whether anything beside a cell reads, or is going to read, its node or the array that is its value."""
     if getrefcount(node) > OWN or not array.flags.writeable:
         return True
-    for ref in cell.vars or ():
-        leaf = ref()
+    for held in cell.vars or ():
+        leaf = held()
         if leaf is not None and leaf.bound is array and getrefcount(leaf) > UNUSED:
             return True
     return False
@@ -88,6 +94,26 @@ def present(cell: Cell) -> Node:
     if array is not before:
         cell.version += 1
     return fresh_input(node.type, array)
+
+
+def part(tensor: Tensor) -> None:
+    """Before a tensor gets other data: the other tensors on its storage keep the storage, and what it holds.
+
+    (`backup = w.data; w.data = average; ...; w.data = backup`.) Views of it follow `tensor` all the same, and
+    so do all others in traces, where storage from outside has its place in the program.
+    """
+    cell = tensor._cell
+    alive = [held() for held in (cell.handles or {}).values()]
+    others = [other for other in alive if other is not None and other is not tensor]
+    if not others or MODE.trace is not None:
+        return
+    node = present(cell) if type(cell.node.bound) is Shown else cell.node
+    left = Cell(alias(node) if node.op is INPUT else node, None, cell.tracks)
+    left.version = cell.version
+    for other in others:
+        other._cell = left
+    left.handles = {id(other): ref(other) for other in others}
+    cell.handles = None
 
 
 @contextmanager

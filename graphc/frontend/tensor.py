@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.history import AccumulateGrad, GradFn, LeafHooks, Promise, add_hook
 from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.promotion import can_cast
-from graphc.frontend.sharing import is_seen, moved, present
+from graphc.frontend.sharing import is_seen, moved, part, present
 from graphc.frontend.shown import Shown
 from graphc.frontend.size import Size
 from graphc.ir.node import Node
@@ -183,6 +182,7 @@ class Tensor:
             )
         node = operand(value, False)
         write(cell)
+        part(self)
         rebind(cell, node, None, value._cell.tracks or value._cell.fn is not None)
         register(self)
 

@@ -362,3 +362,45 @@ def test_a_mask_without_dims_in_a_compiled_function() -> None:
     compiled = gc.compile(put)
     for sign in (1.0, -1.0):
         assert compiled(gc.ones(3) * sign).tolist() == put(gc.ones(3) * sign).tolist()
+
+
+def swapped(T: Any) -> list[Any]:
+    """Averages of weights, swapped in and out through `.data`, between steps of an optimizer."""
+    model = T.nn.Linear(3, 2)
+    with T.no_grad():
+        for p in model.parameters():
+            p.copy_(T.linspace(-1, 1, p.numel()).reshape(p.shape))
+    optimizer = T.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    shadow = {name: p.data.clone() for name, p in model.named_parameters()}
+    x = T.linspace(0, 1, 12).reshape(4, 3)
+    seen = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        model(x).pow(2).sum().backward()
+        optimizer.step()
+        backup = {}
+        for name, p in model.named_parameters():
+            shadow[name] = 0.5 * shadow[name] + 0.5 * p.data
+            backup[name] = p.data
+            p.data = shadow[name]
+        seen.append(model(x).detach())
+        for name, p in model.named_parameters():
+            p.data = backup[name]
+        seen.append(model(x).detach())
+    return [t.tolist() for t in seen]
+
+
+def test_data_leaves_the_storage_to_the_others() -> None:
+    for ours, theirs in zip(swapped(gc), swapped(torch), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    w = gc.ones(2, requires_grad=True)
+    kept, again = w.detach(), w.data
+    (w * 2).sum().backward()
+    w.data = gc.zeros(2)
+    assert (kept.tolist(), w.tolist()) == ([1, 1], [0, 0])
+    kept.add_(1)
+    assert (again.tolist(), w.tolist()) == ([2, 2], [0, 0])
+    assert w.grad is not None
+    state = {"w": w.detach() + 0}
+    w.data = w.data * 3 + 1
+    assert (state["w"].tolist(), w.tolist()) == ([0, 0], [1, 1])
