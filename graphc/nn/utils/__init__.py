@@ -1,6 +1,6 @@
 """Work on the parameters of a model as a whole."""
 
-from graphc.nn.utils import parametrizations, parametrize, rnn, stateless
+from graphc.nn.utils import parametrizations, parametrize, prune, rnn, stateless
 from graphc.nn.utils.clip_grad import (
     clip_grad_norm,
     clip_grad_norm_,
@@ -16,6 +16,7 @@ from graphc.nn.utils.fusion import (
     fuse_linear_bn_weights,
     skip_init,
 )
+from graphc.nn.utils.spectral_norm import remove_spectral_norm, spectral_norm
 from graphc.nn.utils.weight_norm import remove_weight_norm, weight_norm
 
 __all__ = [
@@ -31,9 +32,12 @@ __all__ = [
     "parameters_to_vector",
     "parametrizations",
     "parametrize",
+    "prune",
+    "remove_spectral_norm",
     "remove_weight_norm",
     "rnn",
     "skip_init",
+    "spectral_norm",
     "stateless",
     "vector_to_parameters",
     "weight_norm",
