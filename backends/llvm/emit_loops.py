@@ -8,6 +8,7 @@ from graphc.backends.llvm import emit_memory, emit_transpose, emit_vector
 from graphc.backends.llvm.emit_analysis import element_count, is_pure_index, written
 from graphc.backends.llvm.emit_builder import Operand
 from graphc.backends.llvm.emit_memory import memory_element
+from graphc.backends.llvm.emit_records import Records
 from graphc.backends.llvm.emit_state import Entry, Flow, Scope, State, Storage, Vector
 from graphc.backends.llvm.emit_values import Values
 from graphc.backends.llvm.tile import spec_of
@@ -35,6 +36,12 @@ class Statements:
             ir.Accumulate: self._accumulate, ir.Tile: self._tile, ir.Check: self._check, ir.If: self._if,
             ir.Prefetch: self._prefetch, ir.Note: self._note,
         }  # fmt: skip
+
+    def vector_body(self, body: ir.Block) -> None:
+        """The body of a vector loop, for the lanes that `state.vector` says."""
+        self.values.records = Records(self, body)
+        self.block(body)
+        self.values.records = None
 
     def block(self, body: ir.Block) -> None:
         for stmt in body:
@@ -71,10 +78,12 @@ class Statements:
         if vector_lanes:
             state.vector = Vector(name, vector_lanes, entry, number)
         state.bind(name, entry)
-        if emit is None:
-            self.block(body)
-        else:
+        if emit is not None:
             emit()
+        elif vector_lanes:
+            self.vector_body(body)
+        else:
+            self.block(body)
         following = variable + step
         more = b.compare("slt", following, stop)
         latch = scope.flow.block
@@ -145,6 +154,8 @@ class Statements:
 
     def _store(self, stmt: ir.Store) -> None:
         value = self.values.value(stmt.value).operand
+        if self.values.records is not None and self.values.records.hold(stmt, value):
+            return
         emit_memory.store(self.values, stmt.buffer, stmt.index, value)
 
     def _accumulate(self, stmt: ir.Accumulate) -> None:

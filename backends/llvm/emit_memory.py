@@ -286,6 +286,8 @@ def _vector_load(values: Values, e: ir.Load, at: Location) -> Operand:
     state = values.state
     assert state.vector is not None
     b, lanes = state.builder, state.vector.lanes
+    if state.mask is None and (column := values.column(e, at)) is not None:
+        return column
     own = None if e.mask is None else b.splat(values.value(e.mask).operand, lanes)
     if at.varying is None and at.stride == 1:
         mask = own if at.storage.lanes else _both(active_lanes(state), own)

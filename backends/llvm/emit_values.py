@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from graphc.backends.llvm import emit_memory
 from graphc.backends.llvm.emit_analysis import children
 from graphc.backends.llvm.emit_builder import Operand
@@ -11,6 +13,9 @@ from graphc.backends.llvm.emit_scalar import binary_op, cast_op, compare_op, una
 from graphc.backends.llvm.emit_state import Entry, State, element
 from graphc.ir.types import int64
 from graphc.loop import ir
+
+if TYPE_CHECKING:
+    from graphc.backends.llvm.emit_records import Records
 
 
 class Values:
@@ -23,6 +28,11 @@ class Values:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.records: Records | None = None  # of the vector loop around
+
+    def column(self, e: ir.Load, at: emit_memory.Location) -> Operand | None:
+        """What a load gives that is made together with others (`emit_records.py`); None if it is not."""
+        return None if self.records is None else self.records.column(e, at)
 
     # ------------------------------------------------------------ entry points
 

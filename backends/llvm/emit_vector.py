@@ -97,7 +97,7 @@ def _enter(s: Statements, stmt: ir.For, base: Operand, lanes: int, number: int, 
     entry = Entry(base, number, number, multiple=min(lanes, s.granule))
     s.state.vector = Vector(stmt.var.name, lanes, entry, number, prefix)
     s.state.bind(stmt.var.name, entry)
-    s.block(stmt.body)
+    s.vector_body(stmt.body)
     s.state.vector = None
 
 
