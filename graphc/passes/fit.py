@@ -27,6 +27,9 @@ SMALL = 1 << 15  # elements that one task may sweep alone
 ROWS = 8  # fewer rows than this are too few tasks for a big sweep
 COLUMNS = 32  # neighbouring columns that are walked together
 LIMIT = 96  # most members of a cluster: bounds compile time
+READ = (
+    24  # most values read beside a contraction: its tiles' rows are unrolled, so code is many times as long
+)
 
 
 class _Bad:
@@ -145,6 +148,8 @@ class Fitter:
             return None
         if node.kind is Kind.REDUCE:
             return self._admit_reduction(fit, node)
+        if fit.kind == "anchor" and self._reads(fit, node) > READ:
+            return None
         known = {x: self.where(x, fit.axes, fit) for x in node.inputs}
         place = _combine(node, known)
         if place is None and sibling and fit.kind != "row" and node.type.size == fit.size:
@@ -161,6 +166,11 @@ class Fitter:
         if level and node.type.size > fit.size and not self._keeps(fit.size, node, place):
             return None
         return replace(fit, axes={**fit.axes, node: place}, level={**fit.level, node: level})
+
+    def _reads(self, fit: Fit, node: Node) -> int:
+        """How many values a cluster reads with one more member."""
+        sources = {s for member in (*fit.axes, node) for s in self.sources[member]}
+        return len(sources - fit.axes.keys())
 
     def _admit_to_cells(self, fit: Fit, node: Node, sibling: bool) -> Fit | None:
         """An anchor cluster with a member of another size, or that reads gates of the result."""

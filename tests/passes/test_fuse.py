@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 
 import networkx as nx
 import pytest
@@ -16,6 +17,7 @@ from graphc.ir.partition import Partition
 from graphc.ir.types import TensorType, float32
 from graphc.loop.inplace import statements, walk
 from graphc.loop.ir import Select, Store
+from graphc.passes.fit import READ
 from graphc.passes.fuse import partition
 from graphc.passes.roles import is_leaf
 from tests.loop import models as m
@@ -256,3 +258,14 @@ def test_outputs_that_are_inputs_in_other_shapes() -> None:
     parts = partition(graph, WIDE)
     verify(parts)
     assert [len(g.nodes) for g in parts.groups] == [2, 1]
+
+
+def test_epilogues_do_not_read_without_limit() -> None:
+    """The weight gradient of a network written out in Python is a sum of a product for each step."""
+    inputs = [ops.input_(f"x{i}", TensorType((16, 16), float32)) for i in range(160)]
+    products = [ops.dot_general(a, b, ((1,), (0,))) for a, b in zip(inputs[::2], inputs[1::2], strict=True)]
+    total = reduce(ops.add, products)
+    parts = partition(Graph(tuple(inputs), (total,)), WIDE)
+    verify(parts)
+    assert len(parts.groups) == len(products)  # every sum is in the epilogue of some product
+    assert max(len(group.inputs) for group in parts.groups) == READ
