@@ -190,6 +190,16 @@ class _LowerCholesky(_LowerTriangular):
         return super().check(value) & ((value > 0) | off).all(-1).all(-1)
 
 
+class _CorrCholesky(_LowerCholesky):
+    """Lower Cholesky factors of correlation matrices: their rows have length 1."""
+
+    def check(self, value: Value) -> Any:
+        array = value if isinstance(value, np.ndarray) else value.detach().numpy()
+        room = np.finfo(array.dtype).eps * array.shape[-1] * 10
+        of_length_1 = (np.abs(np.linalg.norm(array, axis=-1) - 1) < room).all(-1)
+        return super().check(value) & _constant(of_length_1, value)
+
+
 class _PositiveDefinite(Constraint):
     """Symmetric matrices with positive eigenvalues."""
 
@@ -264,4 +274,5 @@ simplex = _Simplex()
 multinomial = _Multinomial
 lower_triangular = _LowerTriangular()
 lower_cholesky = _LowerCholesky()
+corr_cholesky = _CorrCholesky()
 positive_definite = _PositiveDefinite()

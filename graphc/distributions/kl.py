@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from graphc.distributions import bounded
+from graphc.distributions.bounded import ContinuousBernoulli
 from graphc.distributions.categorical import Categorical, OneHotCategorical
 from graphc.distributions.discrete import Bernoulli, Binomial, Geometric, Poisson
 from graphc.distributions.distribution import Distribution, sum_right
 from graphc.distributions.independent import Independent
 from graphc.distributions.location import Cauchy, Gumbel, Laplace, Normal, Uniform
+from graphc.distributions.lowrank import LowRankMultivariateNormal
 from graphc.distributions.multivariate import MultivariateNormal, divergence
 from graphc.distributions.positive import Beta, Dirichlet, Exponential, Gamma, HalfNormal
 from graphc.distributions.transformed import LogNormal, TransformedDistribution
@@ -179,7 +182,10 @@ def _dirichlet(p: Dirichlet, q: Dirichlet) -> Tensor:
     return norm + ((a - b) * (a.digamma() - total.digamma().unsqueeze(-1))).sum(-1)
 
 
-register_kl(MultivariateNormal, MultivariateNormal)(divergence)
+for _p in (MultivariateNormal, LowRankMultivariateNormal):
+    for _q in (MultivariateNormal, LowRankMultivariateNormal):
+        register_kl(_p, _q)(divergence)
+register_kl(ContinuousBernoulli, ContinuousBernoulli)(bounded.divergence)
 
 
 @register_kl(LogNormal, LogNormal)

@@ -128,8 +128,11 @@ class MultivariateNormal(Distribution):
         return found.expand(tuple(self._batch_shape))
 
 
-def divergence(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
-    """kl_divergence of two multivariate normal distributions. ValueError for events of different sizes."""
+def divergence(p: Any, q: Any) -> Tensor:
+    """kl_divergence of two multivariate normal distributions, also of low rank.
+
+    ValueError for events of different sizes.
+    """
     n = p.event_shape[0]
     if p.event_shape != q.event_shape:
         raise fail(

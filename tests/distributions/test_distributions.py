@@ -76,6 +76,22 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
     "MultivariateNormal by factor": lambda t, D: D.MultivariateNormal(
         t([0.0, 0.0]), scale_tril=t([[2.0, 0.0], [0.5, 1.0]])
     ),
+    "Kumaraswamy": lambda t, D: D.Kumaraswamy(t([0.5, 3.0]), t([2.0, 1.5])),
+    "ContinuousBernoulli": lambda t, D: D.ContinuousBernoulli(t([0.3, 0.7, 0.4995])),
+    "ContinuousBernoulli of logits": lambda t, D: D.ContinuousBernoulli(logits=t([0.3, -2.0, 0.001])),
+    "GeneralizedPareto": lambda t, D: D.GeneralizedPareto(
+        *(t(v).float() for v in ([0.5, 0.0, -1.0], [1.0, 2.0, 0.5], [0.2, 0.0, -0.5]))  # (torch: no float64)
+    ),
+    "VonMises": lambda t, D: D.VonMises(
+        t([0.5, -3.0, 1.0]).float(), t([2.0, 0.5, 3.0]).float()  # (its Bessel functions: six digits)
+    ),
+    "LKJCholesky": lambda t, D: D.LKJCholesky(3, t([0.7, 2.0])),
+    "LowRankMultivariateNormal": lambda t, D: D.LowRankMultivariateNormal(
+        t([1.0, 2.0, -1.0]), t([[1.0], [0.5], [-2.0]]), t([0.5, 1.0, 2.0])
+    ),
+    "LowRankMultivariateNormal of a batch": lambda t, D: D.LowRankMultivariateNormal(
+        t(ROWS), t([[1.0, 0.0], [0.5, 1.0], [-2.0, 0.3]]), t([0.5, 1.0, 2.0])
+    ),
 }  # fmt: skip
 LIMITS = {"rtol": 1e-7, "atol": 1e-9}
 
@@ -219,3 +235,32 @@ def test_text(name: str) -> None:
     assert repr(our) == repr(their).replace("torch.", "graphc.").replace("float64", "graphc.float64").replace(
         "graphc.graphc", "graphc"
     ).replace("torch", "graphc")
+
+
+def test_generalized_pareto_beside_its_relatives() -> None:
+    """Concentration 0 is exponential; the logarithms of tails say the same as cdf."""
+    D = gc.distributions
+    x = ours([0.1, 1.0, 3.0])
+    flat = D.GeneralizedPareto(ours(0.0), ours(2.0), ours(0.0))
+    np.testing.assert_allclose(flat.log_prob(x), D.Exponential(ours(0.5)).log_prob(x), rtol=1e-12)
+    p = D.GeneralizedPareto(ours(0.0), ours(2.0), ours(0.3))
+    np.testing.assert_allclose(p.log_survival_function(x).exp(), 1 - p.cdf(x), rtol=1e-12)
+    np.testing.assert_allclose(p.log_cdf(x).exp(), p.cdf(x), rtol=1e-12)
+    with pytest.raises(ValueError, match="within the support"):
+        D.GeneralizedPareto(0.0, 1.0, -0.5).log_prob(gc.tensor(2.5))
+
+
+def test_factors_of_correlations() -> None:
+    factors = gc.distributions.LKJCholesky(4, 0.5).sample((50,))
+    assert gc.distributions.constraints.corr_cholesky.check(factors).all()
+    assert not gc.distributions.constraints.corr_cholesky.check(2 * factors).any()
+    with pytest.raises(ValueError, match="greater than or equal to 2"):
+        gc.distributions.LKJCholesky(1)
+
+
+def test_low_rank_parameters() -> None:
+    their, our = make("LowRankMultivariateNormal of a batch")
+    for part in ("covariance_matrix", "precision_matrix", "scale_tril"):
+        same(lambda: getattr(their, part), lambda: getattr(our, part), part)  # noqa: B023
+    with pytest.raises(ValueError, match="batch of vectors"):
+        gc.distributions.LowRankMultivariateNormal(gc.zeros(3), gc.ones(3, 1), gc.ones(2))
