@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from graphc.backends.llvm.emit_builder import Builder, Operand
 
@@ -38,6 +39,18 @@ def polynomial(b: Builder, x: Operand, coefficients: Sequence[float]) -> Operand
     result = x.like(coefficients[-1])
     for c in reversed(coefficients[:-1]):
         result = b.fma(result, x, c)
+    return result
+
+
+def paired(b: Builder, x: Operand, square: Operand, coefficients: Sequence[float]) -> Operand:
+    """The same polynomial as one in the square of x, of pairs: as many multiply-adds for who has the square
+    anyway, on a chain of half the length."""
+    pairs = []
+    for low, high in zip_longest(coefficients[::2], coefficients[1::2]):
+        pairs.append(x.like(low) if high is None else b.fma(x, high, low))
+    result = pairs.pop()
+    for pair in reversed(pairs):
+        result = b.fma(result, square, pair)
     return result
 
 

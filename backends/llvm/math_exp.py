@@ -14,6 +14,7 @@ from graphc.backends.llvm.math_core import (
     estrin,
     fabs,
     format_of,
+    paired,
     polynomial,
     power_of_two,
     round_to_integer,
@@ -24,6 +25,8 @@ from graphc.backends.llvm.math_core import (
 EXP32 = (0.5, 0.1666666716337204, 0.04166646674275398, 0.00833331048488617, 0.0013933649752289057,
          0.00019890991097781807)  # fmt: skip
 SHORT32 = (0.5, 0.1666654795408249, 0.04166683182120323, 0.008366115391254425, 0.0013900178018957376)
+DOUBLED32 = tuple([c * 2.0 ** (k + 1) for k, c in enumerate(EXP32)])  # ((e^2r - 1) / 2 - r) / r^2
+TANH32_LARGE = 0.5493  # tanh is one half there
 EXP64 = (0.16666666666666669, 0.041666666666666664, 0.008333333333330062, 0.0013888888888886552,
          0.00019841269863053618, 2.4801587317144498e-05, 2.7557268459997064e-06, 2.755728296954995e-07,
          2.510038549551032e-08, 2.0911236630261545e-09)  # fmt: skip
@@ -94,13 +97,18 @@ def tanh(b: Builder, x: Operand) -> Operand:
 
 
 def _tanh32(b: Builder, x: Operand) -> Operand:
-    """m / (m + 2) with m = e^2|x| - 1; where m is large 1 - 2 / (m + 2), which loses nothing near one."""
-    size = fabs(b, x)
-    n, r = _reduce(b, at_most(b, 20.0, size + size))
-    power = power_of_two(b, n)
-    m = b.fma(_expm1_reduced(b, r), power, power - 1.0)
-    large = m > 2.0
-    quotient = b.select(large, x.like(2.0), m) / (m + 2.0)
+    """h / (h + 1) with h = (e^2|x| - 1) / 2; for large ones 1 - 1 / (h + 1), which loses nothing near one.
+
+    |x| = n ln(2) / 2 + r in one step: what that loses is n / 32 ulp of e^2|x|, which matters the less to the
+    quotient the larger n is.
+    """
+    size = at_most(b, 10.0, fabs(b, x))
+    rounded, n = round_to_integer(b, size, 2.0 * LOG2E)
+    r = b.fma(rounded, -0.5 * F32.ln2[0], size)
+    power, square = power_of_two(b, n), r * r
+    h = b.fma(b.fma(paired(b, r, square, DOUBLED32), square, r), power, b.fma(power, 0.5, -0.5))
+    large = size > TANH32_LARGE
+    quotient = b.select(large, x.like(1.0), h) / (h + 1.0)
     return copysign(b, b.select(large, 1.0 - quotient, quotient), x)
 
 
