@@ -153,7 +153,7 @@ def _pending_pass(loss: Tensor) -> _Pass | None:
 def _gather(found: _Pass, loss: Cell, history: set[GradFn]) -> bool:
     """Add what else is pending; False if that cannot be noted together with the loss."""
     cells = {loss}
-    for tensor in list(MODE.pending.values()):
+    for tensor in MODE.pending:
         cell = tensor._cell
         if cell in cells:
             continue

@@ -42,7 +42,7 @@ def along(found: Pending, targets: Sequence[Cell]) -> list[Cell]:
 
 def _pending_cells() -> Iterator[Cell]:
     """The storage of all pending tensors that are recorded, and not noted calls."""
-    for tensor in list(MODE.pending.values()):
+    for tensor in MODE.pending:
         if type(tensor._cell) is not Deferred:
             cell = root(tensor._cell)
             if type(cell) is not Deferred and cell.node.bound is None:

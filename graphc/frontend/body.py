@@ -6,7 +6,6 @@ trace, or the body of an outer loop. What it reads from there becomes the loop's
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn
 from graphc.frontend.lazy import Unbound
 from graphc.frontend.modes import MODE
+from graphc.frontend.pending import PendingTensors
 from graphc.frontend.tensor import Tensor, gradient_fn, wrap_cell
 from graphc.frontend.trace import Trace
 from graphc.ir.graph import rebuild
@@ -155,12 +155,12 @@ def trace_body() -> Iterator[Body]:
     """Trace what runs inside as the body of a loop."""
     outer = MODE.trace
     body = MODE.trace = Body(outer)
-    pending, MODE.pending = MODE.pending, weakref.WeakValueDictionary()
+    pending, MODE.pending = MODE.pending, PendingTensors()
     try:
         yield body
     finally:
         MODE.trace = outer
-        for tensor in MODE.pending.values():
+        for tensor in MODE.pending:
             tensor._seq = 0
         MODE.pending = pending
         body.mark.active = False

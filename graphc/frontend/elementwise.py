@@ -54,8 +54,24 @@ def need_tensors(operation: str, *values: Any) -> None:
             )
 
 
+def _common_dtype(a: Operand, b: Operand) -> DType | None:
+    """The dtype of most pairs of operands, told without ranking them; None for the others."""
+    if not isinstance(a, Tensor):
+        a, b = b, a
+    if not isinstance(a, Tensor) or a._weak:
+        return None
+    mine = a._cell.node.type
+    if not isinstance(b, Tensor):  # a number changes no float tensor
+        return mine.dtype if mine.dtype.is_float else None
+    theirs = b._cell.node.type
+    alike = mine.dtype is theirs.dtype and (not mine.shape) == (not theirs.shape)
+    return mine.dtype if alike and not b._weak else None
+
+
 def result_dtype(*values: Operand) -> DType:
     """The dtype PyTorch's promotion gives to an operation on `values`."""
+    if len(values) == 2 and (common := _common_dtype(*values)) is not None:
+        return common
     promotion = Promotion()
     for v in values:
         if isinstance(v, Tensor):

@@ -349,7 +349,7 @@ def _settle(cell: Cell, array: np.ndarray) -> None:
 def forget(tensor: Tensor) -> None:
     """A tensor is not pending any more."""
     if tensor._seq:
-        MODE.pending.pop(tensor._seq, None)
+        MODE.pending.discard(tensor._seq)
         tensor._seq = 0
 
 
@@ -504,7 +504,7 @@ def sync() -> None:
     if not pending or MODE.trace is not None:
         return
     cells: dict[Cell, None] = {}
-    for tensor in list(pending.values()):
+    for tensor in pending:
         tensor._seq = 0
         cell = tensor._cell
         if cell.view is not None:

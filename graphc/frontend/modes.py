@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import threading
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from graphc.frontend.pending import PendingTensors
+
 if TYPE_CHECKING:
     from graphc.frontend.deferred import Events
-    from graphc.frontend.tensor import Tensor
     from graphc.frontend.trace import Trace
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,15 +20,17 @@ class Mode(threading.local):
     """`grad`: whether operations record history. `trace`: the active trace, if any.
     `pending`: live tensors whose value has not been computed, in order of creation.
     `events`: calls and backward passes that are only noted so far, if any.
+    `recording`: an operation is built to be remembered, not for its value: nothing may be drawn for it.
     `backend`: the one that a compiled function wants for what it has left pending, until that is computed."""
 
     grad: bool = True
     trace: Trace | None = None
     events: Events | None = None
+    recording: bool = False
     backend: str | None = None
 
     def __init__(self) -> None:
-        self.pending: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
+        self.pending = PendingTensors()
 
 
 MODE = Mode()

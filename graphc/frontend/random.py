@@ -97,6 +97,8 @@ def set_rng_state(state: Tensor) -> None:
 
 def next_key(generator: Generator | None = None) -> tuple[Node, int]:
     """(key node, stream) of one draw: give them to `ops.random_bits`, `uniform` or `normal`."""
+    if MODE.recording:
+        raise RuntimeError("an operation that draws random numbers is built each time")
     source = generator or default_generator
     if MODE.trace is not None:
         return MODE.trace.random_key(source)

@@ -38,6 +38,7 @@ from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.history import AccumulateGrad, GradFn, LeafHooks, Promise, add_hook
 from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.promotion import can_cast
+from graphc.frontend.remembered import build_node
 from graphc.frontend.sharing import is_seen, moved, part, present
 from graphc.frontend.shown import Shown
 from graphc.frontend.size import Size
@@ -287,7 +288,7 @@ def register(tensor: Tensor) -> None:
 def _note(tensor: Tensor) -> None:
     if tensor._seq == 0:
         tensor._seq = seq = next(_creation)
-        MODE.pending[seq] = tensor
+        MODE.pending.add(seq, tensor)
 
 
 def recorded() -> int:
@@ -379,14 +380,14 @@ def result(node: Node, label: str, inputs: tuple[Tensor, ...], tracked: bool) ->
     tensor._cell = cell
     if node.bound is None:
         tensor._seq = seq = next(_creation)
-        MODE.pending[seq] = tensor
+        MODE.pending.add(seq, tensor)
     return tensor
 
 
 def apply(label: str, build: Build, *inputs: Tensor) -> Tensor:
     """The tensor `build(*operand nodes)`, with history named `label` (e.g. "MulBackward0")."""
     tracked = needs_grad(*inputs)
-    return result(build(*[operand(t, tracked) for t in inputs]), label, inputs, tracked)
+    return result(build_node(build, [operand(t, tracked) for t in inputs]), label, inputs, tracked)
 
 
 def apply_view(
@@ -399,7 +400,7 @@ def apply_view(
     """
     if tracked is None:
         tracked = needs_grad(base)
-    tensor = result(forward(operand(base, tracked)), label, (base,), tracked)
+    tensor = result(build_node(forward, (operand(base, tracked),)), label, (base,), tracked)
     tensor._cell.view = View(base, label, forward, back)
     return tensor
 

@@ -7,7 +7,6 @@ when the trace ends. What remains is a pure graph, and a list of where its input
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from graphc.frontend.errors import TracerError, describe, fail
 from graphc.frontend.history import Promise
 from graphc.frontend.lazy import Unbound
 from graphc.frontend.modes import MODE, settle
+from graphc.frontend.pending import PendingTensors
 from graphc.frontend.tensor import Tensor, from_node, wrap_cell
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, float64, int64
@@ -259,13 +259,13 @@ def tracing(name: str, apart: bool = False) -> Iterator[Trace]:
         settle()
     trace = MODE.trace = Trace(name)
     events, MODE.events = MODE.events, None
-    pending, MODE.pending = MODE.pending, weakref.WeakValueDictionary()
+    pending, MODE.pending = MODE.pending, PendingTensors()
     try:
         yield trace
     finally:
         MODE.trace = None
         MODE.events = events
-        for tensor in MODE.pending.values():
+        for tensor in MODE.pending:
             tensor._seq = 0
         MODE.pending = pending
         trace.restore()

@@ -195,29 +195,41 @@ def make(op: Op, inputs: Sequence[Node] = (), attrs: Attrs = NO_ATTRS) -> Node:
         known = entry()
         if known is not None:
             return known
-    return _enter(key, attrs, op.infer([n.type for n in inputs], attrs))
+    type_ = op.infer([n.type for n in inputs], attrs)
+    return _enter(key, attrs, type_, None if _site_provider is None else _site_provider())
 
 
-def make_typed(op: Op, inputs: tuple[Node, ...], attrs: Attrs, type_: TensorType) -> Node:
-    """`make` where `op.infer` is known to give `type_`: there was such a node on inputs of these types."""
-    key = (op, inputs, attrs.__dict__.get("_key") or attrs.key)
-    entry = _interned.get(key)
-    if entry is not None:
-        known = entry()
-        if known is not None:
-            return known
-    return _enter(key, attrs, type_)
+Step = tuple[Op, Attrs, TensorType, tuple[int, ...]]  # a node on others, given by their places in a list
 
 
-def _enter(key: tuple[Op, tuple[Node, ...], tuple], attrs: Attrs, type_: TensorType) -> Node:
+def make_all(steps: Sequence[Step], made: list[Node]) -> None:
+    """Append the nodes of `steps`, whose operands are in `made`. Their types are known: there was such a node
+    on inputs of these types, so neither `infer` nor the user's line is asked for each."""
+    site: Site | None = None
+    asked = False
+    for op, attrs, type_, places in steps:
+        inputs = tuple([made[i] for i in places])
+        key = (op, inputs, attrs.__dict__["_key"])
+        entry = _interned.get(key)
+        node = None if entry is None else entry()
+        if node is None:
+            if not asked:
+                asked = True
+                site = None if _site_provider is None else _site_provider()
+            node = _enter(key, attrs, type_, site)
+        made.append(node)
+
+
+def _enter(
+    key: tuple[Op, tuple[Node, ...], tuple], attrs: Attrs, type_: TensorType, site: Site | None
+) -> Node:
     """A new node, listed under its key."""
     node = object.__new__(Node)
     node.op, node.inputs, _ = key
-    node.attrs, node.type, node.bound = attrs, type_, None
+    node.attrs, node.type, node.bound, node.site = attrs, type_, None, site
     entry = _Entry(node, _drop)
     entry.key = key
     _interned[key] = entry
-    node.site = None if _site_provider is None else _site_provider()
     return node
 
 

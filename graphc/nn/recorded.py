@@ -33,6 +33,9 @@ SIGNATURES = 256  # of one module, before they are forgotten and recorded again
 
 ORDINARY = deferred.NOT_NOTED
 
+_PLAIN = (int, float, str, bool)
+_stateless: dict[tuple, Module] = {}  # by class and settings
+
 
 class Recording:
     """What the calls of one module have been recorded as: by line and signature, None for what cannot be.
@@ -114,10 +117,11 @@ def call(module: Module, args: tuple) -> Any:
     """Note a call of a library module under gradient mode; ORDINARY if it is to be made now."""
     if CALLING.again:
         return ORDINARY
-    recording = module.__dict__.get("_recording")
-    if recording is None or recording.owner() is not module:
-        recording = module.__dict__["_recording"] = Recording(module)
-    if not recording.is_worthwhile() or not recording.is_pure(module):
+    known = module.__dict__.get("_recording")
+    if known is not None and not known.is_worthwhile():
+        return ORDINARY
+    module, recording = _recording_of(module)
+    if not recording.is_pure(module):
         return ORDINARY
     site = sites.current_site()
     key: tuple = (site,)
@@ -145,6 +149,45 @@ def call(module: Module, args: tuple) -> Any:
     replay = variant.replay
     assert replay is not None
     return deferred.note(replay, args, variant.result, Noted(module, args, variant, recording, site))
+
+
+def _recording_of(module: Module) -> tuple[Module, Recording]:
+    """The recording of a module, and the module that its calls are recorded with."""
+    found = module.__dict__.get("_recording")
+    if found is not None and found.owner() is module:
+        return module, found
+    like = _like(module)
+    found = like.__dict__.get("_recording")
+    if found is None or found.owner() is not like:
+        found = like.__dict__["_recording"] = Recording(like)
+    module.__dict__["_recording"] = found
+    return like, found
+
+
+def _like(module: Module) -> Module:
+    """The module itself; for one without state (a loss made anew at every step) one that stands for all such."""
+    fields = module.__dict__
+    held = (*fields["_parameters"].values(), *fields["_buffers"].values())
+    if fields["_modules"] or any(v is not None for v in held) or not _is_plain(module):
+        return module
+    tables: list[tuple[str, Any]] = []
+    key: list[Any] = [type(module)]
+    for name, value in fields.items():
+        if name == "_recording":
+            continue
+        if isinstance(value, (dict, set)):
+            tables.append((name, value))
+        elif value is None or type(value) in _PLAIN:
+            key.append((name, type(value), repr(value)))
+        else:
+            return module
+    found = _stateless.get(tuple(key))
+    if found is None:
+        if len(_stateless) >= SIGNATURES:
+            _stateless.clear()
+        found = _stateless[tuple(key)] = object.__new__(type(module))
+        found.__dict__.update(fields, _recording=None, **{name: type(v)(v) for name, v in tables})
+    return found
 
 
 def _record(module: Module, args: tuple) -> Variant | None:

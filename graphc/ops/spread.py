@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -183,7 +183,13 @@ def reduce_sum(x: Node, axes: Iterable[int]) -> Node:
 def full(shape: Shape, value: Scalar, dtype: DType) -> Node:
     """A tensor of equal elements."""
     scalar = constant(value, dtype)
-    return broadcast(scalar, shape, ()) if shape else scalar
+    return make(BROADCAST, (scalar,), _spread(shape)) if shape else scalar
+
+
+@lru_cache(4096)
+def _spread(shape: Shape) -> BroadcastAttrs:
+    """The attributes that repeat a scalar all over a shape."""
+    return BroadcastAttrs(shape, ())
 
 
 def zeros(type_: TensorType) -> Node:

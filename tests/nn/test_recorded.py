@@ -202,3 +202,56 @@ def test_a_bad_label_is_told_at_the_step(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(IndexError, match=r"out of bounds.*test_recorded.py"):
         opt.step()
     assert_same([p.detach().numpy() for p in net.parameters()], before)
+
+
+def test_losses_made_anew_are_recorded_once_for_each_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings = []
+    record = recorded._record
+    monkeypatch.setattr(recorded, "_record", lambda *a: recordings.append(type(a[0])) or record(*a))
+
+    def losses(make: Callable[[int], nn.Module]) -> list[float]:
+        gc.manual_seed(1)
+        net = sequential()
+        opt = gc.optim.SGD(net.parameters(), lr=0.05)
+        seen = []
+        for i in range(6):
+            loss = make(i)(net(gc.from_numpy(X[i])), gc.from_numpy(Y[i]))
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            seen.append(loss.item())
+        return seen
+
+    kept = [nn.CrossEntropyLoss(label_smoothing=s) for s in (0.0, 0.25)]
+    expected = losses(lambda i: kept[i % 2])
+    recordings.clear()
+    found = losses(lambda i: nn.CrossEntropyLoss(label_smoothing=(0.0, 0.25)[i % 2]))
+    assert found == expected
+    assert recordings.count(nn.CrossEntropyLoss) <= 2
+
+
+def test_a_loss_whose_setting_changes_is_not_taken_for_what_it_was() -> None:
+    criterion, other = nn.MSELoss(), nn.MSELoss()
+    w = nn.Parameter(gc.ones(3))
+    opt = gc.optim.SGD([w], lr=0.0)
+    seen = []
+    for reduction in ("mean", "sum", "mean", "sum"):
+        criterion.reduction = reduction
+        loss = criterion(w * 2, gc.zeros(3))
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        seen.append(loss.item())
+        assert other(w * 2, gc.zeros(3)).item() == 4.0
+    assert seen == [4.0, 12.0, 4.0, 12.0]
+
+
+def test_a_hook_on_one_loss_is_not_one_on_those_like_it() -> None:
+    calls = []
+    first, second = nn.MSELoss(), nn.MSELoss()
+    x = gc.ones(3, requires_grad=True)
+    first(x, gc.zeros(3)).backward()
+    first.register_forward_hook(lambda *a: calls.append(1))
+    first(x, gc.zeros(3)).backward()
+    second(x, gc.zeros(3)).backward()
+    assert calls == [1]
