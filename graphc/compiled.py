@@ -72,6 +72,10 @@ class Program:
         self._keeps_state = not code.state  # whether `keep` was told of all inputs that are overwritten
         self._given: list[Any] = []  # the outputs in their memory, if the next call's are the same
         self._pools: tuple[tuple[int, Reused], ...] | None = None  # a program is seldom called just once
+        self._ready: Mapping[int, np.ndarray] | None = (
+            None  # the arrays for outputs that the last call brought
+        )
+        self._rest: tuple[tuple[int, Reused], ...] = ()  # the other outputs
 
     @property
     def donated(self) -> dict[int, int]:
@@ -110,6 +114,7 @@ class Program:
             self._given = [] if steady is None else outputs.copy()
         else:
             outputs = self._given.copy()
+        self._ready = None
         if self._pools is None:
             self._pools = tuple([(o, Reused(shape, dtype)) for o, shape, dtype in code.fresh])
             for o, shape, dtype in code.fresh:
@@ -132,6 +137,7 @@ class Program:
     ) -> list[Any] | None:
         """A call with the state of the last one, if `steady` is its object: `given` are the inputs that
         `keep` was not told of, in order. Returns the outputs, with None for state, which it updates in place.
+        If `ready` is the mapping that the last call had, unchanged, its arrays are still bound.
 
         None, and nothing has changed, where a whole call has to be made: somebody else has run the code
         since, or a check fails (which that call reports).
@@ -141,12 +147,25 @@ class Program:
             return None
         outputs: list[Any] = [None] * code.n_outputs
         made = []
-        for o, pool in self._pools:
-            outputs[o] = array = ready[o] if ready and o in ready else pool.take()
-            made.append(array)
         with code.lock:
-            status = code.executable.again(given, made, self._loose, self._transient, steady)
-        return outputs if status == 0 else None
+            fresh, loose = self._pools, self._loose
+            bound = ready is not None and ready is self._ready
+            if bound:
+                fresh, loose = self._rest, (loose[0], [o for o, _ in self._rest])
+            self._ready = None
+            for o, pool in fresh:
+                outputs[o] = array = ready[o] if ready and o in ready else pool.take()
+                made.append(array)
+            status = code.executable.again(given, made, loose, self._transient, steady)
+            if status != 0:
+                return None
+            if ready is not None:
+                if not bound:
+                    self._rest = tuple([(o, pool) for o, pool in fresh if o not in ready])
+                for o, array in ready.items():
+                    outputs[o] = array
+                self._ready = ready
+        return outputs
 
     def __del__(self) -> None:
         code = getattr(self, "code", None)

@@ -226,6 +226,33 @@ def test_state_is_updated_by_calls_that_do_not_name_it() -> None:
         program([np.array([1, 4]), weight], steady=steady)
 
 
+def test_arrays_for_outputs_stay_bound_while_they_are_the_same() -> None:
+    """The second of two results goes to an array of the caller's, whatever was asked for in between."""
+    x, state = (ops.input_(name, TensorType((4,), float32)) for name in ("x", "state"))
+    results = ops.add(state, x), ops.mul(x, x), ops.neg(x)
+    program = pipeline.compile(Graph((x, state), results), {0: 1})
+    program.keep([1])
+    weight, steady, total = np.zeros(4, np.float32), object(), 0
+    program([np.zeros(4, np.float32), weight], steady=steady)
+    mine, other = {2: np.empty(4, np.float32)}, {2: np.empty(4, np.float32)}
+    held: list[tuple[np.ndarray, float]] = []
+    for i, ready in enumerate([mine, mine, None, mine, mine, other, {}, mine, None], 1):
+        kept = None if ready is mine else mine[2].copy()
+        found = program.again([np.full(4, i, np.float32)], steady, ready)
+        assert found is not None
+        total += i
+        assert found[0] is None
+        assert weight.tolist() == [total] * 4
+        assert found[1].tolist() == [i * i] * 4
+        assert found[2].tolist() == [-i] * 4
+        if ready:
+            assert found[2] is ready[2]
+        if kept is not None:
+            assert mine[2].tobytes() == kept.tobytes()
+        held.append((found[1], i * i))
+        assert all(array.tolist() == [value] * 4 for array, value in held)
+
+
 # ---------------------------------------------------------------------- observers
 
 

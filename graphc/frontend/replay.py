@@ -48,6 +48,7 @@ class Replay:
         self.inputs, self.backend = inputs, backend
         self.outputs = record.outputs
         self.draws = [(g, count) for g, (_, count) in trace.keys.items()]
+        self.takes_extras = bool(inputs.keys or inputs.scalars or inputs.dynamics or self.draws)
         late = _late(record, inputs)
         own = {n: i for n, i in record.argument_variables.items() if n not in late}
         self.leaves = [
@@ -93,6 +94,8 @@ class Replay:
 
     def extras(self, leaves: Sequence[Any]) -> list[np.ndarray]:
         """The keys and numbers that a call reads; its random draws count as done."""
+        if not self.takes_extras:
+            return []
         inputs = self.inputs
         arrays = [g.key() for g in inputs.keys]
         for generator, count in self.draws:

@@ -136,6 +136,7 @@ class Optimizer:
         self.defaults = defaults
         self._stepping = False
         self._updates: dict[tuple, Update] = {}
+        self._known: dict[int, tuple[Group, tuple]] = {}  # the options of groups, and what they follow from
         for table in _HOOK_TABLES:
             setattr(self, table, HookTable())
         if isinstance(params, Tensor):
@@ -167,6 +168,7 @@ class Optimizer:
         self.__dict__.update(state)
         self._stepping = False
         self._updates = {}
+        self._known = {}
         for group in self.param_groups:
             for name, value in self._since_saved.items():
                 group.setdefault(name, value)
@@ -215,15 +217,15 @@ class Optimizer:
     def _structure(self, index: int) -> tuple:
         """What the program of a step depends on besides numbers: a change means another program."""
         group = self.param_groups[index]
+        values = dict(group)
+        for name in _NO_STRUCTURE:
+            values.pop(name, None)
+        known = self._known.get(index)
+        if known is None or known[0] != values:  # equal values are set alike, and zero alike
+            known = self._known[index] = (values, self._options(group))
         states = filter(None, map(self.state.get, group["params"]))
         held = list(map(id, itertools.chain.from_iterable(map(_VALUES, states))))
-        return (
-            len(self.param_groups),
-            len(group["params"]),
-            len(self.state),
-            self._options(group),
-            held,
-        )
+        return len(self.param_groups), len(group["params"]), len(self.state), known[1], held
 
     def _options(self, group: Group) -> tuple:
         """What `_update` may see of a group: which options are set, and which numbers are not zero."""
