@@ -67,6 +67,13 @@ def test_shapes(target: str, name: str, dtype) -> None:
         compare([node], target)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_planes_from_far(target: str) -> None:
+    """They are asked for ahead, also behind the last one."""
+    for node in three(3, 40, (96, 80), (3, 3), low=1, stride=2):
+        compare([node], target)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -18,17 +18,20 @@ from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.ir.types import Shape, int64
 from graphc.loop import index as ix
-from graphc.loop.ir import Accumulate, Buffer, Expr, Var, binary, identity_of, load
-from graphc.loop.lower.fused import Fused
+from graphc.loop.ir import Accumulate, Buffer, Expr, Prefetch, Var, binary, identity_of, load
+from graphc.loop.lower.fused import Fused, place
 from graphc.loop.lower.planes import Axis, Layout, Numbers, Part, Tap, forward_layout, gradient_layout
 from graphc.loop.lower.problem import Access
 from graphc.loop.lowered import KernelCall
-from graphc.program import Machine
+from graphc.program import LINE, Machine
 
 MOST_TAPS = 64  # taps that are written out
 FEWEST = 8  # channels from which on tasks that are whole channels suffice
 SUMS = 16  # vectors of sums of a weight gradient kept in registers
 ROWS = 4  # rows computed at once
+ASKED = (
+    16  # taps from which on asking for planes ahead pays at unit stride too: with 9, writing sets the pace
+)
 FULL = 0.6  # part of the lanes that a row must fill to be finished directly
 MOST_TASKS = 64
 SHARES = 16  # tasks of a weight gradient: each should read long runs of every image
@@ -103,7 +106,8 @@ class Depthwise:
     """Writes the kernel.
 
     `images` are copied at a time; a unit of work is such a batch of images of one channel (for a weight
-    gradient, a channel).
+    gradient, a channel). Where planes come from beyond the second-level cache, it `waits` for one unless that
+    is asked for while the one before is multiplied.
     """
 
     def __init__(self, group: Group, anchor: Node, layout: Layout, machine: Machine) -> None:
@@ -112,6 +116,10 @@ class Depthwise:
         self.w = self.fused.scope
         self.width = machine.lanes(anchor.dtype.itemsize)
         self.count, self.channels = anchor.inputs[0].shape[:2]
+        strided = max(anchor.attrs.stride) > 1
+        self.waits = (strided or math.prod(anchor.attrs.kernel) >= ASKED) and (
+            anchor.inputs[0].type.nbytes > machine.l2_bytes
+        )
         room = machine.l1_bytes // 2 // (layout.elements * anchor.dtype.itemsize)
         self.images = max(n for n in range(1, max(1, room) + 1) if self.count % n == 0)
 
@@ -225,20 +233,27 @@ class Depthwise:
         groups: dict[Numbers, list[Part]] = {}
         for part in self.layout.parts:
             groups.setdefault(part.first[:-2], []).append(part)
-        for parts in groups.values():
+        for number, parts in enumerate(groups.values()):
             heights = [part.count[-2] if len(part.count) > 1 else 1 for part in parts]
             whole = min(heights) // ROWS * ROWS
             if whole:
-                self._block_rows(parts, planes, channel, image, range(0, whole, ROWS))
+                self._block_rows(parts, planes, channel, image, range(0, whole, ROWS), number == 0)
             for part, height in zip(parts, heights, strict=True):
                 if height > whole:
                     rest = range(whole, height, height - whole)
                     self._block_rows([part], planes, channel, image, rest)
 
     def _block_rows(
-        self, parts: Sequence[Part], planes: Buffer, channel: Expr, image: Expr, starts: range
+        self,
+        parts: Sequence[Part],
+        planes: Buffer,
+        channel: Expr,
+        image: Expr,
+        starts: range,
+        ahead: bool = False,
     ) -> None:
-        """Blocks of rows, which begin at `starts`, of each of the parts."""
+        """Blocks of rows, which begin at `starts`, of each of the parts; with `ahead` they share the lines of
+        the plane that is copied next, and each asks for its part."""
         w, rank = self.w, len(self.layout.axes)
         with (
             w.loop("n", self.images) as n,
@@ -246,6 +261,10 @@ class Depthwise:
             w.loop("y", len(starts)) as block,
         ):
             y = ix.add(ix.mul(block, starts.step), starts.start)
+            if ahead and self.waits:
+                blocks = (*parts[0].count[:-2], len(starts))
+                place_ = (ix.add(image, n), channel, *(ix.ZERO,) * rank)
+                self._ask(place_, ix.flatten((*outer, block), blocks), math.prod(blocks))
             for part in parts:
                 with self._row(part.count[-1]) as x:
                     flat = ix.flatten((*outer, y, x)[-rank:], self.layout.plane)
@@ -253,6 +272,19 @@ class Depthwise:
                     for i, value in enumerate(self._sums(part, planes, channel, place, starts.step)):
                         at = (*outer, ix.add(y, i), x)[-rank:]
                         self.fused.finish((ix.add(image, n), channel, *_at(part, at)), value)
+
+    def _ask(self, plane: tuple[Expr, ...], block: Expr, blocks: int) -> None:
+        """Fetch a share, number `block` of `blocks`, of the plane of the source behind the one that begins at
+        `plane`."""
+        source = self.anchor.inputs[0]
+        found = place(self.fused.group, self.fused.buffer, Access(source, plane))
+        if found is None or len(found.index) != 1:
+            return
+        size, line = math.prod(source.shape[2:]), LINE // self.dtype.itemsize
+        share = -(-size // (blocks * line))
+        start = ix.add(ix.add(found.index[0], size), ix.mul(block, share * line))
+        for i in range(share):
+            self.w.put(Prefetch(found.buffer, (ix.add(start, i * line),), near=False))
 
     def _in_order(self, planes: Buffer, channel: Expr, image: Expr) -> None:
         """All parts into one array in the order of the results, which is then finished."""
