@@ -64,8 +64,9 @@ class Quotient:
         self.after[b] = (self.after.pop(a) | self.after[b]) - {a, b}
         self.direct[b] = (self.direct.pop(a) | self.direct[b]) & ~both
         above = self.above[b] = (self.above.pop(a) | self.above[b]) & ~both
+        others, found = ~(1 << a), above | 1 << b
         for c in self._below(b):
-            self.above[c] = self.above[c] & ~(1 << a) | 1 << b | above
+            self.above[c] = self.above[c] & others | found
         return b
 
     def _below(self, number: int) -> set[int]:

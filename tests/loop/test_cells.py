@@ -12,7 +12,7 @@ from graphc import ops
 from graphc.ir.graph import Graph, toposort
 from graphc.ir.node import Kind, Node
 from graphc.ir.types import DType, float32, float64
-from graphc.loop.lower.cells import Cells, cells_of
+from graphc.loop.lower.cells import Cells, cells_of, stays_inside
 from graphc.loop.lower.contract import anchor_of
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.passes.fuse import partition
@@ -202,3 +202,19 @@ def test_a_gate_put_back_into_a_value_of_the_whole_size():
     for machine in MACHINES:
         check(out, machine=machine)
     check_graph(Graph((h, w, ct), (out,)), partition(Graph((h, w, ct), (out,)), WIDE))
+
+
+def test_what_stays_inside_a_cell_is_known_by_structure_and_by_what_is_given():
+    """Answers are remembered: equal questions share one, but not those about other givens or slices."""
+    for first, second in [(0, 1), (1, 0)]:  # either may be asked first
+        z, b = leaf(f"z{first}", 4, 6), leaf(f"b{first}", 4, 6)
+        ours, theirs = ops.mul(z, b), ops.mul(gates(z, 2)[first], gates(b, 2)[second])
+        cells = Cells(4, 3)
+        for _ in range(2):
+            assert stays_inside(ours, cells, (z,), (b,))
+            assert not stays_inside(ours, cells, (), (b,))
+            assert not stays_inside(ours, cells, (z,), ())
+            assert stays_inside(theirs, cells, (z,), (b,))
+        whole = Cells(4, 6)
+        assert not stays_inside(ops.mul(z, ops.flip(z, (1,))), whole, (z,), ())
+        assert stays_inside(ops.mul(z, z), whole, (z,), ())

@@ -20,6 +20,7 @@ from graphc.loop.lower.evaluate import Evaluator, LoweringError, dummy
 from graphc.loop.lower.fused import Fused, flat_buffer
 from graphc.loop.lower.problem import Access, Contraction, Index, dot_problem
 from graphc.loop.lower.scope import Scope
+from graphc.loop.lower.structure import structure
 
 MOST_GATES = 8  # parts of a value that one loop may write
 
@@ -68,12 +69,47 @@ def concat_cells(node: Node) -> Cells | None:
     return Cells(math.prod(shape[:axis]), math.prod(shape[axis:]))
 
 
+_REMEMBERED = 4096
+_found: dict[tuple, bool] = {}  # by structure: the steps of a network written out in Python are alike
+
+
 def stays_inside(node: Node, cells: Cells, known: Iterable[Node], inputs: Sequence[Node]) -> bool:
     """Whether all elements of `node` in a cell follow from that cell's elements of the `known` values, from
     `inputs`, and from nothing else."""
-    gates = cells.gates(node)
-    if gates is None:
+    if cells.gates(node) is None:
         return False
+    before = _before(node, inputs)
+    same, values = structure(before)
+    of_cell = set(known)
+    key = cells, same, tuple([x in of_cell for x in values])
+    found = _found.get(key)
+    if found is None:
+        if len(_found) >= _REMEMBERED:
+            _found.clear()
+        found = _found[key] = _follows(node, cells, [x for x in values if x in of_cell], before.inputs)
+    return found
+
+
+def _before(node: Node, inputs: Iterable[Node]) -> Group:
+    """The nodes that lead from `inputs` to a node."""
+    given = set(inputs)
+    order: dict[Node, None] = {}
+    stack = [node]
+    while stack:
+        n = stack[-1]
+        missing = [] if n in given else [x for x in n.inputs if x not in order]
+        if missing:
+            stack += reversed(missing)
+        else:
+            order[stack.pop()] = None
+    nodes = tuple([n for n in order if n not in given])
+    return Group(nodes, tuple([n for n in order if n in given]), (node,))
+
+
+def _follows(node: Node, cells: Cells, known: Sequence[Node], inputs: Sequence[Node]) -> bool:
+    """`stays_inside`, found out by evaluating a cell."""
+    gates = cells.gates(node)
+    assert gates is not None
     outer, inner = Var(int64, "m", cells.outer), Var(int64, "u", cells.inner)
     evaluator = Evaluator(Scope(), inputs, flat_buffer)
     for value in known:
