@@ -1,5 +1,5 @@
 """Depthwise convolutions ask for the plane that they copy next where planes come from far: every line of it,
-once; where they do not, or writing sets the pace, they ask for nothing."""
+once; where they do not, or writing sets the pace, they ask for nothing. Weight gradients copy two planes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,15 @@ def test_values(case: Case) -> None:
     assert prefetches(call.kernel)
 
 
+@pytest.mark.parametrize("case", [STRIDED, SMALL], ids=["strided", "small"])
+def test_weight_gradients_ask_for_both_sources(case: Case) -> None:
+    (call,) = check(case.weight_grad(), machine=FAR)
+    asked = prefetches(call.kernel)
+    assert {p.buffer for p in asked} == set(call.kernel.params[:2])
+
+
 def test_nothing_is_asked_for_in_vain() -> None:
+    assert not prefetches(kernel_of(SMALL.weight_grad(), NEAR).kernel)
     assert not prefetches(kernel_of(STRIDED.forward(), NEAR).kernel)
     assert not prefetches(kernel_of(SMALL.forward(), FAR).kernel)
 

@@ -117,9 +117,8 @@ class Depthwise:
         self.width = machine.lanes(anchor.dtype.itemsize)
         self.count, self.channels = anchor.inputs[0].shape[:2]
         strided = max(anchor.attrs.stride) > 1
-        self.waits = (strided or math.prod(anchor.attrs.kernel) >= ASKED) and (
-            anchor.inputs[0].type.nbytes > machine.l2_bytes
-        )
+        reads = anchor.op.name == "conv_weight_grad" or strided or math.prod(anchor.attrs.kernel) >= ASKED
+        self.waits = reads and anchor.inputs[0].type.nbytes > machine.l2_bytes
         room = machine.l1_bytes // 2 // (layout.elements * anchor.dtype.itemsize)
         self.images = max(n for n in range(1, max(1, room) + 1) if self.count % n == 0)
 
@@ -263,8 +262,7 @@ class Depthwise:
             y = ix.add(ix.mul(block, starts.step), starts.start)
             if ahead and self.waits:
                 blocks = (*parts[0].count[:-2], len(starts))
-                place_ = (ix.add(image, n), channel, *(ix.ZERO,) * rank)
-                self._ask(place_, ix.flatten((*outer, block), blocks), math.prod(blocks))
+                self._ask(self.anchor.inputs[:1], (ix.add(image, n), channel), (*outer, block), blocks)
             for part in parts:
                 with self._row(part.count[-1]) as x:
                     flat = ix.flatten((*outer, y, x)[-rank:], self.layout.plane)
@@ -273,18 +271,22 @@ class Depthwise:
                         at = (*outer, ix.add(y, i), x)[-rank:]
                         self.fused.finish((ix.add(image, n), channel, *_at(part, at)), value)
 
-    def _ask(self, plane: tuple[Expr, ...], block: Expr, blocks: int) -> None:
-        """Fetch a share, number `block` of `blocks`, of the plane of the source behind the one that begins at
-        `plane`."""
-        source = self.anchor.inputs[0]
-        found = place(self.fused.group, self.fused.buffer, Access(source, plane))
-        if found is None or len(found.index) != 1:
-            return
-        size, line = math.prod(source.shape[2:]), LINE // self.dtype.itemsize
-        share = -(-size // (blocks * line))
-        start = ix.add(ix.add(found.index[0], size), ix.mul(block, share * line))
-        for i in range(share):
-            self.w.put(Prefetch(found.buffer, (ix.add(start, i * line),), near=False))
+    def _ask(
+        self, sources: Sequence[Node], plane: tuple[Expr, ...], block: tuple[Expr, ...], blocks: Shape
+    ) -> None:
+        """Fetch a share, that of a `block` of `blocks`, of the planes of some sources behind `plane` (image,
+        channel), which are copied next."""
+        line, number = LINE // self.dtype.itemsize, ix.flatten(block, blocks)
+        for source in sources:
+            first = Access(source, (*plane, *(ix.ZERO,) * len(self.layout.axes)))
+            found = place(self.fused.group, self.fused.buffer, first)
+            if found is None or len(found.index) != 1:
+                continue
+            size = math.prod(source.shape[2:])
+            share = -(-size // (math.prod(blocks) * line))
+            start = ix.add(ix.add(found.index[0], size), ix.mul(number, share * line))
+            for i in range(share):
+                self.w.put(Prefetch(found.buffer, (ix.add(start, i * line),), near=False))
 
     def _in_order(self, planes: Buffer, channel: Expr, image: Expr) -> None:
         """All parts into one array in the order of the results, which is then finished."""
@@ -336,7 +338,8 @@ class Depthwise:
             self._fill(grads, walk.layout, dy, channel, image)
             for start in range(0, taps, SUMS):
                 some = range(start, min(start + SUMS, taps))
-                self._gather(part, some, planes, grads, sums, ix.mul(c, taps), walk)
+                next_ = (image, channel) if self.waits and self.images == 1 and not start else ()
+                self._gather(part, some, planes, grads, sums, ix.mul(c, taps), walk, next_)
         with w.loop("c", count, chunk) as c:
             self._fold(sums, ix.mul(c, taps), totals, ix.add(first, c), lanes)
         return self.fused.call(self.anchor.op.name, task, task.extent, 2.0 * dy.type.size * taps)
@@ -357,9 +360,18 @@ class Depthwise:
         return Walk(self.width, layout, (1, self.images * self.layout.image), (1, chunks * self.width))
 
     def _gather(
-        self, part: Part, taps: range, planes: Buffer, grads: Buffer, sums: Buffer, row: Expr, walk: Walk
+        self,
+        part: Part,
+        taps: range,
+        planes: Buffer,
+        grads: Buffer,
+        sums: Buffer,
+        row: Expr,
+        walk: Walk,
+        plane: tuple[Expr, ...],
     ) -> None:
-        """sums[row + tap, lane] += the products of a batch of images, for some of the taps."""
+        """sums[row + tap, lane] += the products of a batch of images, for some of the taps; those behind
+        `plane` (image, channel) of both sources are asked for meanwhile."""
         w, lanes, height = self.w, walk.lanes, walk.grads[-2]
         whole = height // ROWS * ROWS
         with w.loop("l", lanes, None, "vector", lanes) as lane:
@@ -370,14 +382,13 @@ class Depthwise:
             for start, count, rows in blocks:
                 if not count:
                     continue
-                with (
-                    w.nest("z", walk.grads[:-2]) as outer,
-                    w.loop("y", count) as block,
-                    w.loop("j", walk.grads[-1] // lanes) as j,
-                ):
-                    y, x = ix.add(ix.mul(block, rows), start), ix.add(ix.mul(j, lanes), lane)
-                    at, place = (ix.flatten((*outer, y, x), shape) for shape in (walk.grads, walk.planes))
-                    self._products(part, kept, (planes, place), (grads, at), walk, rows)
+                with w.nest("z", walk.grads[:-2]) as outer, w.loop("y", count) as block:
+                    if plane and rows == ROWS:
+                        self._ask(self.anchor.inputs, plane, (*outer, block), (*walk.grads[:-2], count))
+                    with w.loop("j", walk.grads[-1] // lanes) as j:
+                        y, x = ix.add(ix.mul(block, rows), start), ix.add(ix.mul(j, lanes), lane)
+                        at, place = (ix.flatten((*outer, y, x), shape) for shape in (walk.grads, walk.planes))
+                        self._products(part, kept, (planes, place), (grads, at), walk, rows)
             for t, buffer in kept.items():
                 to = (ix.add(ix.mul(ix.add(row, t), lanes), lane),)
                 w.store(sums, to, binary("add", load(sums, to), load(buffer, ())))
