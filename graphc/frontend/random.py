@@ -7,6 +7,7 @@ add up to the same counter, so lazy and compiled runs give the same bits.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -414,5 +415,51 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
         draw = uniform_node(shape, _float(dtype, "exponential_"), generator)
         logs = ops.log(ops.sub(ops.full(shape, 1, dtype), draw))
         return ops.mul(logs, number(-1.0 / lambd, dtype, shape))
+
+    return _fill(self, build)
+
+
+@method("log_normal_", function=False)
+def log_normal_(
+    self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None
+) -> Tensor:
+    """Filled with numbers whose logarithms are normal. RuntimeError unless std > 0."""
+    if not std > 0:
+        raise fail(RuntimeError, f"log_normal_ expects std > 0.0, but found std={std}")
+
+    def build(shape: Shape, dtype: DType) -> Node:
+        return ops.exp(_affine(normal_node(shape, _float(dtype, "log_normal_"), generator), std, mean))
+
+    return _fill(self, build)
+
+
+@method("cauchy_", function=False)
+def cauchy_(
+    self: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None
+) -> Tensor:
+    """Filled with numbers of Cauchy's distribution. RuntimeError unless sigma > 0."""
+    if not sigma > 0:
+        raise fail(RuntimeError, f"cauchy_ expects sigma > 0.0, but found sigma={sigma}")
+
+    def build(shape: Shape, dtype: DType) -> Node:
+        draw = uniform_node(shape, _float(dtype, "cauchy_"), generator)
+        return _affine(ops.tan(_affine(draw, math.pi, -0.5 * math.pi)), sigma, median)
+
+    return _fill(self, build)
+
+
+@method("geometric_", function=False)
+def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
+    """Filled with how many trials it takes until one succeeds, with probability p: 1, 2, ...
+
+    RuntimeError unless 0 < p < 1.
+    """
+    if not 0 < p < 1:
+        raise fail(RuntimeError, f"geometric_ expects p to be in (0, 1), but got p={p}")
+
+    def build(shape: Shape, dtype: DType) -> Node:
+        draw = ops.sub(ops.full(shape, 1, float64), uniform_node(shape, float64, generator))  # in (0, 1]
+        trials = ops.ceil(_affine(ops.log(draw), 1 / math.log1p(-p), 0.0))
+        return ops.maximum(trials, ops.full(shape, 1, float64))
 
     return _fill(self, build)

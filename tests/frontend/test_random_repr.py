@@ -65,6 +65,37 @@ def test_distributions() -> None:
     assert abs(e.mean().item() - 0.5) < 0.02
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_filled_with_numbers_of_a_distribution(compiled: bool) -> None:
+    """Quantiles of what is drawn, where the distribution functions are known."""
+
+    def draw(x: gc.Tensor) -> tuple[gc.Tensor, ...]:
+        logs = gc.empty_like(x).log_normal_(0.5, 0.3)
+        return logs, gc.empty_like(x).cauchy_(1.0, 2.0), gc.empty_like(x, dtype=gc.int64).geometric_(0.3)
+
+    gc.manual_seed(1)
+    logs, cauchy, trials = (gc.compile(draw) if compiled else draw)(gc.zeros(20_000))
+    assert abs(logs.log().mean().item() - 0.5) < 0.01
+    assert abs(logs.log().std().item() - 0.3) < 0.01
+    for level, at in ((0.25, -1.0), (0.5, 1.0), (0.75, 3.0)):
+        assert abs((cauchy < at).float().mean().item() - level) < 0.015
+    for count in (1, 2, 5):
+        assert abs((trials <= count).float().mean().item() - (1 - 0.7**count)) < 0.015
+    assert trials.min().item() == 1
+
+
+def test_refused_parameters_of_fills() -> None:
+    x = gc.zeros(3)
+    with pytest.raises(RuntimeError, match="std > 0"):
+        x.log_normal_(std=0.0)
+    with pytest.raises(RuntimeError, match="sigma > 0"):
+        x.cauchy_(sigma=-1.0)
+    with pytest.raises(RuntimeError, match="to be in"):
+        x.geometric_(1.0)
+    with pytest.raises(RuntimeError):
+        gc.zeros(3, dtype=gc.int64).cauchy_()
+
+
 @pytest.mark.parametrize(
     "data",
     [

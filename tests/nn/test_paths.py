@@ -32,6 +32,8 @@ def test_base_classes() -> None:
     assert isinstance(nn.BatchNorm2d(2), nn.modules.batchnorm._BatchNorm)
     assert isinstance(nn.ConvTranspose1d(2, 2, 1), nn.modules.conv._ConvNd)
     assert isinstance(nn.MSELoss(), nn.modules.loss._Loss)
+    projection = nn.MultiheadAttention(4, 2).out_proj
+    assert type(projection) is nn.modules.activation.NonDynamicallyQuantizableLinear
 
 
 def _wrapped(T: Any) -> tuple[list[str], np.ndarray, str]:
