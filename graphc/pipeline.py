@@ -343,10 +343,10 @@ def _setup(
     if not results:
         return None
     partition = fuse.partition(Graph(graph.inputs, tuple(kept.values())), machine)
-    steps = _lower_groups(partition, machine).steps
+    first = _lower_groups(partition, machine)
     once = {group: _renamed(calls, dict(kept.items())) for group, calls in lowered.once.items()}
     whole = Graph(graph.inputs, results, name=f"setup of {graph.name}")
-    return plan.make(whole, (*partition.groups, *once), {**steps, **once})
+    return plan.make(whole, (*partition.groups, *once), {**first.steps, **once}, parts=first.parts)
 
 
 def _prelude(tests: Graph, machine: Machine) -> tuple[list[KernelCall], dict[Value, Value]]:

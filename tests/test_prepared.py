@@ -123,6 +123,30 @@ def test_split() -> None:
     assert prepare.split(graph, set()).main.outputs == graph.outputs
 
 
+def test_loops_are_kept() -> None:
+    """Results of a loop over fixed values lie inside one another: its last state in the stack of all."""
+    graphc.manual_seed(0)
+    xs, u, start = graphc.randn(5, 3, 4), graphc.randn(4, 4), graphc.randn(3, 4)
+
+    def step(h: graphc.Tensor, x: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        h = graphc.tanh(x + h @ u)
+        return h, h
+
+    def model(w: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        last, states = graphc.scan(step, start, xs)
+        return (states * w).sum(), last * w[0]
+
+    h, states = start.numpy(), []
+    for x in xs.numpy():
+        h = np.tanh(x + h @ u.numpy())
+        states.append(h)
+    compiled = graphc.compile(model)
+    for w in (graphc.randn(5, 3, 4), graphc.randn(5, 3, 4)):
+        total, last = compiled(w)
+        np.testing.assert_allclose(total.item(), (np.stack(states) * w.numpy()).sum(), rtol=1e-4)
+        np.testing.assert_allclose(last.numpy(), h * w.numpy()[0], rtol=1e-4, atol=1e-6)
+
+
 def test_a_failed_check_says_what_it_would() -> None:
     labels = ops.input_("i", TensorType((3,), int64))
     table = ops.exp(ops.input_("t", TensorType((5, 4), float32)))
