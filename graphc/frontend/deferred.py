@@ -90,7 +90,7 @@ class Call:
     ) -> None:
         self.replay, self.leaves, self.number, self.wires = replay, leaves, number, wires
         self.source = source
-        self.starts = [generator.offset for generator, _ in replay.draws]
+        self.starts = [generator.offset for generator, _ in replay.draws] if replay.draws else []
         self.extras = replay.extras(leaves)
         self.places = places
         self.cells: list[Deferred] = []
@@ -239,7 +239,7 @@ class Events:
 
     def holds(self) -> bool:
         """Whether all such memory is as it was when it was noted."""
-        return all(shown.snapshot() is array for _, shown, array in self.shown)
+        return not self.shown or all(shown.snapshot() is array for _, shown, array in self.shown)
 
     def kind(self, cell: Cell) -> tuple[TensorType, bool] | None:
         """Type of a noted call's result, and whether gradients flow through it; None for other cells."""

@@ -201,9 +201,11 @@ def step(optimizer: Any) -> bool:
     events = MODE.events
     if events is None:
         return False
-    fits = bool(events.leaves) and False not in [call.used for call in events.calls]
-    fits = fits and True not in [call.shares_storage() for call in events.calls]
-    fits = fits and False not in [leaf._grad is events.promise for leaf in events.leaves.values()]
+    fits, promise = bool(events.leaves), events.promise
+    for call in events.calls:
+        fits = fits and call.used and not call.shares_storage()
+    for leaf in events.leaves.values():
+        fits = fits and leaf._grad is promise
     if not fits or not events.holds():
         events.build()
         return False
