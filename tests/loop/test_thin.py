@@ -9,6 +9,7 @@ import pytest
 from graphc import ops
 from graphc.ir.types import float64
 from graphc.loop.lower import contract
+from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 from tests.loop.running import make_free
 from tests.loop.test_cells import OLD, gates
@@ -117,3 +118,21 @@ def test_many_columns_are_not_walked_across(n: int, k: int):
     """Sixteen rows times a large matrix as stored: tiles would fetch a cache line for every step of K."""
     group = group_of(ops.dot_general(leaf("x", 16, k), leaf("w", k, n), ((1,), (0,))))
     assert not tiles(contract.lower_contraction(group, WIDE))
+
+
+@pytest.mark.parametrize("m,n", [(1, 1024), (8, 1023)])
+def test_a_matrix_from_memory_is_read_in_long_runs(monkeypatch: pytest.MonkeyPatch, m: int, n: int) -> None:
+    """Few rows times a matrix as stored, which stays in no cache: neither column by column, nor
+    copied into panels, each a short run of every row."""
+    machine = replace(WIDE, vector_bytes=64, l1_bytes=1 << 13, l2_bytes=1 << 16, l3_bytes=1 << 18)
+    made = []
+
+    class Spied(contract.Scaled):
+        def call(self, name: str) -> KernelCall:
+            made.append(name)
+            return super().call(name)
+
+    monkeypatch.setattr(contract, "Scaled", Spied)
+    node = ops.dot_general(leaf("x", m, 256), leaf("y", 256, n), ((1,), (0,)))
+    contract.lower_contraction(group_of(node), machine)
+    assert made

@@ -35,6 +35,7 @@ PARTS = (8, 4, 2, 1)  # lanes of tiles narrower than a vector
 NARROW_GAIN = 0.04  # least part of the columns whose waste a narrower last tile must save
 TASK = 300  # cycles to start a task
 WALK = 3.0  # cycles to fetch an element from memory, a line or a few for every step of K
+ASKED = 0.3  # the same if tiles ask for it a row of tiles ahead
 ACROSS = 12.0  # cycles of a step of K that fetches a cache line of its own from beyond the second-level cache
 BEYOND = 16  # second-level caches that surely do not fit into all caches
 MOST_TASKS = 96  # more are not tried if fewer do
@@ -46,6 +47,7 @@ LINES = 8  # lines of a set, in the first-level and in the second-level cache
 ROWS_AHEAD = 12  # rows of B on their way to the first-level cache
 CROWDED = 1.5  # cycles to fetch a row of B that others have displaced
 MEMORY = 0.125  # cycles to fetch a byte from memory, at best: nothing is done meanwhile if it is copied
+UNASKED = 2.0  # cycles to fetch an element of A from memory, in short runs that nobody has asked for
 FAR = 0.4  # cycles more to copy an element to memory outside the second-level cache, and fetch it again
 
 
@@ -73,6 +75,7 @@ class Sizes:
     added_cost        cycles to store an element of C in the kernel that adds up partial sums
     b_pitch           bytes from step to step of K of B, if it can be read where it is
     b_place           B is read there
+    b_once            B is a matrix whose columns are neighbours: packing reads each element once
     b_far             cycles more for an element of B from beyond the second-level cache
     alike             consecutive batch elements that have the same A
     """
@@ -97,6 +100,7 @@ class Sizes:
     added_cost: float = 0.0
     b_pitch: int | None = None
     b_place: bool = False
+    b_once: bool = False
     b_far: float = 0.0
     alike: int = 1
 
@@ -432,7 +436,8 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine, limit: float = math.inf) 
     calls = b.blocks * panels * row_tiles
     elements = sizes.batch * sizes.rows * sizes.k
     placed, a_bytes = b.source is Source.PLACE and sizes.a_across, elements // sizes.alike * sizes.itemsize
-    walked = placed and (a_bytes > machine.l2_bytes or _collide(b.depth, sizes.a_step))
+    asked = placed and _passes_by(b, sizes, machine)
+    walked = placed and not asked and (a_bytes > machine.l2_bytes or _collide(b.depth, sizes.a_step))
     cut, least = Rows(sizes.rows, b.rows), ACROSS if walked else 0.0
     steps = panels_steps(cut, panels, vectors, narrow / width, least)
     work = sizes.batch * (sizes.k * steps + calls * (CALL + 2 * b.rows * vectors))
@@ -446,15 +451,16 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine, limit: float = math.inf) 
         work += sizes.batch * sizes.cols * sizes.k * far * again
     elif not sizes.b_fixed:
         work += sizes.batch * sizes.cols * sizes.k * sizes.b_cost * row_blocks
-    matrix = sizes.b_pitch is not None and not sizes.b_fixed
+    matrix = sizes.b_once and not sizes.b_fixed
     if matrix and from_memory(sizes.cols * sizes.k * sizes.itemsize, machine):
         waits = WALK if sizes.b_place else MEMORY * sizes.itemsize
         work += sizes.batch * sizes.cols * sizes.k * waits
     before = 0.0
     if placed and a_bytes > BEYOND * machine.l2_bytes:
-        work += WALK * elements * panels
+        work += (ASKED if asked else WALK) * elements * panels
     if b.source is Source.TASK:
-        far = MEMORY * sizes.itemsize if sizes.a_across and from_memory(a_bytes, machine) else 0.0
+        far = UNASKED if sizes.a_across and from_memory(a_bytes, machine) else 0.0
+        far += FAR if b.row_tiles * b.rows * b.depth * sizes.itemsize > machine.l2_bytes else 0.0
         work += elements * (sizes.a_cost + far) * col_blocks
     elif b.source is Source.KERNEL and not sizes.a_fixed:
         each = sizes.stage_cost + (FAR if a_bytes > machine.l2_bytes else 0.0)

@@ -56,7 +56,7 @@ from graphc.loop.lower.split import combine_call
 from graphc.loop.lower.spread import close_group, spread_call
 from graphc.loop.lower.stage import stage_across_call, stage_call
 from graphc.loop.lower.streamed import choose_streamed
-from graphc.loop.lower.supply import pitch_in_place
+from graphc.loop.lower.supply import even_pitch, pitch_in_place
 from graphc.loop.lower.tiled import Tiled
 from graphc.loop.lower.weight_bands import plan_weight_bands, weight_band_calls
 from graphc.loop.lower.windows import plan_windows, windows_calls
@@ -438,6 +438,7 @@ class _Lowering:
             beside=self.beside,
             added_cost=run_cost([(run, 1)] if run else (), width, SCATTER),
             b_pitch=None if b_pitch is None else b_pitch * itemsize,
+            b_once=even_pitch(p, way.b) is not None,
             b_far=far,
             alike=math.prod(p.batch[len(p.a_batch) :]),
         )

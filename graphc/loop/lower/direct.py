@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from graphc.ir.types import Shape, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import Accumulate, Buffer, Expr, Mode, Var, binary, identity_of, load
+from graphc.loop.lower.blocking import from_memory
 from graphc.loop.lower.cells import Cells, finish_cell, interleaved
 from graphc.loop.lower.fused import Fused
 from graphc.loop.lower.operand import Layout
@@ -25,6 +26,7 @@ RESULT_FLOPS = 8  # what storing a result costs, in flops
 MOST_TASKS = 64
 LATENCY = 4.0  # cycles of a multiply-add that waits for the one before
 WALK = 6.0  # cycles more to load a vector of a large operand that is walked across its rows
+FAR_WALK = 30.0  # the same if it comes from memory
 SUMS = 4  # vectors of sums kept at once
 UNROLLED = 8  # vectors along K from which a dot product keeps several sums
 
@@ -68,8 +70,9 @@ def choose_form(
             moving.side[-1] if axes else 0, width, moving.direct
         )
         if moving.depth and moving.depth[-1] not in (0, 1):
-            far = math.prod((*axes, *problem.depth)) * problem.anchor.dtype.itemsize > machine.l2_bytes // 2
-            loads += WALK if far else 0.0
+            size = math.prod((*axes, *problem.depth)) * problem.anchor.dtype.itemsize
+            far = WALK if size > machine.l2_bytes // 2 else 0.0
+            loads += FAR_WALK if from_memory(size, machine) else far
         ends = (_step_cost(out, width) + LATENCY) / max(k, 1)
         chain = 1.0 if _last(axes) >= SUMS * width else LATENCY
         forms.append(Form(swapped, False, (max(loads, chain) + ends) / _useful_lanes(axes, width)))

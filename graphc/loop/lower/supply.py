@@ -97,15 +97,17 @@ class InPlace:
         return address(found.buffer, found.index)
 
 
+def even_pitch(problem: Contraction, b: Layout) -> int | None:
+    """Elements from step to step of K of a B whose columns are neighbours; None if it is no such matrix."""
+    if not b.direct or not problem.cols or flat_stride(b.side, problem.cols) != 1:
+        return None
+    return flat_stride(b.depth, problem.depth) or None
+
+
 def pitch_in_place(problem: Contraction, b: Layout, width: int) -> int | None:
     """Elements from step to step of K of a B that tiles may read where it is; None if they must not: what is
     read of the last columns is a tile of vectors, or of a part of one, and all of it must be there."""
-    if not b.direct or not problem.cols or problem.sizes[2] % width not in (0, *PARTS):
-        return None
-    if flat_stride(b.side, problem.cols) != 1:
-        return None
-    pitch = flat_stride(b.depth, problem.depth)
-    return pitch if pitch else None
+    return even_pitch(problem, b) if problem.sizes[2] % width in (0, *PARTS) else None
 
 
 def supply(
