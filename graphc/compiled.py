@@ -40,10 +40,16 @@ class Code:
         self.can_bind = hasattr(executable, "call")
 
     def forget_arrays(self) -> None:
-        """Let go of the arrays of the last call."""
-        if self.can_bind:
-            with self.lock:
+        """Let go of the arrays of the last call.
+
+        Not while a call is being made, which binds others: the garbage collector, which may come in the midst
+        of one, deletes programs that share the code, and must not wait for it.
+        """
+        if self.can_bind and self.lock.acquire(blocking=False):
+            try:
                 self.executable.release()
+            finally:
+                self.lock.release()
 
 
 class Program:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -227,3 +228,18 @@ def test_setup_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
         net.fc.bias.add_(1)
         compiled(graphc.randn(2, 3, 6, 6))
         assert runs == [1]
+
+
+def test_a_program_may_be_collected_while_another_with_its_code_is_called() -> None:
+    """The garbage collector comes at any time, in the thread that makes the call too."""
+    x = ops.input_("x", TensorType((3,), float32))
+    graph = Graph((x,), (ops.add(x, x),))
+    kept, others = pipeline.compile(graph), [pipeline.compile(graph)]
+    assert kept.code is others[0].code
+    others[0]([np.ones(3, np.float32)])
+    with kept.code.lock:
+        collecting = threading.Thread(target=others.clear, daemon=True)
+        collecting.start()
+        collecting.join(20)
+        assert not collecting.is_alive()
+    np.testing.assert_array_equal(kept([np.ones(3, np.float32)])[0], 2)
