@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from graphc.backends.llvm.passes import FINISHED
 from graphc.backends.llvm.target import Target
 from graphc.loop.ir import FETCH_STEPS, Fetch, Listed, Tile
 from graphc.program import LINE
@@ -156,7 +157,7 @@ class _TileWriter:
         return "\n".join(
             (
                 f'target triple = "{self.target.triple}"',
-                f"define void @{self.spec.symbol}({parameters}) noinline nounwind {{",
+                f"define void @{self.spec.symbol}({parameters}) noinline nounwind {FINISHED} {{",
                 "entry:",
                 *self.lines,
                 "}",
