@@ -31,7 +31,7 @@ UNARY: dict[str, tuple[float, float, Callable[[np.ndarray], np.ndarray]]] = {
     "log2": (2.0, 2, np.log2),
     "tanh": (2.5, 3, np.tanh),
     "sigmoid": (2.5, 3, _sigmoid),
-    "erf": (1.5, 3, lambda x: _erf(x).astype(x.dtype)),
+    "erf": (1.0, 3, lambda x: _erf(x).astype(x.dtype)),
     "sin": (2.0, 3, np.sin),
     "cos": (2.0, 3, np.cos),
     "tan": (3.5, 4, np.tan),
