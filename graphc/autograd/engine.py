@@ -15,7 +15,7 @@ from typing import Any
 from graphc import ops
 from graphc.autodiff import gradients
 from graphc.autograd import anomaly
-from graphc.frontend import adopted, deferred
+from graphc.frontend import adopted, deferred, foreseen
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import (
@@ -29,9 +29,10 @@ from graphc.frontend.history import (
     walk,
 )
 from graphc.frontend.joining import stack
-from graphc.frontend.lazy import relate
+from graphc.frontend.lazy import let_go
 from graphc.frontend.methods import attach
 from graphc.frontend.modes import MODE, no_grad, settle
+from graphc.frontend.relatives import relate, relate_pass
 from graphc.frontend.tensor import (
     Tensor,
     add_hook,
@@ -252,9 +253,12 @@ def backward(
         ct = found.get(t._cell.node)
         if ct is not None:
             _accumulate(t, _result(ct, create_graph, sweep.histories), create_graph)
-    relate([t.grad for t in (*[fn.variable for fn in leaves], *extra) if t.grad is not None])
+    taken = [t.grad for t in (*[fn.variable for fn in leaves], *extra)]
+    relate_pass(functions, [*outputs, *[t for t in taken if t is not None]])
     if not (create_graph if retain_graph is None else retain_graph):
         free(functions)
+        for t in outputs:
+            let_go(t._cell)
     for fn in leaves:
         for hook in fn.variable._hooks.after if fn.variable._hooks else ():
             hook(fn.variable)
@@ -405,6 +409,8 @@ def _backward_method(
     plain = plain and not anomaly.is_anomaly_enabled()  # (whose gradients are looked at now)
     if plain and MODE.events is not None and deferred.backward(self, backward):
         return
+    if plain and foreseen.backward(self):
+        return
     if plain and adopted.note(self) and deferred.backward(self, backward):
         return
     backward(self, gradient, retain_graph, create_graph, inputs)
@@ -442,6 +448,7 @@ def _leaf_hooks(leaf: Tensor) -> LeafHooks:
     return leaf._hooks
 
 
+foreseen.differentiate_by(backward)
 attach(
     backward=_backward_method,
     register_hook=_register_hook,

@@ -13,9 +13,10 @@ have to be built is left alone.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,13 +40,13 @@ STRUCTURES = 16  # kept for one model, before they are forgotten and recorded ag
 
 
 @dataclass(eq=False)
-class _Pass:
+class Pass:
     """A pending forward pass.
 
     results   tensors to be computed, the loss first; `labels` of their history, None for those without
     states    tensors whose pending values replace known ones
     leaves    parameters that get gradients
-    data      arrays that it reads besides (see `_find`)
+    data      arrays that it reads besides (see `find`)
     """
 
     results: list[Tensor]
@@ -60,17 +61,18 @@ class _Pass:
         return [t._cell.node for t in (*self.results, *self.states)]
 
 
-class _Known(Source):
+class Known(Source):
     """What one structure has been recorded as; the source of its calls."""
 
     def __init__(self, variant: Variant | None, scalars: list[Any], tensors: Sequence[Tensor]) -> None:
         self.variant, self.scalars, self.tensors = variant, scalars, tensors
+        self.replay = None if variant is None else variant.replay
         self.missed = 0
 
     def fits(self, scalars: list[Any], tensors: Sequence[Tensor]) -> bool:
         """Whether the record can stand for a pass with these numbers in it, on these tensors."""
         same = len(tensors) == len(self.tensors) and all(map(_is, tensors, self.tensors))
-        return same and self.variant is not None and self.missed < PATIENCE and scalars == self.scalars
+        return same and self.replay is not None and self.missed < PATIENCE and scalars == self.scalars
 
     def can_rerun(self) -> bool:
         """The code that made the nodes is the user's: it has run."""
@@ -87,12 +89,31 @@ def _is(a: object, b: object) -> bool:
     return a is b
 
 
-class _Passes:
+@dataclass(eq=False)
+class Foresight:
+    """What is expected of a model's passes (`graphc.frontend.foreseen`).
+
+    is_read   values of the last pass were read before its backward pass
+    waiting   the end of history of a loss whose gradients have been computed at such a read, while nobody
+              has asked for them
+    """
+
+    used: ClassVar[bool] = False  # by any model
+    is_read: bool = False
+    waiting: weakref.ref[GradFn] | None = None
+
+    def expect(self) -> None:
+        """A pass was read before its backward pass: so will the next one be."""
+        self.is_read = Foresight.used = True
+
+
+class Passes:
     """The structures of one model's passes; its first leaf keeps them."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple, _Known] = {}
+        self.known: dict[tuple, Known] = {}
         self.refused = 0
+        self.foresight = Foresight()
 
     def is_worthwhile(self) -> bool:
         """Whether to look at a pass: not if those before were of no use."""
@@ -100,27 +121,28 @@ class _Passes:
         return self.refused <= PATIENCE or self.refused % RETRY == 0
 
 
-def _passes_of(leaf: Tensor) -> _Passes:
-    found: _Passes = leaf.__dict__.setdefault("_passes", _Passes())
+def passes_of(leaf: Tensor) -> Passes:
+    found: Passes = leaf.__dict__.setdefault("_passes", Passes())
     return found
 
 
 def note(loss: Tensor) -> bool:
     """Note the pending pass that computes `loss`. False, and nothing has happened, where that is not possible
     or does not pay."""
-    found = _pending_pass(loss)
-    if found is None or not _passes_of(found.leaves[0]).is_worthwhile():
+    found = pending_pass(loss)
+    if found is None or not deferred.can_promise(MODE.events, found.leaves):
         return False
-    known = _find(found)
+    if not passes_of(found.leaves[0]).is_worthwhile():
+        return False
+    known = find(found)
     if known is None:
         return False
-    _passes_of(found.leaves[0]).refused = 0
+    passes_of(found.leaves[0]).refused = 0
     tensors = [wrap_cell(Cell(leaf_node(array))) for array in found.data]
-    assert known.variant is not None
-    assert known.variant.replay is not None
+    assert known.replay is not None
     for state in found.states:
-        _put_back(state._cell)
-    taken = deferred.take_over(known.variant.replay, tensors, found.results, known)
+        put_back(state._cell)
+    taken = deferred.take_over(known.replay, tensors, found.results, known)
     assert taken, "whether a call can be noted is asked before"
     for tensor in (*found.results, *found.states):
         lazy.forget(tensor)
@@ -134,8 +156,9 @@ def note(loss: Tensor) -> bool:
 # ------------------------------------------------------------------- what is pending
 
 
-def _pending_pass(loss: Tensor) -> _Pass | None:
-    """All that is pending, if it can be noted together."""
+def pending_pass(loss: Tensor, stays: bool = False) -> Pass | None:
+    """All that is pending, if it can be noted together. If it `stays`, views need not be: they are made of
+    what is."""
     events, cell = MODE.events, loss._cell
     if MODE.trace is not None or type(cell) is Deferred or cell.fn is None or cell.node.type.size != 1:
         return None
@@ -143,14 +166,14 @@ def _pending_pass(loss: Tensor) -> _Pass | None:
     if fresh >= deferred.LONGEST or calls >= deferred.MANY or cell.node.bound is not None or cell.view:
         return None
     functions = walk([cell.fn])
-    leaves = _leaves(functions)
-    if not leaves or not deferred.can_promise(events, leaves):
+    leaves = leaves_of(functions)
+    if not leaves:
         return None
-    found = _Pass([loss], [], [cell.fn.label], leaves)
-    return found if _gather(found, cell, set(functions)) else None
+    found = Pass([loss], [], [cell.fn.label], leaves)
+    return found if _gather(found, cell, set(functions), stays) else None
 
 
-def _gather(found: _Pass, loss: Cell, history: set[GradFn]) -> bool:
+def _gather(found: Pass, loss: Cell, history: set[GradFn], stays: bool) -> bool:
     """Add what else is pending; False if that cannot be noted together with the loss."""
     cells = {loss}
     for tensor in MODE.pending:
@@ -158,8 +181,12 @@ def _gather(found: _Pass, loss: Cell, history: set[GradFn]) -> bool:
         if cell in cells:
             continue
         cells.add(cell)
-        if type(cell) is Deferred or cell.view is not None or cell.node.bound is not None:
+        if stays and cell.view is not None:
+            continue
+        if type(cell) is Deferred or cell.view is not None:
             return False
+        if cell.node.bound is not None:  # computed along with another, and needs nothing
+            continue
         if cell.old is not None:
             if not _replaces(cell):
                 return False
@@ -172,7 +199,7 @@ def _gather(found: _Pass, loss: Cell, history: set[GradFn]) -> bool:
     return True
 
 
-def _leaves(functions: Sequence[GradFn]) -> list[Tensor] | None:
+def leaves_of(functions: Sequence[GradFn]) -> list[Tensor] | None:
     """The leaves at the end of history; None if only Python can go through it, or it has been used up."""
     leaves = []
     for fn in functions:
@@ -197,7 +224,7 @@ def _replaces(cell: Cell) -> bool:
     )
 
 
-def _put_back(cell: Cell) -> None:
+def put_back(cell: Cell) -> None:
     """Give state the value that the pass replaces: the call that is noted replaces it."""
     assert cell.old is not None
     cell.node, cell.tracks, cell.old, cell.past = cell.old, False, None, None
@@ -206,7 +233,7 @@ def _put_back(cell: Cell) -> None:
 # ------------------------------------------------------------------------- recording
 
 
-def _find(found: _Pass) -> _Known | None:
+def find(found: Pass) -> Known | None:
     """What a pass has been recorded as, now or before; None if it cannot be, or is better left alone.
 
     Sets the `data` of the pass.
@@ -214,6 +241,7 @@ def _find(found: _Pass) -> _Known | None:
     nodes = [variable(leaf) for leaf in found.leaves]
     pending = canonical(found.targets, nodes, barriers=True)
     if any(node.op is not INPUT for leaf in pending.leaves for node in leaf):
+        passes_of(found.leaves[0]).foresight.expect()
         return None  # a value on the way is known already: the graph ends there, but not its history
     owned = {id(t._cell.old.bound): i for i, t in enumerate(found.states) if t._cell.old is not None}
     owner = [owned.get(id(array), -1) for array in pending.arrays]
@@ -221,19 +249,19 @@ def _find(found: _Pass) -> _Known | None:
     targets = tuple([pending.index[node] for node in found.targets])
     backend = MODE.backend
     key = (tuple(pending.key), targets, tuple(owner), tuple(found.labels), backend or lazy.SETTINGS.backend)
-    table = _passes_of(found.leaves[0]).known
+    table = passes_of(found.leaves[0]).known
     tensors = (*found.leaves, *found.states)
     known = table.get(key)
     if known is None:
         if len(table) >= STRUCTURES:
             table.clear()
         variant = _traced(found, pending, targets, owner, backend)
-        known = table[key] = _Known(variant, pending.scalars, tensors)
+        known = table[key] = Known(variant, pending.scalars, tensors)
     return known if known.fits(pending.scalars, tensors) else None
 
 
 def _traced(
-    found: _Pass, pending: Pending, targets: Sequence[int], owner: Sequence[int], backend: str | None
+    found: Pass, pending: Pending, targets: Sequence[int], owner: Sequence[int], backend: str | None
 ) -> Variant | None:
     """The pass as a recorded function of its data."""
     slots = dict(zip(pending.leaf_at, owner, strict=True))
@@ -258,7 +286,7 @@ def _traced(
     saved = [(t._cell, t._cell.node, t._cell.tracks, t._cell.old, t._cell.past) for t in found.states]
     arguments = [wrap_cell(Cell(leaf_node(array))) for array in found.data]
     for cell, *_ in saved:
-        _put_back(cell)
+        put_back(cell)
     try:
         record = record_call(again, "forward pass", arguments, {}, apart=True)
     finally:
@@ -269,7 +297,7 @@ def _traced(
     return variant if variant is not None and variant.replay is not None and variant.replay.can_wait else None
 
 
-def _results(found: _Pass, nodes: Sequence[Node]) -> list[Tensor]:
+def _results(found: Pass, nodes: Sequence[Node]) -> list[Tensor]:
     """Tensors with history for the results; states are changed."""
     ends = tuple([fn for leaf in found.leaves if (fn := gradient_fn(leaf)) is not None])
     made = []

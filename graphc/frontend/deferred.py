@@ -179,6 +179,11 @@ class Promised(Promise):
         """A program has run: `arrays[places[id(leaf)]]` is the gradient of a leaf."""
         self.events, self.arrays, self.places = None, arrays, places
 
+    def array_of(self, leaf: Tensor) -> np.ndarray | None:
+        """The value of the gradient of a leaf that holds this promise, to be read at once; None if it is not
+        computed yet."""
+        return None if self.events is not None else self.arrays[self.places[id(leaf)]]
+
     def give(self, leaf: Tensor) -> Tensor | None:
         """The gradient of a leaf that holds this promise."""
         if self.events is not None:
@@ -261,11 +266,32 @@ class Events:
         self.saved = []  # a node that is referred to from here would not be written over
 
     def build(self) -> None:
-        """Do everything noted as lazy nodes with history, in order."""
-        if self.done:
-            return
+        """Do everything noted, in order: in one program if all of it is passes forward and backward, else as
+        lazy nodes with history."""
+        if not self.done:
+            self.finish(_compute if self.is_complete and MODE.trace is None else None)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every noted call has been gone through backward, and what that gives is as promised."""
+        complete, promise = bool(self.leaves), self.promise
+        for call in self.calls:
+            complete = complete and call.used and not call.shares_storage()
+        for leaf in self.leaves.values():
+            complete = complete and leaf._grad is promise
+        return complete and self.holds()
+
+    def finish(self, compute: Callable[[Events], bool] | None) -> bool:
+        """Close, and do everything noted by `compute`. Where that gives False, or fails, as lazy nodes with
+        history."""
         self.close()
-        self.redo()
+        done = False
+        try:
+            done = compute is not None and compute(self)
+        finally:
+            if not done:
+                self.redo()
+        return done
 
     def _forget(self) -> None:
         """Let go of what has been built. Events and their promise know each other: arguments of the calls
@@ -296,6 +322,15 @@ class Events:
         for leaf, gradient in present:
             if gradient is not self.promise:
                 leaf._grad = gradient  # dropped or replaced after the backward pass
+
+
+_compute: Callable[[Events], bool] | None = None
+
+
+def compute_by(function: Callable[[Events], bool]) -> None:
+    """Set what runs complete events that are closed (`graphc.frontend.joint`, which knows this module)."""
+    global _compute
+    _compute = function
 
 
 # ----------------------------------------------------------------------- noting
@@ -465,13 +500,40 @@ def backward(tensor: Tensor, run: Callable[[Tensor], None]) -> bool:
         leaves = list({id(leaf): leaf for c in calls for leaf in c.replay.grad_leaves}.values())
     if any(c.used for c in calls) or not can_promise(events, leaves):
         return False
+    _note_backward(events, Backward(cell, place, run), calls, leaves)
+    return True
+
+
+def _note_backward(events: Events, found: Backward, calls: Sequence[Call], leaves: Sequence[Tensor]) -> None:
     for leaf in leaves:
         leaf._grad = events.promise  # type: ignore[assignment]
         events.leaves[id(leaf)] = leaf
-    for c in calls:
-        c.used = True
-    events.items.append(Backward(cell, place, run))
-    return True
+    for call_ in calls:
+        call_.used = True
+    events.items.append(found)
+
+
+def compute_apart(
+    replay: Replay, leaves: Sequence[Tensor], source: Source, run: Callable[[Tensor], None]
+) -> tuple[Promised, list[np.ndarray]] | None:
+    """Compute a call, and the backward pass through its first result, at once and in one program.
+
+    Gives gradients and results, which nobody but the caller is told of; state that the call writes is
+    changed. None, and nothing has happened, if that cannot be. The caller puts `_grad` of leaves, which must
+    be None, back.
+    """
+    events = Events()
+    found = _note_call(events, replay, leaves, source)
+    if found is None:
+        return None
+    results = _results(events, found)
+    first = results[0]._cell
+    _note_backward(events, Backward(first, events.results[first], run), [found], replay.grad_leaves)
+    complete = events.is_complete
+    events.close()
+    if not complete or _compute is None or not _compute(events):
+        return None
+    return events.promise, [t._cell.node.bound for t in results]
 
 
 def _behind(events: Events, last: Call) -> list[Call]:

@@ -15,64 +15,59 @@ import numpy as np
 
 from graphc.frontend import lazy
 from graphc.frontend.cell import Cell, Steps, fresh_input
-from graphc.frontend.deferred import Call, Events, Promised, fill
+from graphc.frontend.deferred import Call, Events, Promised, compute_by, fill
 from graphc.frontend.errors import TracerError
 from graphc.frontend.history import GradFn
 from graphc.frontend.modes import MODE, enable_grad
 from graphc.frontend.record import record_call
+from graphc.frontend.state_program import StateProgram
 from graphc.frontend.tensor import Tensor, from_array, operand, wrap_cell
-from graphc.frontend.variant import Stale, Variant
+from graphc.frontend.variant import Variant
 
 MANY = 4  # programs for one sequence of events, before the oldest is forgotten
-OWN = 3  # references to a leaf's node that do not mean it is used: the leaf's, a variable's, the question's
 UNHELD = 3  # references to a promise that no leaf holds: ours, a variable's, and the question's
 
 
 class Joint:
-    """The program of one sequence of events that ends with a step of one optimizer."""
+    """The program of one sequence of events, which ends with a step of one optimizer if there is one."""
 
-    def __init__(self, events: Events, optimizer: Any, backend: str | None) -> None:
+    def __init__(self, events: Events, optimizer: Any | None, backend: str | None) -> None:
         arguments = [from_array(array) for array in _arrays(events)]
 
         def step(*tensors: Tensor) -> list[Tensor]:
             count = len(events.arrays)
             return _replay(events, tensors[:count], iter(tensors[count:]), optimizer)
 
-        record = record_call(step, f"{type(optimizer).__name__}.step", arguments, {})
-        self.variant = variant = Variant(record, backend)
+        name = "forward and backward" if optimizer is None else f"{type(optimizer).__name__}.step"
+        record = record_call(step, name, arguments, {})
+        self.variant = variant = Variant(record, backend, trains=True)
+        self.program = StateProgram(variant)
         lazy.STATS.compilations += 1
         # They hold promises when the program runs; that they had no gradients before is checked then.
         variant.without_grad = [t for t in variant.without_grad if id(t) not in events.leaves]
         found = {id(grad.leaf): at for grad, at in variant.grads}
+        self.steps = optimizer is not None
         self.outputs = [found[key] for key in events.leaves]
         self.places = {key: i for i, key in enumerate(events.leaves)}
         self.arrays: list[np.ndarray] = []  # the last gradients
         self.ready: dict[int, np.ndarray] = {}  # the same by their place among the outputs
         self.plain = not variant.inputs.grads  # nothing but state goes in beside data and numbers
         self.promise: Promised | None = None
-        self.state: list[np.ndarray] | None = None  # what `own` tells the ids of
-        self.own: frozenset[int] = frozenset()
-        self.numbers: list[float] = []
-        self.scalars: list[np.ndarray] = []
 
     def run(self, events: Events) -> bool:
         """Run for events that are closed. False, with nothing done, if the program does not fit."""
-        variant = self.variant
-        if not variant.holds() or not self._owns():
+        if not self.program.holds():
             return False
-        data, state, numbers = self._data(events), variant.arrays, self._numbers()
         ready = self._ready()
-        values = variant.program.again([*data, *numbers], state, ready) if self.plain else None
-        if values is None:
-            try:
-                values = variant.program([*data, *variant.held(), *numbers], ready, steady=state)
-            except IndexError:  # a check failed, and nothing has changed: the events built will say so again
-                return False
-        lazy.STATS.native_calls += 1
-        Steps.count += 1
-        MODE.backend = None  # nothing is pending
-        for cell in variant.written:
-            cell.version += 1
+        state_gradients = [] if self.plain else self.variant.held()[len(self.variant.arrays) :]
+        after = [*state_gradients, *self.program.numbers()]
+        values = self.program.run(self.program.apart(_arrays(events)), after, ready)
+        if values is None:  # a check failed: the events built will say so again
+            return False
+        if self.steps:
+            Steps.count += 1
+        if not MODE.pending:
+            MODE.backend = None
         _finish(events, values)
         if ready is None:
             self.arrays = [values[at] for at in self.outputs]
@@ -81,41 +76,12 @@ class Joint:
         self.promise.keep(self.arrays, self.places)
         return True
 
-    def _owns(self) -> bool:
-        """Make the program the only one to use the state that it changes; False if it cannot be."""
-        variant = self.variant
-        if variant.known():
-            return True
-        if _is_used_later(variant.written):
-            return False
-        try:
-            variant.own()
-        except Stale:
-            return False
-        return True
-
-    def _data(self, events: Events) -> list[np.ndarray]:
-        """What the events read; copies of what is state too (as a detached parameter is), since the program
-        writes over that."""
-        arrays, state = _arrays(events), self.variant.arrays
-        if state is not self.state:
-            self.state, self.own = state, frozenset(map(id, state))
-        return arrays if self.own.isdisjoint(map(id, arrays)) else [_apart(a, self.own) for a in arrays]
-
     def _ready(self) -> dict[int, np.ndarray] | None:
         """The arrays of the last gradients, if nobody has got hold of one, or still can."""
         promise = self.promise
         if promise is None or promise.given or getrefcount(promise) != UNHELD:
             return None
         return self.ready
-
-    def _numbers(self) -> list[np.ndarray]:
-        """Hyperparameters as arrays: the same ones as long as the numbers stay the same."""
-        numbers = [getter() for getter in self.variant.inputs.dynamics]
-        if numbers != self.numbers:
-            self.scalars = [np.array(number, np.float64) for number in numbers]
-            self.numbers = numbers
-        return self.scalars
 
 
 def _arrays(events: Events) -> list[np.ndarray]:
@@ -127,12 +93,10 @@ def _arrays(events: Events) -> list[np.ndarray]:
     return arrays
 
 
-def _apart(array: np.ndarray, own: frozenset[int]) -> np.ndarray:
-    return array.copy() if id(array) in own else array
-
-
-def _replay(events: Events, data: Sequence[Tensor], extras: Iterator[Tensor], optimizer: Any) -> list[Tensor]:
-    """The events and the step, on stand-ins for `_arrays`; the results of all calls."""
+def _replay(
+    events: Events, data: Sequence[Tensor], extras: Iterator[Tensor], optimizer: Any | None
+) -> list[Tensor]:
+    """The events, and the step if there is one, on stand-ins for `_arrays`; the results of all calls."""
     made: list[list[Tensor]] = []
     with enable_grad():
         for item in events.items:
@@ -141,6 +105,8 @@ def _replay(events: Events, data: Sequence[Tensor], extras: Iterator[Tensor], op
             else:
                 number, result = item.key
                 item.run(made[number][result])
+    if optimizer is None:
+        return [tensor for results in made for tensor in results]
     optimizer.step()
     assert MODE.trace is not None
     MODE.trace.consumed.clear()  # gradients can be read after the step
@@ -180,47 +146,38 @@ def _finish(events: Events, values: Sequence[np.ndarray]) -> None:
             call.source.taken(True)
 
 
-def _is_used_later(written: Sequence[Cell]) -> bool:
-    """Whether history outside the events still refers to a value that the program will write over."""
-    for cell in written:
-        for ref in cell.vars or ():
-            node = ref()
-            if node is not None and node.bound is cell.node.bound and getrefcount(node) > OWN:
-                return True
-    return False
-
-
 # ------------------------------------------------------------------------ stepping
 
 
 def step(optimizer: Any) -> bool:
     """Do the noted events and `optimizer.step()` in one program.
 
-    If that is not possible, the events are built, and False says that the step is still to be done.
+    If that is not possible, the events are done, and False says that the step is still to be.
     """
     events = MODE.events
-    if events is None:
+    if events is None or events.done:
         return False
-    fits, promise = bool(events.leaves), events.promise
-    for call in events.calls:
-        fits = fits and call.used and not call.shares_storage()
-    for leaf in events.leaves.values():
-        fits = fits and leaf._grad is promise
-    if not fits or not events.holds():
+    if not events.is_complete:
         events.build()
         return False
-    events.close()
-    done = False
-    try:
+
+    def run(events: Events) -> bool:
         lazy.sync()  # what else is pending, while the state that it reads is there
-        done = _run(events, optimizer)
-    finally:
-        if not done:
-            events.redo()
-    return done
+        return _run(events, optimizer)
+
+    return events.finish(run)
 
 
-def _run(events: Events, optimizer: Any) -> bool:
+def compute(events: Events) -> bool:
+    """Do complete events, which are closed, in one program; False, and nothing has happened, if they have to
+    be built."""
+    return _run(events, None)
+
+
+compute_by(compute)
+
+
+def _run(events: Events, optimizer: Any | None) -> bool:
     known = events.calls[0].replay.joints
     key = (events.key, optimizer, lazy.SETTINGS.backend)
     joints = known.get(key)

@@ -7,9 +7,8 @@ this thread in one program, and lets new values take over the buffers of those t
 from __future__ import annotations
 
 import sys
-import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ from graphc.frontend.compiler import check_backend, compile_graph
 from graphc.frontend.drawn import Drawn
 from graphc.frontend.errors import TracerError, here
 from graphc.frontend.modes import MODE, settle
+from graphc.frontend.relatives import relatives
 from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, refresh
 from graphc.ir.graph import Graph
@@ -335,7 +335,7 @@ def run(
 # ---------------------------------------------------------------------- values
 
 
-def _settle(cell: Cell, array: np.ndarray) -> None:
+def store(cell: Cell, array: np.ndarray) -> None:
     """Give a cell its value. Without history that can still be used, it becomes a leaf."""
     node = cell.node
     if cell.fn is None or cell.fn.freed or is_constant(node):
@@ -344,6 +344,13 @@ def _settle(cell: Cell, array: np.ndarray) -> None:
     else:
         node.bound = array
     cell.old = cell.past = None
+
+
+def let_go(cell: Cell) -> None:
+    """Make a cell whose value is known and whose history has been used up a leaf: the graph can go."""
+    fn, array = cell.fn, cell.node.bound
+    if fn is not None and fn.freed and cell.view is None and type(array) is np.ndarray:
+        cell.node = fresh_input(cell.node.type, share(array))
 
 
 def forget(tensor: Tensor) -> None:
@@ -358,8 +365,9 @@ def _resolve(cell: Cell) -> bool:
     node = cell.node
     bound = node.bound
     seen = node
-    while type(bound) is Node:
-        seen, bound = bound, bound.bound
+    while type(bound) is Node or (bound is None and seen.op.kind is Kind.BARRIER):
+        seen = seen.inputs[0] if bound is None else bound
+        bound = seen.bound
     if type(bound) is Drawn:
         bound = seen.bound = bound.array()
     if type(bound) is np.ndarray:
@@ -371,22 +379,18 @@ def _resolve(cell: Cell) -> bool:
         cell.past = None
         return True
     if seen.op is CONSTANT:
-        _settle(cell, np.ascontiguousarray(seen.attrs.array).reshape(seen.type.shape))
+        store(cell, np.ascontiguousarray(seen.attrs.array).reshape(seen.type.shape))
         return True
     return False
 
 
-_together: weakref.WeakKeyDictionary[Node, tuple[weakref.ref[Cell], ...]] = weakref.WeakKeyDictionary()
+_look_ahead: Callable[[], None] | None = None
 
 
-def relate(tensors: Sequence[Tensor]) -> None:
-    """Note that these tensors (the gradients of one backward pass) are computed together, as soon as one of
-    them is: who reads one will read others, and they share most of their work."""
-    pending = [t._cell for t in tensors if t._cell.node.bound is None]
-    if len(pending) > 1 and MODE.trace is None:
-        found = tuple([weakref.ref(cell) for cell in pending])
-        for cell in pending:
-            _together[cell.node] = found
+def look_ahead_by(function: Callable[[], None]) -> None:
+    """Set what may compute more than is read, before something is (`graphc.frontend.foreseen`)."""
+    global _look_ahead
+    _look_ahead = function
 
 
 def realise(tensors: Sequence[Tensor]) -> None:
@@ -399,9 +403,9 @@ def realise(tensors: Sequence[Tensor]) -> None:
             refresh(cell)
         if not _resolve(cell):
             cells[cell] = None
-            for other in [held() for held in _together.get(cell.node, ())]:
-                if other is not None and other.view is None and not _resolve(other):
-                    cells[other] = None
+    if cells and _look_ahead is not None:
+        _look_ahead()
+        cells = {cell: None for cell in cells if not _resolve(cell)}
     if cells:
         compute(list(cells))
     for t in tensors:
@@ -415,6 +419,10 @@ def compute(cells: list[Cell], donating: bool = False) -> None:
     in-place changes are undone."""
     found = canonical([c.node for c in cells])
     if not donating:
+        more = [cell for cell in relatives(found, cells) if not _resolve(cell)]
+        if more:
+            cells = cells + more
+            found = canonical([c.node for c in cells])
         cells = cells + along(found, cells)
     outputs = tuple([found.index[c.node] for c in cells])
     donate = _donations(cells, outputs, found) if donating else ()
@@ -426,14 +434,16 @@ def compute(cells: list[Cell], donating: bool = False) -> None:
         raise
     for o, i in donate:
         _overwrite(cells[o], found.leaves[i])
-    settled = sorted(zip(outputs, [c.node for c in cells], values, strict=True), key=lambda item: item[0])
+    nodes = [_within(c.node) for c in cells]
+    settled = sorted(zip(outputs, nodes, values, strict=True), key=lambda item: item[0])
+    del nodes
     del found
     taken: set[int] = set()
     for cell, array in zip(cells, values, strict=True):
         if id(array) in taken:  # two cells with one node: each has an array of its own
             array = array.copy()
         taken.add(id(array))
-        _settle(cell, array)
+        store(cell, array)
     # Nodes that somebody still holds (histories, other tensors) keep the value too, last ones first,
     # since a node that goes lets go of its operands.
     while settled:
@@ -441,6 +451,13 @@ def compute(cells: list[Cell], donating: bool = False) -> None:
         if node.bound is None and sys.getrefcount(node) > 2 and not is_constant(node):
             node.bound = share(array)
         del node
+
+
+def _within(node: Node) -> Node:
+    """The node whose value a detached one shows."""
+    while node.bound is None and node.op.kind is Kind.BARRIER:
+        node = node.inputs[0]
+    return node
 
 
 def _undo(cell: Cell) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from graphc.frontend import tree
 from graphc.frontend.cell import Cell, fresh_input, leaf_node, root
 from graphc.frontend.history import CompiledGrad, GradFn
-from graphc.frontend.modes import MODE
+from graphc.frontend.modes import MODE, no_grad
 from graphc.frontend.record import Inputs, Output, Record, graph_of
 from graphc.frontend.tensor import (
     Tensor,
@@ -138,7 +138,8 @@ class Replay:
         """What the inputs are now, and where gradients go."""
         inputs = self.inputs
         present = [operand(leaves[i], True) for i in inputs.arguments]
-        present += [operand(c.tensor.detach(), False) for c in inputs.captured]
+        with no_grad():  # a trace refuses outside values that it would have to follow
+            present += [operand(c.tensor.detach(), False) for c in inputs.captured]
         for t in inputs.grads:
             gradient = t.grad
             assert gradient is not None

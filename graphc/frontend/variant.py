@@ -42,7 +42,8 @@ class Variant:
     """A function compiled for one signature, for a backend or (None) for the one that is set."""
 
     @no_collections
-    def __init__(self, record: Record, backend: str | None = None) -> None:
+    def __init__(self, record: Record, backend: str | None = None, trains: bool = False) -> None:
+        """`trains`: even if the function changes nothing itself, state will differ from call to call."""
         trace = record.trace
         self.mode = MODE.grad
         self.specs: list[tuple[Any, Any]] | None = None
@@ -79,7 +80,7 @@ class Variant:
         state = range(first, first + len(self.cells))
         # A function that changes nothing is used many times with the same parameters: what follows from them
         # alone (packed weights) is kept until one of them changes.
-        fixed = frozenset() if self.written else frozenset(state)
+        fixed = frozenset() if self.written or trains else frozenset(state)
         self.program = compile_graph(graph, self.donate, backend or lazy.SETTINGS.backend, fixed)
         self.program.keep(state)
         self.prepared: list[np.ndarray] | None = None  # the state of the last call

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, cast
 
 from graphc import ops
-from graphc.frontend import joint, lazy, sites, trace
+from graphc.frontend import joint, known_step, lazy, sites, trace
 from graphc.frontend.cell import Steps
 from graphc.frontend.creation import full, zeros
 from graphc.frontend.leaves import zero_grads
@@ -52,7 +52,8 @@ def _with_hooks(step: Callable) -> Callable:
     def wrapper(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         if self._stepping:  # super().step() inside a step: the outer call has the hooks
             return step(self, *args, **kwargs)
-        if MODE.events is not None and not args and not kwargs and self._is_plain() and joint.step(self):
+        plain = not args and not kwargs and MODE.trace is None and self._is_plain()
+        if plain and (joint.step(self) or known_step.step(self)):
             return None
         self._stepping = True
         try:

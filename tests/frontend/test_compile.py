@@ -660,6 +660,11 @@ def test_detached_values_with_history_may_be_captured() -> None:
     compiled = gc.compile(lambda x: (w * x - target[:1]).square().sum())
     compiled(gc.ones(2)).backward()
     assert w.grad.tolist() == [-4.0, -2.0]
+    w.grad = None
+    compiled(gc.ones(2)).backward()
+    gc.optim.SGD([w], lr=0.1).step()
+    np.testing.assert_allclose(w.tolist(), [1.4, 2.2], rtol=1e-6)
+    base = w * 3
 
     def reads_both(x: gc.Tensor) -> gc.Tensor:
         with gc.no_grad():

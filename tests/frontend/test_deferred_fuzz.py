@@ -11,7 +11,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn
-from graphc.frontend import deferred
+from graphc.frontend import deferred, known_step
 from graphc.frontend.modes import MODE
 from graphc.nn import recorded
 
@@ -89,6 +89,20 @@ class World:
         self.backward()
         self.step()
 
+    def watched_iteration(self) -> None:
+        """The same of those who look at what they do."""
+        self.zero()
+        self.pick.choice((self.call, self.call_in_two))()
+        if self.pick.random() < 0.7:
+            self.see(self.losses[-1])
+        if self.pick.random() < 0.2:
+            self.zero()
+        if self.pick.random() < 0.9:
+            self.backward()
+        if self.pick.random() < 0.3:
+            self.see(self.kept[-1] if self.kept else None)
+        self.step()
+
     def read(self) -> None:
         pool = [*self.losses, *self.kept]
         if pool:
@@ -150,7 +164,9 @@ class World:
         gc.sync()
 
     def run(self, length: int) -> None:
-        common = [self.iteration] * 8 + [self.call, self.backward, self.step] * 3
+        common = (
+            [self.iteration] * 5 + [self.watched_iteration] * 4 + [self.call, self.backward, self.step] * 3
+        )
         rare = [
             *(self.call_in_two, self.zero, self.read, self.read_parameter, self.read_gradient),
             *(self.keep_gradient, self.read_statistics, self.change_parameter, self.change_gradient),
@@ -195,6 +211,7 @@ def test_random_programs(block: int, wrap: Callable[[Any], Any], monkeypatch: py
         found = outcome(seed, 60, wrap)
         with monkeypatch.context() as patch:
             patch.setattr(deferred, "LONGEST", 0)
+            patch.setattr(known_step, "step", lambda optimizer: False)
             patch.setattr(recorded.Recording, "is_worthwhile", lambda self: False)
             expected = outcome(seed, 60, wrap)
         assert len(found) == len(expected), f"seed {seed}"

@@ -117,6 +117,99 @@ def gradients_read_before_the_step(w: World, x: gc.Tensor, y: gc.Tensor, i: int)
 
 
 @loop
+def loss_read_before_the_backward_pass(w: World, x: gc.Tensor, y: gc.Tensor, i: int) -> None:
+    w.opt.zero_grad()
+    loss = w.loss_of(x, y)
+    w.see(loss)
+    loss.backward()
+    w.opt.step()
+
+
+@loop
+def loss_read_before_gradients_are_dropped(w: World, x: gc.Tensor, y: gc.Tensor, i: int) -> None:
+    loss = w.loss_of(x, y)
+    w.see(loss)
+    w.opt.zero_grad(set_to_none=i != 3)
+    loss.backward()
+    w.opt.step()
+
+
+@loop
+def loss_read_after_the_backward_pass(w: World, x: gc.Tensor, y: gc.Tensor, i: int) -> None:
+    w.opt.zero_grad()
+    loss = w.loss_of(x, y)
+    loss.backward()
+    w.see(loss)
+    w.opt.step()
+
+
+@loop
+def accuracy_read_before_the_backward_pass(w: World, x: gc.Tensor, y: gc.Tensor, i: int) -> None:
+    w.opt.zero_grad()
+    scores = w.model(x)
+    loss = w.of_logits(scores, y)
+    w.see((scores.argmax(1) == y).sum())
+    loss.backward()
+    w.see(loss)
+    w.opt.step()
+
+
+@loop
+def loss_read_and_left(w: World, x: gc.Tensor, y: gc.Tensor, i: int) -> None:
+    """Every other pass is for its value only, and one loss is differentiated through a function of it."""
+    w.opt.zero_grad()
+    loss = w.loss_of(x, y)
+    w.see(loss)
+    if i == 3:
+        loss = loss**2
+    if i % 2 or i == 0:
+        loss.backward()
+        w.opt.step()
+
+
+@loop
+def losses_read_and_accumulated(w: World, x: gc.Tensor, y: gc.Tensor, i: int) -> None:
+    w.opt.zero_grad()
+    for part in (x, x * 2):
+        loss = w.loss_of(part, y) / 2
+        w.see(loss)
+        loss.backward()
+    w.opt.step()
+
+
+@loop
+def parameter_changed_after_the_loss_was_read(w: World, x: gc.Tensor, y: gc.Tensor, i: int) -> None:
+    w.opt.zero_grad()
+    loss = w.loss_of(x, y)
+    w.see(loss)
+    loss.backward()
+    w.opt.step()
+    with gc.no_grad():
+        w.net.body[4].bias.mul_(0.5)
+    w.see(w.loss_of(x, y))
+
+
+@loop
+def hook_after_the_loss_was_read(w: World, x: gc.Tensor, y: gc.Tensor, i: int) -> None:
+    w.opt.zero_grad()
+    loss = w.loss_of(x, y)
+    w.see(loss)
+    handle = w.net.body[4].bias.register_hook(lambda g: g * 2) if i == 2 else None
+    loss.backward()
+    w.opt.step()
+    if handle is not None:
+        handle.remove()
+
+
+@loop
+def norms_of_gradients_read(w: World, x: gc.Tensor, y: gc.Tensor, i: int) -> None:
+    w.opt.zero_grad()
+    w.loss_of(x, y).backward()
+    w.see(*[p.grad.norm() for p in w.net.parameters()])
+    w.opt.step()
+
+
+@loop
 def clipping(w: World, x: gc.Tensor, y: gc.Tensor, i: int) -> None:
     w.opt.zero_grad()
     loss = w.loss_of(x, y)
