@@ -121,6 +121,8 @@ def call(module: Module, args: tuple) -> Any:
     if known is not None and not known.is_worthwhile():
         return ORDINARY
     module, recording = _recording_of(module)
+    if recording is not known and not recording.is_worthwhile():
+        return ORDINARY
     if not recording.is_pure(module):
         return ORDINARY
     site = sites.current_site()
