@@ -34,7 +34,7 @@ SIGNATURES = 256  # of one module, before they are forgotten and recorded again
 ORDINARY = deferred.NOT_NOTED
 
 _PLAIN = (int, float, str, bool)
-_stateless: dict[tuple, Module] = {}  # by class and settings
+_stateless: dict[tuple, Module] = {}  # by class, line and settings
 
 
 class Recording:
@@ -120,12 +120,12 @@ def call(module: Module, args: tuple) -> Any:
     known = module.__dict__.get("_recording")
     if known is not None and not known.is_worthwhile():
         return ORDINARY
-    module, recording = _recording_of(module)
+    site = sites.current_site()
+    module, recording = _recording_of(module, site)
     if recording is not known and not recording.is_worthwhile():
         return ORDINARY
     if not recording.is_pure(module):
         return ORDINARY
-    site = sites.current_site()
     key: tuple = (site,)
     for arg in args:
         if isinstance(arg, Tensor):
@@ -153,12 +153,12 @@ def call(module: Module, args: tuple) -> Any:
     return deferred.note(replay, args, variant.result, Noted(module, args, variant, recording, site))
 
 
-def _recording_of(module: Module) -> tuple[Module, Recording]:
+def _recording_of(module: Module, site: Site | None) -> tuple[Module, Recording]:
     """The recording of a module, and the module that its calls are recorded with."""
     found = module.__dict__.get("_recording")
     if found is not None and found.owner() is module:
         return module, found
-    like = _like(module)
+    like = _like(module, site)
     found = like.__dict__.get("_recording")
     if found is None or found.owner() is not like:
         found = like.__dict__["_recording"] = Recording(like)
@@ -166,14 +166,15 @@ def _recording_of(module: Module) -> tuple[Module, Recording]:
     return like, found
 
 
-def _like(module: Module) -> Module:
-    """The module itself; for one without state (a loss made anew at every step) one that stands for all such."""
+def _like(module: Module, site: Site | None) -> Module:
+    """The module itself; for one without state (a loss made anew at every step) one that stands for all such
+    that are called from this line."""
     fields = module.__dict__
     held = (*fields["_parameters"].values(), *fields["_buffers"].values())
     if fields["_modules"] or any(v is not None for v in held) or not _is_plain(module):
         return module
     tables: list[tuple[str, Any]] = []
-    key: list[Any] = [type(module)]
+    key: list[Any] = [type(module), site]
     for name, value in fields.items():
         if name == "_recording":
             continue
