@@ -21,11 +21,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.frontend import deferred, lazy
+from graphc.frontend.canonical import Gone, Pending, canonical
 from graphc.frontend.cell import Cell, Deferred, leaf_node
 from graphc.frontend.deferred import Source
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, walk
-from graphc.frontend.lazy import Pending, canonical
 from graphc.frontend.modes import MODE
+from graphc.frontend.parts import FEW
 from graphc.frontend.record import record_call
 from graphc.frontend.sharing import present
 from graphc.frontend.shown import Shown
@@ -239,8 +240,11 @@ def find(found: Pass) -> Known | None:
     Sets the `data` of the pass.
     """
     nodes = [variable(leaf) for leaf in found.leaves]
-    pending = canonical(found.targets, nodes, barriers=True)
-    if any(node.op is not INPUT for leaf in pending.leaves for node in leaf):
+    try:
+        pending = canonical(found.targets, nodes, barriers=True, parts=FEW)
+    except Gone:
+        return None
+    if any(node.op is not INPUT and node.bound is not None for leaf in pending.leaves for node in leaf):
         passes_of(found.leaves[0]).foresight.expect()
         return None  # a value on the way is known already: the graph ends there, but not its history
     owned = {id(t._cell.old.bound): i for i, t in enumerate(found.states) if t._cell.old is not None}

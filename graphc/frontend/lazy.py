@@ -9,23 +9,24 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphc.frontend.along import along
+from graphc.frontend.canonical import OVERWRITTEN, Gone, Pending, canonical
 from graphc.frontend.cell import Cell, Steps, fresh_input, is_constant, share
 from graphc.frontend.compiler import check_backend, compile_graph
 from graphc.frontend.drawn import Drawn
-from graphc.frontend.errors import TracerError, here
 from graphc.frontend.modes import MODE, settle
+from graphc.frontend.parts import FEW
 from graphc.frontend.relatives import relatives
 from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, refresh
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node, make, no_sites, set_site, site_of
-from graphc.ops.constant import CONSTANT, INPUT, constant, input_
+from graphc.ops.constant import CONSTANT, constant, input_
 
 
 @dataclass
@@ -60,146 +61,12 @@ def native_calls() -> int:
     return STATS.native_calls
 
 
-class Overwritten:
-    """Bound to an input whose buffer an in-place update has taken over."""
-
-
-OVERWRITTEN = Overwritten()
-
-
 class Unbound:
     """Bound to the arguments of a trace: there is no value, and after the trace there never will be."""
 
     def __init__(self, what: str) -> None:
         self.what = what
         self.active = True
-
-
-@dataclass
-class Pending:
-    """A pending graph in canonical form: `key` is equal for equal structures.
-
-    order    leaves and operations, operands first; `index` gives positions in it
-    arrays   values of the leaves, in order; `leaves` the nodes that had them
-    scalars  values of constants that the key leaves open
-    """
-
-    order: list[Node] = field(default_factory=list)
-    index: dict[Node, int] = field(default_factory=dict)
-    key: list[Any] = field(default_factory=list)
-    arrays: list[np.ndarray] = field(default_factory=list)
-    leaves: list[list[Node]] = field(default_factory=list)
-    leaf_at: list[int] = field(default_factory=list)
-    scalars: list[Any] = field(default_factory=list)
-    scalar_at: list[int] = field(default_factory=list)
-
-
-def canonical(targets: Sequence[Node], given: Sequence[Node] = (), barriers: bool = False) -> Pending:
-    """Number everything that `targets` need, stopping at `given` nodes and those whose value is known.
-
-    `barriers`: keep them, since the graph is still to be differentiated.
-    """
-    found = Pending()
-    index, order, key = found.index, found.order, found.key
-    for node in given:
-        index[node] = len(order)
-        order.append(node)
-        key.append(node.type)
-    slots: dict[int, int] = {}
-    stack = list(targets)[::-1]
-    while stack:
-        node = stack.pop()
-        if node in index:
-            continue
-        bound = node.bound
-        if bound is not None:
-            if type(bound) is Node:
-                if bound in index:
-                    index[node] = index[bound]
-                else:
-                    stack += (node, bound)
-                continue
-            if type(bound) is Drawn:
-                bound = node.bound = bound.array()
-            elif type(bound) is Shown:
-                bound = bound.snapshot()
-            elif type(bound) is not np.ndarray:
-                raise _no_value(node, bound, next((t for t in targets if t not in index), node))
-            _leaf(found, slots, node, bound)
-            continue
-        op = node.op
-        if op is CONSTANT:
-            _constant(found, node)
-            continue
-        inputs = node.inputs
-        waiting = [n for n in inputs if n not in index]
-        if waiting:
-            stack.append(node)
-            waiting.reverse()
-            stack += waiting
-        elif op.kind is Kind.BARRIER and not barriers:
-            index[node] = index[inputs[0]]
-        else:
-            if op is INPUT:
-                raise _no_value(node, None, next((t for t in targets if t not in index), node))
-            index[node] = len(order)
-            order.append(node)
-            attrs = node.attrs
-            key.append((op, attrs.__dict__.get("_key") or attrs.key, *[index[n] for n in inputs]))
-    return found
-
-
-def _leaf(found: Pending, slots: dict[int, int], node: Node, array: np.ndarray) -> None:
-    """Number a leaf by its array: two inputs with one buffer are one."""
-    slot = slots.get(id(array))
-    if slot is not None:
-        found.index[node] = found.leaf_at[slot]
-        found.leaves[slot].append(node)
-        return
-    slots[id(array)] = len(found.arrays)
-    found.index[node] = len(found.order)
-    found.leaf_at.append(len(found.order))
-    found.order.append(node)
-    found.arrays.append(array)
-    found.leaves.append([node])
-    found.key.append((node.type.shape, node.type.dtype))
-
-
-def _constant(found: Pending, node: Node) -> None:
-    """Scalar floats are left open in the key, so that a number that changes can become an input."""
-    found.index[node] = len(found.order)
-    attrs = node.attrs
-    if node.type.dtype.is_float and not node.type.shape:
-        found.scalar_at.append(len(found.order))
-        found.scalars.append(attrs.key)
-        found.key.append(node.type.dtype)
-    else:
-        found.key.append(attrs.key)
-    found.order.append(node)
-
-
-def _no_value(node: Node, bound: Any, target: Node) -> Exception:
-    """The error for a target that needs the input `node`, which has no value."""
-    made = site_of(target)
-    place = f" made at {made}" if made else ""
-    if bound is OVERWRITTEN:
-        return RuntimeError(
-            "one of the variables needed for gradient computation has been modified by an inplace operation: "
-            f"{node.type}{place}"
-        )
-    if bound is not None and getattr(bound, "active", False):
-        return TracerError(
-            f"the value of a traced tensor ({target.type}{place}, from {bound.what}) is not known while "
-            "tracing: Python's if, while, bool(), int(), float(), .item(), .numpy() and print need it. "
-            "Write graphc.where(condition, a, b) for a choice, graphc.scan(step, init, xs) for a loop that "
-            "carries values; or take the decision outside the compiled "
-            f"function, on the tensor that it returns\n  at {here()}"
-        )
-    what = getattr(bound, "what", "a tensor")
-    return TracerError(
-        f"leaked tracer: a tensor made inside a trace from {what}{place} is used after the trace has "
-        f"ended; return it from the traced function instead of keeping it\n  at {here()}"
-    )
 
 
 # -------------------------------------------------------------------- programs
@@ -417,12 +284,12 @@ def realise(tensors: Sequence[Tensor]) -> None:
 def compute(cells: list[Cell], donating: bool = False) -> None:
     """Run one program for the values of `cells` (if `donating`, of all that is pending). If a check fails,
     in-place changes are undone."""
-    found = canonical([c.node for c in cells])
+    found = canonical([c.node for c in cells], parts=FEW)
     if not donating:
         more = [cell for cell in relatives(found, cells) if not _resolve(cell)]
         if more:
             cells = cells + more
-            found = canonical([c.node for c in cells])
+            found = canonical([c.node for c in cells], parts=FEW)
         cells = cells + along(found, cells)
     outputs = tuple([found.index[c.node] for c in cells])
     donate = _donations(cells, outputs, found) if donating else ()
@@ -530,8 +397,21 @@ def sync() -> None:
             cells[cell] = None
     pending.clear()
     if cells:
-        compute(list(cells), donating=True)
+        try:
+            compute(list(cells), donating=True)
+        except Gone:  # which is for those to hear who read what cannot be computed any more
+            others = list(filter(_can_be_computed, cells))
+            if others:
+                compute(others, donating=True)
     MODE.backend = None
+
+
+def _can_be_computed(cell: Cell) -> bool:
+    try:
+        canonical([cell.node])
+    except Gone:
+        return False
+    return True
 
 
 def _simplify_view(cell: Cell) -> None:

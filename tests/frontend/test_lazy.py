@@ -249,3 +249,25 @@ def test_gradients_that_are_gone_or_changed_are_not_computed_with_others() -> No
     assert x.grad is not None
     np.testing.assert_allclose(x.grad.numpy(), w.detach().numpy(), rtol=1e-6)
     np.testing.assert_allclose(w.grad.numpy(), 3 * x.detach().numpy(), rtol=1e-6)
+
+
+def test_what_cannot_be_computed_any_more_does_not_stop_others() -> None:
+    """Gradients through a parameter that a step has changed: the error is for who reads them."""
+    net, other = gc.nn.Linear(3, 2), gc.nn.Linear(3, 2)
+    x = gc.ones(4, 3)
+    opt = gc.optim.SGD(net.parameters(), lr=0.1)
+    kept = (net(x) ** 3).mean()
+    (net(x) ** 2).mean().backward()
+    net.weight.grad.numpy()
+    opt.step()
+    kept.backward()
+    lost = net.weight.grad
+    second = gc.optim.SGD(other.parameters(), lr=0.1)
+    before = other.weight.detach().numpy().copy()
+    for _ in range(2):
+        second.zero_grad()
+        other(x).sum().backward()
+        second.step()
+    assert (other.weight.detach().numpy() != before).all()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        lost.numpy()

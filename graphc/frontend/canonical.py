@@ -1,0 +1,167 @@
+"""The canonical form of pending graphs: equal structures have equal keys, whatever tensors they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphc.frontend.drawn import Drawn
+from graphc.frontend.errors import TracerError, here
+from graphc.frontend.parts import part_of
+from graphc.frontend.shown import Shown
+from graphc.ir.node import Kind, Node, site_of
+from graphc.ops.constant import CONSTANT, INPUT
+from graphc.ops.view import SLICE
+
+
+class Overwritten:
+    """Bound to an input whose buffer an in-place update has taken over."""
+
+
+OVERWRITTEN = Overwritten()
+
+
+class Gone(RuntimeError):
+    """A value is wanted that depends on one whose buffer an in-place update has taken over."""
+
+
+@dataclass
+class Pending:
+    """A pending graph in canonical form: `key` is equal for equal structures.
+
+    order    leaves and operations, operands first; `index` gives positions in it
+    arrays   values of the leaves, in order; `leaves` the nodes that had them
+    scalars  values of constants that the key leaves open
+    parts    how many of the leaves are slices of known values (`graphc.frontend.parts`)
+    """
+
+    order: list[Node] = field(default_factory=list)
+    index: dict[Node, int] = field(default_factory=dict)
+    key: list[Any] = field(default_factory=list)
+    arrays: list[np.ndarray] = field(default_factory=list)
+    leaves: list[list[Node]] = field(default_factory=list)
+    leaf_at: list[int] = field(default_factory=list)
+    scalars: list[Any] = field(default_factory=list)
+    scalar_at: list[int] = field(default_factory=list)
+    parts: int = 0
+
+
+def canonical(
+    targets: Sequence[Node], given: Sequence[Node] = (), barriers: bool = False, parts: int = 0
+) -> Pending:
+    """Number everything that `targets` need, stopping at `given` nodes and those whose value is known.
+
+    `barriers`: keep them, since the graph is still to be differentiated. `parts`: so many parts of known
+    values are leaves; where there are more, none is.
+    """
+    found = Pending()
+    index, order, key = found.index, found.order, found.key
+    for node in given:
+        index[node] = len(order)
+        order.append(node)
+        key.append(node.type)
+    outside = dict(index)
+    slots: dict[int, int] = {}
+    stack = list(targets)[::-1]
+    while stack:
+        node = stack.pop()
+        if node in index:
+            continue
+        bound = node.bound
+        if bound is not None:
+            if type(bound) is Node:
+                if bound in index:
+                    index[node] = index[bound]
+                else:
+                    stack += (node, bound)
+                continue
+            if type(bound) is Drawn:
+                bound = node.bound = bound.array()
+            elif type(bound) is Shown:
+                bound = bound.snapshot()
+            elif type(bound) is not np.ndarray:
+                raise _no_value(node, bound, next((t for t in targets if t not in index), node))
+            _leaf(found, slots, node, bound)
+            continue
+        op = node.op
+        if op is CONSTANT:
+            _constant(found, node)
+            continue
+        if op is SLICE and parts and (part := part_of(node, outside)) is not None:
+            found.parts += 1
+            if found.parts > parts:
+                return canonical(targets, given, barriers)
+            _leaf(found, slots, node, part)
+            continue
+        inputs = node.inputs
+        waiting = [n for n in inputs if n not in index]
+        if waiting:
+            stack.append(node)
+            waiting.reverse()
+            stack += waiting
+        elif op.kind is Kind.BARRIER and not barriers:
+            index[node] = index[inputs[0]]
+        else:
+            if op is INPUT:
+                raise _no_value(node, None, next((t for t in targets if t not in index), node))
+            index[node] = len(order)
+            order.append(node)
+            attrs = node.attrs
+            key.append((op, attrs.__dict__.get("_key") or attrs.key, *[index[n] for n in inputs]))
+    return found
+
+
+def _leaf(found: Pending, slots: dict[int, int], node: Node, array: np.ndarray) -> None:
+    """Number a leaf by its array: two inputs with one buffer are one."""
+    slot = slots.get(id(array))
+    if slot is not None:
+        found.index[node] = found.leaf_at[slot]
+        found.leaves[slot].append(node)
+        return
+    slots[id(array)] = len(found.arrays)
+    found.index[node] = len(found.order)
+    found.leaf_at.append(len(found.order))
+    found.order.append(node)
+    found.arrays.append(array)
+    found.leaves.append([node])
+    found.key.append((node.type.shape, node.type.dtype))
+
+
+def _constant(found: Pending, node: Node) -> None:
+    """Scalar floats are left open in the key, so that a number that changes can become an input."""
+    found.index[node] = len(found.order)
+    attrs = node.attrs
+    if node.type.dtype.is_float and not node.type.shape:
+        found.scalar_at.append(len(found.order))
+        found.scalars.append(attrs.key)
+        found.key.append(node.type.dtype)
+    else:
+        found.key.append(attrs.key)
+    found.order.append(node)
+
+
+def _no_value(node: Node, bound: Any, target: Node) -> Exception:
+    """The error for a target that needs the input `node`, which has no value."""
+    made = site_of(target)
+    place = f" made at {made}" if made else ""
+    if bound is OVERWRITTEN:
+        return Gone(
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"{node.type}{place}"
+        )
+    if bound is not None and getattr(bound, "active", False):
+        return TracerError(
+            f"the value of a traced tensor ({target.type}{place}, from {bound.what}) is not known while "
+            "tracing: Python's if, while, bool(), int(), float(), .item(), .numpy() and print need it. "
+            "Write graphc.where(condition, a, b) for a choice, graphc.scan(step, init, xs) for a loop that "
+            "carries values; or take the decision outside the compiled "
+            f"function, on the tensor that it returns\n  at {here()}"
+        )
+    what = getattr(bound, "what", "a tensor")
+    return TracerError(
+        f"leaked tracer: a tensor made inside a trace from {what}{place} is used after the trace has "
+        f"ended; return it from the traced function instead of keeping it\n  at {here()}"
+    )
