@@ -13,8 +13,9 @@ from graphc.backend import package as _backends
 from graphc.frontend import methods as _methods
 from graphc.frontend import out as _out
 from graphc.frontend.compile import compile
-from graphc.frontend.convert import device
-from graphc.frontend.creation import (
+from graphc.frontend.errors import TracerError
+from graphc.frontend.functions.convert import device
+from graphc.frontend.functions.creation import (
     BoolTensor,
     ByteTensor,
     DoubleTensor,
@@ -36,22 +37,9 @@ from graphc.frontend.creation import (
     tensor,
     zeros,
 )
-from graphc.frontend.errors import TracerError
-from graphc.frontend.layout import (
-    channels_last,
-    channels_last_3d,
-    contiguous_format,
-    layout,
-    memory_format,
-    preserve_format,
-    strided,
-)
-from graphc.frontend.lazy import compilations, native_calls, set_backend, sync
-from graphc.frontend.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
-from graphc.frontend.numbers import e, finfo, iinfo, inf, is_tensor, nan, newaxis, pi
-from graphc.frontend.printing import set_printoptions
-from graphc.frontend.promotion import can_cast, get_default_dtype, promote_types, set_default_dtype
-from graphc.frontend.random import (
+from graphc.frontend.functions.numbers import e, finfo, iinfo, inf, is_tensor, nan, newaxis, pi
+from graphc.frontend.functions.printing import set_printoptions
+from graphc.frontend.functions.random import (
     Generator,
     bernoulli,
     default_generator,
@@ -67,7 +55,19 @@ from graphc.frontend.random import (
     seed,
     set_rng_state,
 )
-from graphc.frontend.scan import scan
+from graphc.frontend.functions.scan import scan
+from graphc.frontend.layout import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    layout,
+    memory_format,
+    preserve_format,
+    strided,
+)
+from graphc.frontend.lazy import compilations, native_calls, set_backend, sync
+from graphc.frontend.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphc.frontend.promotion import can_cast, get_default_dtype, promote_types, set_default_dtype
 from graphc.frontend.size import Size
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracing import TensorSpec

@@ -13,8 +13,8 @@ from graphc import ops
 from graphc.autodiff import gradients
 from graphc.frontend import tree
 from graphc.frontend.cell import Cell
-from graphc.frontend.diagonal import trace as matrix_trace
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.diagonal import trace as matrix_trace
 from graphc.frontend.history import AccumulateGrad, GradFn, walk
 from graphc.frontend.modes import MODE, enable_grad
 from graphc.frontend.tensor import (

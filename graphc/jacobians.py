@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.frontend import tree
-from graphc.frontend.creation import eye, zeros
-from graphc.frontend.joining import cat
+from graphc.frontend.functions.creation import eye, zeros
+from graphc.frontend.functions.joining import cat
 from graphc.frontend.tensor import Tensor
 from graphc.functional import Argnums, argument_numbers, jvp, vjp
 from graphc.vectorized import vmap

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphc.frontend.diagonal import diagonal as _diagonal
-from graphc.frontend.elementwise import mul
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.linalg import matmul
+from graphc.frontend.functions.diagonal import diagonal as _diagonal
+from graphc.frontend.functions.elementwise import mul
+from graphc.frontend.functions.linalg import matmul
+from graphc.frontend.functions.product import cross as _cross
+from graphc.frontend.functions.reduce import Dims
+from graphc.frontend.functions.reduce import norm as _norm
+from graphc.frontend.functions.solving import det, inv, matrix_power, slogdet, solve
+from graphc.frontend.functions.triangular import cholesky as _cholesky
+from graphc.frontend.functions.triangular import solve_triangular
 from graphc.frontend.nodes import normal_axis
-from graphc.frontend.product import cross as _cross
-from graphc.frontend.reduce import Dims
-from graphc.frontend.reduce import norm as _norm
-from graphc.frontend.solving import det, inv, matrix_power, slogdet, solve
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.triangular import cholesky as _cholesky
-from graphc.frontend.triangular import solve_triangular
 from graphc.ir.types import DType
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from graphc.frontend.random import (
+from graphc.frontend.functions.random import (
     default_generator,
     get_rng_state,
     initial_seed,

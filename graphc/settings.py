@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.frontend.convert import Device, check_device, device
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.convert import Device, check_device, device
 
 _PRECISIONS = ("highest", "high", "medium")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.frontend.methods import FUNCTIONS
-from graphc.frontend.special import (
+from graphc.frontend.functions.special import (
     digamma,
     entr,
     erfcx,
@@ -21,8 +20,9 @@ from graphc.frontend.special import (
     xlog1py,
     zeta,
 )
-from graphc.frontend.special import lgamma as gammaln
-from graphc.frontend.special import mvlgamma as multigammaln
+from graphc.frontend.functions.special import lgamma as gammaln
+from graphc.frontend.functions.special import mvlgamma as multigammaln
+from graphc.frontend.methods import FUNCTIONS
 
 psi = digamma
 _ELSEWHERE = "erf erfc exp2 expit expm1 log1p log_softmax logit logsumexp round sinc softmax xlogy".split()

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend.creation import as_tensor
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.creation import as_tensor
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import DType, float32, float64
 

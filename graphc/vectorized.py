@@ -12,8 +12,8 @@ from typing import Any
 
 from graphc.frontend import tree
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.scan import scan
 from graphc.frontend.nodes import normal_axis
-from graphc.frontend.scan import scan
 from graphc.frontend.tensor import Tensor
 
 Dims = Any  # an int, None, or the same nested in tuples, lists and dicts

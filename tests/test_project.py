@@ -75,6 +75,13 @@ LAYERS = [
     ("graphc.command", "graphc.__main__"),
 ]
 
+# Within a layer: rooms whose modules must not be imported by those of other rooms.
+CLOSED = {
+    "graphc.frontend.functions": ("graphc.frontend",),
+    "graphc.loop.lower.convolution": ("graphc.loop.lower.contraction", "graphc.loop.lower.reductions"),
+    "graphc.loop.lower.attention": ("graphc.loop.lower.contraction", "graphc.loop.lower.convolution"),
+}
+
 # Third-party packages that may be imported late (inside functions), because they are heavy.
 LATE = frozenset(
     "llvmlite networkx safetensors platformdirs matplotlib sklearn tqdm torch PIL pandas".split()
@@ -142,6 +149,19 @@ def test_imports_point_down(path: Path) -> None:
             assert name.startswith(allowed) or name == "graphc", f"{me} may not see {name}"
         else:
             assert not name.startswith("graphc.backends"), f"{me} imports a backend"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_rooms_of_a_layer_keep_their_order(path: Path) -> None:
+    me = module_name(path)
+    tree = ast.parse(path.read_text())
+    typing_only = type_checking_lines(tree)
+    for room, below in CLOSED.items():
+        if me in below or me.startswith(room) or not me.startswith(below):
+            continue  # a package's own file may gather what lies in it
+        for name, node in imports(tree):
+            if node.lineno not in typing_only:
+                assert not name.startswith(room), f"{me}:{node.lineno} imports {name} of the room above"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

@@ -18,6 +18,7 @@ from graphc.autograd import anomaly
 from graphc.frontend import adopted, deferred, foreseen
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.joining import stack
 from graphc.frontend.history import (
     AccumulateGrad,
     CompiledGrad,
@@ -28,7 +29,6 @@ from graphc.frontend.history import (
     free,
     walk,
 )
-from graphc.frontend.joining import stack
 from graphc.frontend.lazy import let_go
 from graphc.frontend.methods import attach
 from graphc.frontend.modes import MODE, no_grad, settle

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from graphc.autograd.engine import grad
-from graphc.frontend.creation import from_numpy
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.creation import from_numpy
 from graphc.frontend.modes import enable_grad
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import float64

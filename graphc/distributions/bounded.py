@@ -20,7 +20,7 @@ from graphc.distributions.distribution import (
 from graphc.distributions.location import Uniform
 from graphc.distributions.transformed import TransformedDistribution
 from graphc.distributions.transforms import AffineTransform, PowerTransform
-from graphc.frontend.elementwise import where
+from graphc.frontend.functions.elementwise import where
 from graphc.frontend.tensor import Tensor
 from graphc.nn.functional.loss import binary_cross_entropy_with_logits
 

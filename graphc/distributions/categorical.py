@@ -9,12 +9,12 @@ from graphc import ops
 from graphc.distributions import constraints
 from graphc.distributions.constraints import parameters
 from graphc.distributions.distribution import Derived, Distribution, EitherParameter, clamp_chance, one_of
-from graphc.frontend.counting import one_hot
-from graphc.frontend.creation import arange, eye
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.counting import one_hot
+from graphc.frontend.functions.creation import arange, eye
+from graphc.frontend.functions.random import uniform_node
 from graphc.frontend.modes import no_grad
 from graphc.frontend.nodes import cast, number
-from graphc.frontend.random import uniform_node
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.ir.types import float64, int64

@@ -10,12 +10,12 @@ from graphc.distributions import constraints
 from graphc.distributions.constraints import parameters
 from graphc.distributions.distribution import Distribution, batch_of, broadcast_all, normal
 from graphc.distributions.positive import Beta
-from graphc.frontend.creation import arange
-from graphc.frontend.diagonal import diag_embed
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.creation import arange
+from graphc.frontend.functions.diagonal import diag_embed
+from graphc.frontend.functions.numbers import finfo
+from graphc.frontend.functions.special import mvlgamma
 from graphc.frontend.modes import no_grad
-from graphc.frontend.numbers import finfo
-from graphc.frontend.special import mvlgamma
 from graphc.frontend.tensor import Tensor
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from graphc.distributions import constraints
 from graphc.distributions.constraints import parameters
 from graphc.distributions.distribution import Distribution, batch_of, broadcast_all, uniform
-from graphc.frontend.elementwise import where
+from graphc.frontend.functions.elementwise import where
+from graphc.frontend.functions.special import i0e, i1e
 from graphc.frontend.modes import no_grad
-from graphc.frontend.special import i0e, i1e
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import float64
 

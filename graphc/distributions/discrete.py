@@ -21,13 +21,13 @@ from graphc.distributions.distribution import (
     uniform,
 )
 from graphc.distributions.gammas import standard_gamma
-from graphc.frontend.creation import arange
 from graphc.frontend.drawn import evaluate
-from graphc.frontend.elementwise import where
 from graphc.frontend.errors import TracerError, fail
+from graphc.frontend.functions.creation import arange
+from graphc.frontend.functions.elementwise import where
+from graphc.frontend.functions.random import bernoulli, next_key
 from graphc.frontend.lazy import value as known_value
 from graphc.frontend.modes import MODE, no_grad
-from graphc.frontend.random import bernoulli, next_key
 from graphc.frontend.tensor import Tensor, from_array
 from graphc.nn.functional.activation import softplus
 from graphc.nn.functional.loss import binary_cross_entropy_with_logits

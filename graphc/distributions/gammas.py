@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from graphc import ops
+from graphc.frontend.functions.random import normal_node, uniform_node
+from graphc.frontend.functions.special import digamma_node
 from graphc.frontend.nodes import cast, number
-from graphc.frontend.random import normal_node, uniform_node
-from graphc.frontend.special import digamma_node
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.ir.types import float64

@@ -17,8 +17,8 @@ from graphc.distributions.lowrank import LowRankMultivariateNormal
 from graphc.distributions.multivariate import MultivariateNormal, divergence
 from graphc.distributions.positive import Beta, Dirichlet, Exponential, Gamma, HalfNormal
 from graphc.distributions.transformed import LogNormal, TransformedDistribution
-from graphc.frontend.elementwise import where
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.elementwise import where
 from graphc.frontend.tensor import Tensor
 from graphc.nn.functional.activation import softplus
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from graphc.distributions import constraints
 from graphc.distributions.constraints import parameters
 from graphc.distributions.distribution import Derived, Distribution, normal
-from graphc.frontend.creation import eye
-from graphc.frontend.diagonal import diag_embed
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.creation import eye
+from graphc.frontend.functions.diagonal import diag_embed
+from graphc.frontend.functions.triangular import cholesky, solve_triangular
 from graphc.frontend.nodes import broadcast_shapes
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.triangular import cholesky, solve_triangular
 
 
 class LowRankMultivariateNormal(Distribution):

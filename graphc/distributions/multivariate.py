@@ -9,11 +9,11 @@ from typing import Any
 from graphc.distributions import constraints
 from graphc.distributions.constraints import parameters
 from graphc.distributions.distribution import Derived, Distribution, normal
-from graphc.frontend.creation import eye
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.creation import eye
+from graphc.frontend.functions.triangular import cholesky, solve_triangular
 from graphc.frontend.nodes import broadcast_shapes
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.triangular import cholesky, solve_triangular
 
 
 class MultivariateNormal(Distribution):

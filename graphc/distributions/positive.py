@@ -11,10 +11,10 @@ from graphc.distributions.constraints import parameters
 from graphc.distributions.distribution import Distribution, batch_of, broadcast_all, uniform
 from graphc.distributions.gammas import standard_gamma
 from graphc.distributions.location import Cauchy, Normal
-from graphc.frontend.elementwise import where
 from graphc.frontend.errors import fail
-from graphc.frontend.joining import stack
-from graphc.frontend.numbers import finfo
+from graphc.frontend.functions.elementwise import where
+from graphc.frontend.functions.joining import stack
+from graphc.frontend.functions.numbers import finfo
 from graphc.frontend.tensor import Tensor
 
 

@@ -1,71 +1,11 @@
-"""The PyTorch-shaped front end: tensors, tracing, compilation. It builds nodes and knows no kernels."""
+"""The PyTorch-shaped front end: tensors, tracing, compilation. It builds nodes and knows no kernels.
 
-from graphc.frontend import (  # each enters its operations
-    binary,
-    comparison,
-    convert,
-    counting,
-    creation,
-    diagonal,
-    elementwise,
-    gather,
-    histograms,
-    indexing,
-    joining,
-    linalg,
-    methods,
-    operators,
-    printing,
-    product,
-    questions,
-    random,
-    reduce,
-    scatter,
-    scatter_reduce,
-    search,
-    shape,
-    slicing,
-    solving,
-    sorting,
-    special,
-    statistic,
-    unary,
-    whole,
-    windows,
-)
+`functions` holds the operations; the files here are what they stand on: tensors and their cells, histories,
+lazy evaluation, traces, and compiled functions.
+"""
 
-__all__ = [
-    "binary",
-    "comparison",
-    "convert",
-    "counting",
-    "creation",
-    "diagonal",
-    "elementwise",
-    "gather",
-    "histograms",
-    "indexing",
-    "joining",
-    "linalg",
-    "methods",
-    "operators",
-    "printing",
-    "product",
-    "questions",
-    "random",
-    "reduce",
-    "scatter",
-    "scatter_reduce",
-    "search",
-    "shape",
-    "slicing",
-    "solving",
-    "sorting",
-    "special",
-    "statistic",
-    "unary",
-    "whole",
-    "windows",
-]
+from graphc.frontend import functions, methods
+
+__all__ = ["functions", "methods"]
 
 methods.install()

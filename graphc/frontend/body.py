@@ -25,7 +25,7 @@ from graphc.ir.node import Kind, Node
 from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
-    from graphc.frontend.random import Generator
+    from graphc.frontend.functions.random import Generator
 
 
 class Body(Trace):

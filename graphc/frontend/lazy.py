@@ -460,8 +460,8 @@ def set_backend(name: str, **options: bool) -> None:
     """Choose the backend of programs compiled from now on ("llvm", or "reference": NumPy), and its options.
 
     "llvm" has two: `winograd` (True), whether 3x3 convolutions may run by Winograd's algorithm, which takes
-    a third of the time and has a larger, bounded rounding error (graphc.loop.lower.winograd); `layout`
-    (True), whether convolutions of a network that is not trained may keep their channels last.
+    a third of the time and has a larger, bounded rounding error (graphc.loop.lower.convolution.winograd);
+    `layout` (True), whether convolutions of a network that is not trained may keep their channels last.
     ValueError unless a backend is registered as `name` and has these options.
     """
     SETTINGS.backend = check_backend(name, options)

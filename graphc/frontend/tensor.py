@@ -20,7 +20,7 @@ How to write a composite operation (this is all that `graphc.nn.functional` does
 `apply(name, build, *tensors)` hands the operands' nodes to `build`, in order, records history
 and gives the result. Plain compositions of Tensor methods work as well, and cost a little more
 Python. Convolutions, windows and random bits are nodes like any others (`ops.conv`,
-`ops.window`, `graphc.frontend.random.next_key`). `inplace(x, y)` gives `x` the value and
+`ops.window`, `graphc.frontend.functions.random.next_key`). `inplace(x, y)` gives `x` the value and
 history of `y`.
 """
 

@@ -26,7 +26,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType, float64, int64
 
 if TYPE_CHECKING:
-    from graphc.frontend.random import Generator
+    from graphc.frontend.functions.random import Generator
 
 
 @dataclass(eq=False)

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from graphc.frontend.elementwise import where
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.joining import cat
+from graphc.frontend.functions.elementwise import where
+from graphc.frontend.functions.joining import cat
 from graphc.frontend.lazy import value
 from graphc.frontend.tensor import Tensor, apply, is_concrete
 from graphc.ir.types import DType

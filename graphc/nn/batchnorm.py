@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.frontend.creation import ones, tensor, zeros
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.creation import ones, tensor, zeros
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor, inplace
 from graphc.ir.types import DType, int64

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend.creation import from_numpy
+from graphc.frontend.functions.creation import from_numpy
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from graphc.frontend.creation import zeros
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.creation import zeros
 from graphc.frontend.modes import MODE
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.frontend.creation import zeros
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.creation import zeros
 from graphc.frontend.tensor import Tensor, register, share_cell
 
 

@@ -6,8 +6,8 @@ import math
 import warnings
 from typing import Any
 
-from graphc.frontend.creation import zeros
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.creation import zeros
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import DType
 from graphc.nn import init

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphc.frontend.creation import zeros
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.creation import zeros
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import DType
 from graphc.nn import init

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from graphc.frontend.creation import arange, full
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.creation import arange, full
 from graphc.frontend.modes import MODE
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import DType, bool_

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphc import ops
-from graphc.frontend.creation import full_like
+from graphc.frontend.functions.creation import full_like
 from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num
 from graphc.optim.checks import check_hints, check_lr, check_number

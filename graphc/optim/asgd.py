@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from graphc.frontend.creation import full, ones, zeros_like
+from graphc.frontend.functions.creation import full, ones, zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import float32
 from graphc.nn.arith import Num, ne, scalar, select

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend.creation import from_numpy
+from graphc.frontend.functions.creation import from_numpy
 from graphc.frontend.modes import MODE, enable_grad, no_grad
 from graphc.frontend.tensor import Tensor
 from graphc.optim.checks import check_number

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphc import ops
-from graphc.frontend.creation import zeros_like
+from graphc.frontend.functions.creation import zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.ir.node import Node
 from graphc.nn.arith import Num, scalar

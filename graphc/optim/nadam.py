@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphc import ops
-from graphc.frontend.creation import ones, zeros_like
+from graphc.frontend.functions.creation import ones, zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import float32
 from graphc.nn.arith import Num, scalar

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, cast
 from graphc import ops
 from graphc.frontend import joint, known_step, lazy, sites, trace
 from graphc.frontend.cell import Steps
-from graphc.frontend.creation import full, zeros
+from graphc.frontend.functions.creation import full, zeros
 from graphc.frontend.leaves import zero_grads
 from graphc.frontend.modes import MODE, enable_grad, no_grad, set_grad_enabled
 from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result

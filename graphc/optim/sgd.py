@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from graphc.frontend.creation import ones, zeros_like
+from graphc.frontend.functions.creation import ones, zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num, scalar
 from graphc.optim.checks import check_hints, check_lr, check_number

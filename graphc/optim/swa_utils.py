@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from graphc.frontend.creation import tensor
-from graphc.frontend.elementwise import where
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.creation import tensor
+from graphc.frontend.functions.elementwise import where
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import int64

@@ -1,6 +1,6 @@
 """Attention in a graph: the softmax between two contractions, and what its gradient adds.
 
-Scores, weights and their gradients are *squares* (`graphc/loop/lower/squares.py`): far larger than the
+Scores, weights and their gradients are *squares* (`loop/lower/attention/squares.py`): far larger than the
 operands they are made of, and used up by contractions. If every square that follows from the scores is used
 up, none needs to be stored: each contraction computes its blocks of squares again. That is what this file
 decides, for any mask, scale, bias or dropout, wherever the user wrote it. Where something else reads a square
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.loop.lower.attention import followers
-from graphc.loop.lower.attention_forward import weights_of
-from graphc.loop.lower.squares import (
+from graphc.loop.lower.attention.forward import weights_of
+from graphc.loop.lower.attention.squares import (
     Consumer,
     Softmax,
     Space,

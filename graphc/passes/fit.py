@@ -18,7 +18,7 @@ from typing import Literal
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.types import Shape
-from graphc.loop.lower.cells import Cells, concat_cells, cut, stays_inside
+from graphc.loop.lower.contraction.cells import Cells, concat_cells, cut, stays_inside
 from graphc.passes.alignment import Axes, follow, follow_reshape, proper
 from graphc.passes.roles import ANCHORS, OWN, Roles, sources_of
 from graphc.program import Machine

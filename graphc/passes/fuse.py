@@ -16,7 +16,7 @@ from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group, Partition
 from graphc.loop.lower.attention import is_attention
 from graphc.loop.lower.evaluate import LoweringError
-from graphc.loop.lower.rows import probe
+from graphc.loop.lower.reductions.rows import probe
 from graphc.loop.lower.structure import structure
 from graphc.ops.scan import key_of, siblings
 from graphc.passes import attention

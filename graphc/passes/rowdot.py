@@ -16,7 +16,7 @@ from graphc.analysis.product import Product, behind_reshapes, factors, is_unifor
 from graphc.ir.graph import Graph, rebuild, rewrite
 from graphc.ir.node import Kind, Node
 from graphc.ir.types import Shape
-from graphc.loop.lower.squares import (
+from graphc.loop.lower.attention.squares import (
     FEATURE,
     POSITION,
     Consumer,

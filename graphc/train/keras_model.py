@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphc.frontend.compile import compile as compile_
-from graphc.frontend.joining import cat
+from graphc.frontend.functions.joining import cat
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 from graphc.nn import Module

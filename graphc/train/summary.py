@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.frontend.creation import zeros
+from graphc.frontend.functions.creation import zeros
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 from graphc.nn import Module

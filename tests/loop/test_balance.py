@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from graphc.loop.lower.balance import THREADS, Side, imbalance
-from graphc.loop.lower.blocking import idle
+from graphc.loop.lower.contraction.balance import THREADS, Side, imbalance
+from graphc.loop.lower.contraction.blocking import idle
 
 
 def sizes_of(side: Side) -> list[float]:

@@ -11,8 +11,9 @@ from graphc import ops
 from graphc.ir.types import float64, int64
 from graphc.loop.inplace import statements
 from graphc.loop.ir import Walk
-from graphc.loop.lower import bands, contract
-from graphc.loop.lower.bands import axes_of, plan_bands
+from graphc.loop.lower import contract
+from graphc.loop.lower.convolution import bands
+from graphc.loop.lower.convolution.bands import axes_of, plan_bands
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel

@@ -12,8 +12,8 @@ from graphc import ops
 from graphc.ir.graph import Graph, toposort
 from graphc.ir.node import Kind, Node
 from graphc.ir.types import DType, float32, float64
-from graphc.loop.lower.cells import Cells, cells_of, stays_inside
 from graphc.loop.lower.contract import anchor_of
+from graphc.loop.lower.contraction.cells import Cells, cells_of, stays_inside
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.passes.fuse import partition
 from graphc.program import Machine

@@ -12,8 +12,9 @@ from graphc.ir.types import float32, float64, int64
 from graphc.loop import index as ix
 from graphc.loop.inplace import statements
 from graphc.loop.ir import Store, Var
-from graphc.loop.lower import blocking, pad
 from graphc.loop.lower.contract import lower_contraction
+from graphc.loop.lower.contraction import blocking
+from graphc.loop.lower.convolution import pad
 from tests.loop.test_contract import CRAMPED, NARROW, WIDE, check, group_of, leaf, tiles
 
 

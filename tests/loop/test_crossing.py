@@ -12,7 +12,7 @@ from graphc import ops
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import DType, float32, float64
-from graphc.loop.lower.crossing import across_rows
+from graphc.loop.lower.reductions.crossing import across_rows
 from graphc.loop.verify import verify_kernel
 from graphc.passes.fuse import partition
 from graphc.threads import get_num_threads, set_num_threads

@@ -11,7 +11,7 @@ from graphc import ops
 from graphc.ir.types import float64, int64
 from graphc.loop.inplace import inplace_pairs
 from graphc.loop.lower.contract import lower_contraction
-from graphc.loop.lower.grouped import _sides, grouped_weight_calls
+from graphc.loop.lower.convolution.grouped import _sides, grouped_weight_calls
 from tests.loop.test_contract import NARROW, WIDE, check, group_of, leaf, tiles
 from tests.loop.test_conv import Case
 

@@ -9,8 +9,9 @@ import pytest
 
 from graphc import ops, pipeline
 from graphc.ir.graph import Graph
-from graphc.loop.lower import blocking, contract
-from graphc.loop.lower.blocking import Sizes, Source, choose_blocks
+from graphc.loop.lower import contract
+from graphc.loop.lower.contraction import blocking
+from graphc.loop.lower.contraction.blocking import Sizes, Source, choose_blocks
 from tests.loop.test_contract import CRAMPED, WIDE, check, leaf, matmul, tiles
 
 

@@ -9,8 +9,9 @@ import pytest
 from graphc import ops
 from graphc.ir.types import float32, float64, int64
 from graphc.loop.inplace import inplace_pairs
-from graphc.loop.lower import contract, weight_bands
-from graphc.loop.lower.weight_bands import plan_weight_bands
+from graphc.loop.lower import contract
+from graphc.loop.lower.convolution import weight_bands
+from graphc.loop.lower.convolution.weight_bands import plan_weight_bands
 from tests.loop.test_bands import CASES, walking
 from tests.loop.test_contract import NARROW, WIDE, check, group_of, leaf, tiles
 from tests.loop.test_conv import Case

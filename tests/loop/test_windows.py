@@ -9,8 +9,8 @@ import pytest
 from graphc import ops
 from graphc.ir.types import float64, int64
 from graphc.loop.lower import contract
-from graphc.loop.lower.conv import conv_problems
-from graphc.loop.lower.windows import plan_windows
+from graphc.loop.lower.convolution.as_contraction import conv_problems
+from graphc.loop.lower.convolution.windows import plan_windows
 from tests.loop.test_contract import NARROW, WIDE, check, group_of, leaf, tiles
 from tests.loop.test_conv import CASES, Case
 

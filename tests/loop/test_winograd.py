@@ -10,8 +10,8 @@ import pytest
 from graphc import ops
 from graphc.ir.types import int64
 from graphc.loop.lower.contract import lower_contraction, repeated_contraction
-from graphc.loop.lower.conv import conv_problems
-from graphc.loop.lower.winograd.geometry import geometry
+from graphc.loop.lower.convolution.as_contraction import conv_problems
+from graphc.loop.lower.convolution.winograd.geometry import geometry
 from tests.loop.test_contract import NARROW, WIDE, draw, evaluate, execute, group_of, leaf
 from tests.loop.winograd_plans import CASES, Case, forced, schedules
 

@@ -6,8 +6,8 @@ import pytest
 
 from graphc import ops
 from graphc.loop.lower import contract
-from graphc.loop.lower.conv import conv_problems
-from graphc.loop.lower.winograd.dilated import is_dilated, undilated
+from graphc.loop.lower.convolution.as_contraction import conv_problems
+from graphc.loop.lower.convolution.winograd.dilated import is_dilated, undilated
 from tests.loop.test_contract import NARROW, WIDE, check, group_of, leaf
 from tests.loop.test_conv import Case
 

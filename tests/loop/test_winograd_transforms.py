@@ -10,7 +10,7 @@ import pytest
 from graphc.ir.types import float64, int64
 from graphc.loop.interpret import run
 from graphc.loop.ir import Binary, Buffer, Kernel, Let, Var, identity_of, index_const, load
-from graphc.loop.lower.winograd.transforms import Matrix, apply, cook_toom, filtering, transposed
+from graphc.loop.lower.convolution.winograd.transforms import Matrix, apply, cook_toom, filtering, transposed
 from graphc.loop.lower.writer import Writer
 
 SIZES = ((2, 3), (4, 3), (3, 2), (3, 4))

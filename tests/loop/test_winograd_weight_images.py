@@ -9,8 +9,8 @@ import pytest
 
 from graphc import ops
 from graphc.loop.lower import contract
-from graphc.loop.lower.winograd.weight_images import images_of
-from graphc.loop.lower.winograd.weight_plan import plan_weight_grad
+from graphc.loop.lower.convolution.winograd.weight_images import images_of
+from graphc.loop.lower.convolution.winograd.weight_plan import plan_weight_grad
 from tests.loop.test_contract import NARROW, WIDE, check, leaf
 from tests.loop.test_conv import Case
 from tests.loop.test_winograd_weight import ahead, names

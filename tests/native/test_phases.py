@@ -7,7 +7,8 @@ import pytest
 from graphc import ops
 from graphc.ir.node import Node
 from graphc.ir.types import float32, float64
-from graphc.loop.lower import lower_group, phases
+from graphc.loop.lower import lower_group
+from graphc.loop.lower.convolution import phases
 from graphc.loop.lowered import KernelCall
 from tests.loop.running import NARROW, WIDE
 from tests.loop.test_contract import check, group_of, leaf

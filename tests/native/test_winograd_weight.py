@@ -13,8 +13,8 @@ from graphc import ops, threads
 from graphc.backends.llvm import Backend
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
-from graphc.loop.lower.winograd.weight_grad import weight_grad_calls
-from graphc.loop.lower.winograd.weight_plan import Plan, candidates, plan_weight_grad
+from graphc.loop.lower.convolution.winograd.weight_grad import weight_grad_calls
+from graphc.loop.lower.convolution.winograd.weight_plan import Plan, candidates, plan_weight_grad
 from graphc.plan import make
 from graphc.program import Machine
 from tests.loop.test_contract import draw, evaluate, group_of, leaf

@@ -12,7 +12,8 @@ import graphc as T
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Partition
-from graphc.loop.lower import attention_blocks, lower_group
+from graphc.loop.lower import lower_group
+from graphc.loop.lower.attention import blocks as attention_blocks
 from graphc.loop.lower.attention import is_attention
 from graphc.loop.verify import verify_kernel
 from graphc.nn import functional as F

@@ -15,7 +15,7 @@ from graphc.loop.lower.attention import is_attention, lower_attention
 from graphc.loop.lower.contract import Repeated, lower_contraction, repeated_contraction
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.pointwise import lower_pointwise
-from graphc.loop.lower.reduce import lower_reduce
+from graphc.loop.lower.reductions.reduce import lower_reduce
 from graphc.loop.lower.special import SPECIAL, lower_special
 from graphc.loop.lower.structure import structure
 from graphc.loop.lowered import KernelCall, Temp, Value, with_args

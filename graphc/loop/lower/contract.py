@@ -10,10 +10,7 @@ from functools import partial
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
-from graphc.loop.lower import channels
-from graphc.loop.lower.band_kernel import band_calls
-from graphc.loop.lower.bands import plan_bands
-from graphc.loop.lower.blocking import (
+from graphc.loop.lower.contraction.blocking import (
     Blocking,
     Sizes,
     Source,
@@ -22,18 +19,15 @@ from graphc.loop.lower.blocking import (
     combining,
     packing,
 )
-from graphc.loop.lower.cells import Cells, cells_of, interleaved
-from graphc.loop.lower.columns import flat_columns
-from graphc.loop.lower.conv import conv_problems
-from graphc.loop.lower.depthwise import depthwise_calls, depthwise_cost
-from graphc.loop.lower.direct import choose_form, direct_call
-from graphc.loop.lower.dots import dots_call, plan_dots
-from graphc.loop.lower.fetch import between_uses, worth_fetching
-from graphc.loop.lower.fused import Fused, flat_buffer, place
-from graphc.loop.lower.grouped import grouped_weight_calls
-from graphc.loop.lower.long_dots import long_dots_call
-from graphc.loop.lower.merge import images_apart, merged
-from graphc.loop.lower.operand import (
+from graphc.loop.lower.contraction.cells import Cells, cells_of, interleaved
+from graphc.loop.lower.contraction.columns import flat_columns
+from graphc.loop.lower.contraction.direct import choose_form, direct_call
+from graphc.loop.lower.contraction.dots import dots_call, plan_dots
+from graphc.loop.lower.contraction.fetch import between_uses, worth_fetching
+from graphc.loop.lower.contraction.fused import Fused, flat_buffer, place
+from graphc.loop.lower.contraction.long_dots import long_dots_call
+from graphc.loop.lower.contraction.merge import images_apart, merged
+from graphc.loop.lower.contraction.operand import (
     Layout,
     Strides,
     along_rows,
@@ -44,28 +38,34 @@ from graphc.loop.lower.operand import (
     run_length,
     symbols,
 )
-from graphc.loop.lower.pack import CLIPPED_RUN, SCATTER, run_cost
-from graphc.loop.lower.pad import pad_call, worth_padding
-from graphc.loop.lower.panels import choose_way
-from graphc.loop.lower.phases import split_call, worth_splitting
-from graphc.loop.lower.plain import plain_pitch
-from graphc.loop.lower.prepack import depends_only_on, prepack_call
-from graphc.loop.lower.problem import Contraction, dot_problem
-from graphc.loop.lower.scaled import Scaled, plan_scaled
-from graphc.loop.lower.split import combine_call
-from graphc.loop.lower.spread import close_group, spread_call
-from graphc.loop.lower.stage import stage_across_call, stage_call
-from graphc.loop.lower.streamed import choose_streamed
-from graphc.loop.lower.supply import even_pitch, pitch_in_place
-from graphc.loop.lower.tiled import Tiled
-from graphc.loop.lower.weight_bands import plan_weight_bands, weight_band_calls
-from graphc.loop.lower.windows import plan_windows, windows_calls
-from graphc.loop.lower.winograd.choose import plan_winograd
-from graphc.loop.lower.winograd.dilated import is_dilated, spreading, undilated
-from graphc.loop.lower.winograd.kernels import winograd_calls
-from graphc.loop.lower.winograd.volumes import is_volume, slice_call, sliced, slicing
-from graphc.loop.lower.winograd.weight_grad import weight_grad_calls
-from graphc.loop.lower.winograd.weight_plan import plan_weight_grad
+from graphc.loop.lower.contraction.pack import CLIPPED_RUN, SCATTER, run_cost
+from graphc.loop.lower.contraction.panels import choose_way
+from graphc.loop.lower.contraction.plain import plain_pitch
+from graphc.loop.lower.contraction.prepack import depends_only_on, prepack_call
+from graphc.loop.lower.contraction.problem import Contraction, dot_problem
+from graphc.loop.lower.contraction.scaled import Scaled, plan_scaled
+from graphc.loop.lower.contraction.split import combine_call
+from graphc.loop.lower.contraction.stage import stage_across_call, stage_call
+from graphc.loop.lower.contraction.streamed import choose_streamed
+from graphc.loop.lower.contraction.supply import even_pitch, pitch_in_place
+from graphc.loop.lower.contraction.tiled import Tiled
+from graphc.loop.lower.convolution import channels
+from graphc.loop.lower.convolution.as_contraction import conv_problems
+from graphc.loop.lower.convolution.band_kernel import band_calls
+from graphc.loop.lower.convolution.bands import plan_bands
+from graphc.loop.lower.convolution.depthwise import depthwise_calls, depthwise_cost
+from graphc.loop.lower.convolution.grouped import grouped_weight_calls
+from graphc.loop.lower.convolution.pad import pad_call, worth_padding
+from graphc.loop.lower.convolution.phases import split_call, worth_splitting
+from graphc.loop.lower.convolution.spread import close_group, spread_call
+from graphc.loop.lower.convolution.weight_bands import plan_weight_bands, weight_band_calls
+from graphc.loop.lower.convolution.windows import plan_windows, windows_calls
+from graphc.loop.lower.convolution.winograd.choose import plan_winograd
+from graphc.loop.lower.convolution.winograd.dilated import is_dilated, spreading, undilated
+from graphc.loop.lower.convolution.winograd.kernels import winograd_calls
+from graphc.loop.lower.convolution.winograd.volumes import is_volume, slice_call, sliced, slicing
+from graphc.loop.lower.convolution.winograd.weight_grad import weight_grad_calls
+from graphc.loop.lower.convolution.winograd.weight_plan import plan_weight_grad
 from graphc.loop.lowered import KernelCall, Temp, Value, with_args
 from graphc.program import Machine
 

@@ -11,7 +11,7 @@ from graphc.loop import index as ix
 from graphc.loop.ir import Expr
 from graphc.loop.lower import cost
 from graphc.loop.lower.box import enter, make_box
-from graphc.loop.lower.cells import Cells, concat_cells
+from graphc.loop.lower.contraction.cells import Cells, concat_cells
 from graphc.loop.lower.evaluate import Evaluator
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import PHASES, Footprint, Index, lanes_for, settle

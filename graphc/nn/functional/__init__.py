@@ -1,6 +1,6 @@
 """Functions of layers, with PyTorch's names: `import graphc.nn.functional as F`."""
 
-from graphc.frontend.product import pdist
+from graphc.frontend.functions.product import pdist
 from graphc.nn.functional.activation import (
     celu,
     celu_,

@@ -6,8 +6,8 @@ import math
 import warnings
 
 from graphc import ops
-from graphc.frontend import random
 from graphc.frontend.errors import fail
+from graphc.frontend.functions import random
 from graphc.frontend.nodes import cast, expand, normal_axis
 from graphc.frontend.tensor import Tensor, apply, inplace
 from graphc.ir.node import Node

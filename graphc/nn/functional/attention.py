@@ -6,9 +6,9 @@ import math
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.linalg import matmul_node
+from graphc.frontend.functions.linalg import matmul_node
+from graphc.frontend.functions.random import keep_mask
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, spread
-from graphc.frontend.random import keep_mask
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.ir.types import Shape, bool_, float32, int64

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc import ops
-from graphc.frontend.convert import convert
 from graphc.frontend.errors import describe, fail, title
+from graphc.frontend.functions.convert import convert
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, spread
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply, inplace

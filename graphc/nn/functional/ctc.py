@@ -14,8 +14,8 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontend.cell import fresh_input
-from graphc.frontend.creation import tensor
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.creation import tensor
 from graphc.frontend.lazy import value
 from graphc.frontend.nodes import cast
 from graphc.frontend.tensor import Tensor, apply, is_concrete, operand

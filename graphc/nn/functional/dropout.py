@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from graphc import ops
-from graphc.frontend import random
 from graphc.frontend.errors import fail
+from graphc.frontend.functions import random
 from graphc.frontend.nodes import expand
 from graphc.frontend.tensor import Tensor, apply, inplace
 from graphc.ir.node import Node

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.random import rand
 from graphc.frontend.nodes import cast
-from graphc.frontend.random import rand
 from graphc.frontend.tensor import Tensor, apply, from_node
 from graphc.ir.node import Node
 from graphc.ir.types import int64

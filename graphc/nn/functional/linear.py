@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.linalg import linear_node
+from graphc.frontend.functions.linalg import linear_node
 from graphc.frontend.nodes import cast, expand, spread
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc import ops
-from graphc.frontend.convert import convert
-from graphc.frontend.elementwise import add, mul
-from graphc.frontend.elementwise import sub as subtract
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.convert import convert
+from graphc.frontend.functions.elementwise import add, mul
+from graphc.frontend.functions.elementwise import sub as subtract
+from graphc.frontend.functions.shape import ravel, reshape
 from graphc.frontend.nodes import cast, normal_axis, spread
 from graphc.frontend.promotion import get_default_dtype
-from graphc.frontend.shape import ravel, reshape
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.ir.types import int64

@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphc.frontend.creation import zeros
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.joining import cat
+from graphc.frontend.functions.creation import zeros
+from graphc.frontend.functions.joining import cat
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import bool_
 from graphc.nn.functional.activation import softmax

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from graphc import ops
 from graphc.frontend.cell import fresh_input
+from graphc.frontend.functions.random import keep_mask
 from graphc.frontend.nodes import expand
-from graphc.frontend.random import keep_mask
 from graphc.frontend.tensor import Tensor, needs_grad, operand, result
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, int64

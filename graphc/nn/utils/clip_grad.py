@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from graphc.frontend.creation import zeros
-from graphc.frontend.joining import stack
+from graphc.frontend.functions.creation import zeros
+from graphc.frontend.functions.joining import stack
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from graphc.frontend.joining import cat
+from graphc.frontend.functions.joining import cat
 from graphc.frontend.tensor import Tensor
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.random import randn
 from graphc.frontend.modes import no_grad
-from graphc.frontend.random import randn
 from graphc.frontend.tensor import Tensor
 from graphc.nn import functional as F
 from graphc.nn.module import Module

@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from graphc.frontend.creation import ones_like, zeros_like
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.creation import ones_like, zeros_like
+from graphc.frontend.functions.random import rand
 from graphc.frontend.modes import no_grad
-from graphc.frontend.random import rand
 from graphc.frontend.tensor import Tensor
 from graphc.nn.module import Module
 from graphc.nn.utils.convert import parameters_to_vector

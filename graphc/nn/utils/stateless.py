@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from graphc.frontend.errors import fail
-from graphc.frontend.joining import stack
+from graphc.frontend.functions.joining import stack
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace import members_changed
 from graphc.nn.module import Module

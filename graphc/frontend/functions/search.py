@@ -1,0 +1,157 @@
+"""Finding values: places in sorted sequences, membership, runs of equal elements, the commonest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc import ops
+from graphc import return_types as kinds
+from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.creation import as_tensor
+from graphc.frontend.functions.elementwise import result_dtype
+from graphc.frontend.functions.shape import ravel
+from graphc.frontend.functions.sorting import Sorted, gathered, pairs
+from graphc.frontend.lazy import value
+from graphc.frontend.methods import METHODS, method
+from graphc.frontend.nodes import cast, normal_axis, number
+from graphc.frontend.tensor import Tensor, apply, from_array
+from graphc.ir.node import Node
+from graphc.ir.types import bool_, int32, int64
+
+
+def _side(right: bool, side: str | None) -> bool:
+    if side not in (None, "left", "right"):
+        raise fail(RuntimeError, f"side can only be 'left' or 'right' but got {side}")
+    if right and side == "left":
+        raise fail(
+            RuntimeError, "side and right can't be set to opposites, got side of left while right was True"
+        )
+    return right or side == "right"
+
+
+def _places(edges: Node, values: Node, right: bool) -> Node:
+    """How many of the edges [..., m] come before each value [..., n] (at `right`: or are equal to it)."""
+    shape = (*values.shape, edges.shape[-1])
+    rank = values.type.rank
+    dims = (rank,) if edges.type.rank == 1 else (*range(rank - 1), rank)
+    edges = ops.broadcast(edges, shape, dims)
+    values = ops.broadcast(values, shape, tuple(range(rank)))
+    after = ops.gt(edges, values) if right else ops.ge(edges, values)
+    return ops.reduce_sum(cast(ops.logical_not(after), int64), (rank,))
+
+
+@method(only_function=True)
+def searchsorted(
+    sorted_sequence: Tensor,
+    input: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Tensor:
+    """Where values belong in ascending sequences, so that these stay sorted.
+
+    sorted_sequence [..., m] (or one [m] for all), input [..., n]: int64 indices of input's shape, before
+    equal elements, or after them with right=True. `sorter` gives the order of an unsorted sequence.
+    """
+    values = as_tensor(input, dtype=None if isinstance(input, Tensor) else sorted_sequence.dtype)
+    after = _side(right, side)
+    lead = tuple(sorted_sequence.shape[:-1])
+    if sorted_sequence.ndim == 0 or (sorted_sequence.ndim > 1 and lead != tuple(values.shape[:-1])):
+        raise fail(
+            RuntimeError,
+            "torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of "
+            f"boundaries tensor and input value tensor must match, but we got boundaries tensor "
+            f"{list(sorted_sequence.shape)} and input value tensor {list(values.shape)}",
+        )
+    if sorter is not None:
+        if sorter.dtype is not int64 or sorter.shape != sorted_sequence.shape:
+            raise fail(
+                RuntimeError,
+                "torch.searchsorted(): boundary and sorter must have the same size, and sorter be int64: "
+                f"{describe(sorted_sequence, sorter)}",
+            )
+        sorted_sequence = METHODS["gather"](sorted_sequence, -1, sorter)
+    dtype = result_dtype(sorted_sequence, values)
+    out = int32 if out_int32 else int64
+    return apply(
+        "", lambda e, v: cast(_places(cast(e, dtype), cast(v, dtype), after), out), sorted_sequence, values
+    )
+
+
+@method(only_function=True)
+def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+    """The number of the interval between ascending `boundaries` [m] in which each value lies."""
+    if boundaries.ndim != 1:
+        raise fail(RuntimeError, f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
+
+
+@method(only_function=True)
+def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
+    """Whether each element is among `test_elements`."""
+    found, among = as_tensor(elements), ravel(as_tensor(test_elements))
+    dtype = result_dtype(found, among)
+
+    def build(n: Node, t: Node) -> Node:
+        shape = (*n.shape, *t.shape)
+        wide = ops.broadcast(cast(n, dtype), shape, tuple(range(n.type.rank)))
+        same = ops.eq(wide, ops.broadcast(cast(t, dtype), shape, (n.type.rank,)))
+        hit = ops.reduce_or(same, (n.type.rank,))
+        return ops.logical_not(hit) if invert else hit
+
+    return apply("", build, found, among)
+
+
+@method()
+def unique_consecutive(
+    input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> Any:
+    """Each run of equal elements (slices along `dim`) once; reads the values."""
+    array = value(input)
+    lines = array.reshape(-1) if dim is None else np.moveaxis(array, normal_axis(dim, array.ndim), 0)
+    flat = lines.reshape(lines.shape[0], -1) if lines.size else lines.reshape(lines.shape[0], 0)
+    starts = np.ones(flat.shape[0], np.bool_)
+    if flat.shape[0]:
+        starts[1:] = (flat[1:] != flat[:-1]).any(axis=1)
+    kept = lines[starts]
+    shown = kept if dim is None else np.moveaxis(kept, 0, normal_axis(dim, array.ndim))
+    parts = [from_array(np.ascontiguousarray(shown))]
+    if return_inverse:
+        inverse = np.cumsum(starts) - 1
+        parts.append(from_array(inverse.reshape(array.shape) if dim is None else inverse))
+    if return_counts:
+        edges = np.append(np.nonzero(starts)[0], flat.shape[0])
+        parts.append(from_array(np.diff(edges)))
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+@method()
+def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Sorted:
+    """(the commonest value along `dim`, the smallest of equally common ones; where it last is)."""
+    if input.ndim == 0:
+        return kinds.mode(apply("ModeBackward0", lambda n: n, input), from_array(np.zeros((), np.int64)))
+    axis = normal_axis(dim, input.ndim)
+    if input.shape[axis] == 0:
+        raise fail(IndexError, f"mode(): Expected reduction dim {axis} to have non-zero size.")
+
+    def build(n: Node) -> Node:
+        n = cast(n, int64) if n.dtype is bool_ else n
+        one, other = pairs(n, axis)
+        counts = ops.reduce_sum(cast(ops.eq(one, other), int64), (axis + 1,))
+        most = ops.reduce_max(counts, (axis,))
+        dims = tuple(d for d in range(n.type.rank) if d != axis)
+        common = ops.eq(counts, ops.broadcast(most, n.shape, dims))
+        high = np.inf if n.dtype.is_float else np.iinfo(n.dtype.numpy).max
+        least = ops.reduce_min(ops.select(common, n, number(high, n.dtype, n.shape)), (axis,))
+        hit = ops.eq(n, ops.broadcast(least, n.shape, dims))
+        place = ops.select(hit, ops.iota(n.shape, axis), number(0, int64, n.shape))
+        last = ops.reduce_max(place, (axis,))
+        return ops.reshape(last, (*n.shape[:axis], 1, *n.shape[axis + 1 :]))
+
+    indices = apply("", build, input)
+    values = gathered("ModeBackward0", input, indices, axis)
+    return kinds.mode(values, indices) if keepdim else kinds.mode(values.squeeze(axis), indices.squeeze(axis))

@@ -1,0 +1,174 @@
+"""Choosing the loops of a group with reductions: factors of rows and elements, vectors, number of tasks."""
+
+from __future__ import annotations
+
+from math import prod
+
+from graphc.ir.partition import Group
+from graphc.ir.types import Shape
+from graphc.loop import index as ix
+from graphc.loop.ir import Var
+from graphc.loop.lower import cost
+from graphc.loop.lower.box import Box, make_box
+from graphc.loop.lower.frame import Frame
+from graphc.loop.lower.nest import (
+    PHASES,
+    ROUNDS,
+    Footprint,
+    Index,
+    collapse,
+    divisions,
+    lanes_for,
+    refine,
+    variables,
+)
+from graphc.loop.lower.reductions.rows import Rows, Tracer
+from graphc.loop.lower.reductions.sweeps import Plan
+from graphc.loop.lower.scope import Scope
+from graphc.program import Machine
+
+STREAM_WIDE = 8  # with more vectors of rows than this, columns are added up in cache, row by row of memory
+STREAM_DEEP = 32  # least elements of a column for that
+PART_ROWS = 8  # least rows of a task that leaves sums across them: these are written and read again
+UNROLLED = 16  # windows of no more elements are written out, element by element
+UNROLLED_LETS = 400  # unless that makes a body of more values than this
+LANE_STEP = 3  # operations of halving a vector whose lanes are added up: move, add, wait
+ROWS = -1  # where a table by row size holds what belongs to the rows themselves
+
+
+def settle_rows(rows: Rows, frame: Frame) -> Footprint:
+    """Fix the factorisations of rows and elements (in place): refine, then collapse."""
+    rows.shape = tuple([d for d in rows.shape if d != 1]) or (1,)
+    rows.dims = {size: tuple([d for d in dims if d != 1]) or (1,) for size, dims in rows.dims.items()}
+    for _ in range(ROUNDS):
+        names = _names(rows)
+        found = _probe(rows, frame, names)
+        before = (rows.shape, dict(rows.dims))
+        rows.shape = refine(rows.shape, names[ROWS], found.expressions)
+        rows.dims = {s: refine(d, names[s], found.expressions) for s, d in rows.dims.items()}
+        if before == (rows.shape, rows.dims):
+            break
+    before = (rows.shape, dict(rows.dims))
+    rows.shape = collapse(rows.shape, names[ROWS], found.expressions)
+    rows.dims = {s: collapse(d, names[s], found.expressions) for s, d in rows.dims.items()}
+    if before != (rows.shape, rows.dims):
+        names = _names(rows)
+        found = _probe(rows, frame, names)
+    found.names = names
+    return found
+
+
+def _names(rows: Rows) -> dict[int, Index]:
+    """Variables of the rows (under ROWS) and of the elements of each row size."""
+    names = {size: variables(f"r{size}_", dims) for size, dims in rows.dims.items()}
+    return {ROWS: variables("k", rows.shape), **names}
+
+
+def _probe(rows: Rows, frame: Frame, names: dict[int, Index]) -> Footprint:
+    """Everything that one element of one row reads and writes."""
+    found = Footprint()
+    scope = Scope()
+    tracer = Tracer(scope, frame)
+    row = ix.flatten(names[ROWS], rows.shape)
+    longest = 0
+    for sweep in rows.sweeps:
+        before = len(scope.block)
+        place = ix.flatten(names[sweep.size], rows.dims[sweep.size]) if sweep.size else ix.ZERO
+        for value in rows.terms(tracer, sweep, row, place):
+            found.add_value(value)
+        for output in sweep.outputs:
+            position = output.position(row, place)
+            tracer.value(output.node, ix.unflatten(position, output.node.shape))
+            found.places.append((position, output.node.dtype.itemsize))
+        longest = max(longest, len(scope.block) - before)
+    for output in rows.scalars:
+        position = output.position(row, ix.ZERO)
+        tracer.value(output.node, ix.unflatten(position, output.node.shape))
+        found.places.append((position, output.node.dtype.itemsize))
+    found.add_block(scope.block)
+    found.lets = longest
+    return found
+
+
+def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan:
+    """Vectors along the elements or across the rows, and the cut into tasks."""
+    width = machine.lanes(cost.widest((*group.inputs, *group.outputs)))
+    most = cost.vectors_wanted(found.lets)
+    work = cost.flops(group) + cost.traffic(group)
+    wanted = cost.tasks_wanted(work)
+    if rows.across:
+        wanted = max(1, min(wanted, rows.count // PART_ROWS))
+    inner = {s: _best(d, found, found.names[s], width) for s, d in rows.dims.items()}
+    outer = _best(rows.shape, found, found.names[ROWS], width)
+    size = max(rows.dims, default=0)
+    along = size and _waste(rows.dims[size], found, found.names[size], inner[size], width) <= _waste(
+        rows.shape, found, found.names[ROWS], outer, width
+    )
+    short = size <= UNROLLED and size * found.lets <= UNROLLED_LETS
+    along = along and not (short and _too_short(rows, found, outer, width))
+    if along or rows.across:
+        box = make_box(rows.shape, None, 1, wanted)
+        boxes = {s: make_box(d, inner[s], lanes_for(d[inner[s]], width, most)) for s, d in rows.dims.items()}
+    else:
+        unroll = _phases(rows, found, outer) if short else ()
+        lanes = lanes_for(rows.shape[outer], width, cost.vectors_wanted(found.lets * (size if short else 1)))
+        box = make_box(rows.shape, outer, lanes, wanted, unroll)
+        boxes = {s: Box(d, unroll=tuple(range(len(d))) if short else ()) for s, d in rows.dims.items()}
+    if rows.across:
+        return Plan("crossing", box, boxes)
+    name = "rows" if along else "columns"
+    if len(rows.sweeps) == 1 and size and rows.sweeps[0].reductions:
+        stream = (
+            not along and len(rows.shape) == 1 and size >= STREAM_DEEP and rows.count >= STREAM_WIDE * width
+        )
+        if stream:
+            name, box = "stream", make_box(rows.shape, outer, box.lanes)
+        splits = wanted // box.tasks
+        if splits > 1:
+            old = boxes[size]
+            boxes[size] = make_box(old.dims, old.vector, old.lanes, splits)
+            return Plan(name, box, boxes, boxes[size].tasks)
+    return Plan(name, box, boxes)
+
+
+def _too_short(rows: Rows, found: Footprint, outer: int, width: int) -> bool:
+    """Whether rows are so short that adding up the lanes of vectors along them takes longer than picking the
+    elements of a vector across them one by one: the first is done once for a reduction, in steps that wait
+    for each other, the second for every element."""
+    var = found.names[ROWS][outer]
+    if len(rows.dims) != 1 or rows.shape[outer] < width or not isinstance(var, Var):
+        return False
+    (size,) = rows.dims
+    strided = sum(found.step(place, var) not in (0, 1) for place in {p: None for p, _ in found.places})
+    reductions = sum(len(sweep.reductions) for sweep in rows.sweeps)
+    along = -(-size // width) * found.lets + reductions * LANE_STEP * (width - 1).bit_length()
+    across = size * found.lets / width + size * strided
+    return across < along
+
+
+def _phases(rows: Rows, found: Footprint, vector: int) -> tuple[int, ...]:
+    """Small factors of the rows that select window taps: with a constant there, most taps drop out."""
+    divided = {v for atom, _ in divisions(found.expressions) for v in ix.variables(atom)}
+    small = [
+        d
+        for d, (extent, var) in enumerate(zip(rows.shape, found.names[ROWS], strict=True))
+        if d != vector and extent <= PHASES and var in divided
+    ]
+    return tuple(small) if prod([rows.shape[d] for d in small]) <= UNROLLED else ()
+
+
+def _waste(dims: Shape, found: Footprint, names: Index, d: int, width: int) -> tuple[float, ...]:
+    """How badly vectors over factor `d` do: strided accesses, then empty lanes."""
+    var, extent = names[d], dims[d]
+    if not isinstance(var, Var):
+        return (1e9, 1.0)
+    strided = 0
+    for place, _ in dict.fromkeys(found.places):
+        strided += found.step(place, var) not in (0, 1)
+    filled = extent / (-(-extent // width) * width)
+    return (strided + (2.0 if extent < 4 else 0.0), -min(filled, 0.5))
+
+
+def _best(dims: Shape, found: Footprint, names: Index, width: int) -> int:
+    """The factor that vectors should run over (the innermost of the best)."""
+    return min(reversed(range(len(dims))), key=lambda d: _waste(dims, found, names, d, width))

@@ -1,0 +1,52 @@
+"""Loops for groups with reductions. Shapes of nest, chosen by where memory is contiguous:
+
+rows      for each row: vectors run along the row's elements (softmax over the last axis, batch statistics
+          of NCHW)
+columns   vectors run across neighbouring rows, the elements of all of them are walked together (pooling
+          windows, narrow bias gradients)
+stream    the same for wide columns: sums in cache while memory is read row by row (stages.py)
+crossing  rows that are also added up across them: `rows`, with such sums on the way (stages.py)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.ir.partition import Group
+from graphc.loop.lower import cost
+from graphc.loop.lower.reductions.choose import choose, settle_rows
+from graphc.loop.lower.reductions.keep import dear_values, keep_columns
+from graphc.loop.lower.reductions.quotient import RowEvaluator
+from graphc.loop.lower.reductions.rows import rows_of
+from graphc.loop.lower.reductions.stages import in_crossing, in_stream, in_two_stages
+from graphc.loop.lower.reductions.sweeps import Nest
+from graphc.loop.lower.scope import Scope
+from graphc.loop.lowered import KernelCall
+from graphc.program import Machine
+
+
+def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
+    """Kernels for a group whose reductions share their rows."""
+    frame, rows = rows_of(group)
+    if not rows.count:
+        return ()
+    found = settle_rows(rows, frame)
+    plan = choose(rows, found, group, machine)
+    if plan.name == "stream":
+        return in_stream(frame, rows, plan, machine)
+    if plan.name == "crossing":
+        return in_crossing(frame, rows, plan, machine)
+    if plan.splits > 1:
+        return in_two_stages(frame, rows, plan, machine)
+    room = machine.l2_bytes // 4
+    if plan.name == "rows":
+        kept = dear_values(rows, frame, room)
+    else:
+        box, kept = keep_columns(plan.rows, plan.elements.values(), rows, frame, room)
+        plan = replace(plan, rows=box)
+    frame.set_tasks(plan.rows.tasks)
+    scope = Scope()
+    nest = Nest(scope, frame, rows, plan, RowEvaluator(scope, group.inputs, frame.buffer))
+    nest.keep(kept)
+    nest.write(frame.task())
+    return (frame.call(scope, plan.name, cost.flops(group)),)

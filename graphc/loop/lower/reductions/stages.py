@@ -1,0 +1,140 @@
+"""Reductions of few rows, or of wide columns: tasks reduce parts, a second kernel combines them.
+
+How a reduction is cut depends on shapes only, so the result does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+from graphc.ir.node import Node
+from graphc.ir.partition import Group
+from graphc.ir.types import TensorType
+from graphc.loop import index as ix
+from graphc.loop.ir import Accumulate, Buffer, Expr, Store, identity_of, load
+from graphc.loop.lower import cost
+from graphc.loop.lower.box import Box, enter, make_box
+from graphc.loop.lower.frame import Frame
+from graphc.loop.lower.nest import lanes_for
+from graphc.loop.lower.reductions.crossing import finishing
+from graphc.loop.lower.reductions.keep import dear_values
+from graphc.loop.lower.reductions.rows import Rows, analyse
+from graphc.loop.lower.reductions.sweeps import Nest, Plan
+from graphc.loop.lower.scope import Scope
+from graphc.loop.lowered import KernelCall, Temp
+from graphc.program import Machine
+
+Parts = Mapping[Node, Temp]
+
+
+def _temps(rows: Rows, count: int) -> dict[Node, Temp]:
+    """Room for `count` parts of every reduction: part-major, one value per row."""
+    (sweep,) = rows.sweeps
+    return {n: Temp("part", TensorType((count * rows.count,), n.dtype)) for n in sweep.reductions}
+
+
+def in_two_stages(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[KernelCall, ...]:
+    """Few rows: tasks reduce parts of each, another kernel combines the parts."""
+    (sweep,) = rows.sweeps
+    parts = _temps(rows, plan.splits)
+    frame.set_tasks(plan.rows.tasks * plan.splits)
+    part = ix.mod(frame.task(), plan.splits)
+    scope = Scope()
+    nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
+    with enter(scope, plan.rows, ix.floordiv(frame.task(), plan.splits)) as row:
+        totals = nest.totals(sweep, row, part)
+        for node, total in zip(sweep.reductions, totals, strict=True):
+            place = ix.add(ix.mul(part, rows.count), row)
+            frame.store(scope, parts[node], place, load(total, ()))
+    first = frame.call(scope, f"{plan.name}_parts", cost.flops(frame.group))
+    return (first, combine(frame.group, rows, parts, plan.splits, machine))
+
+
+def in_stream(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[KernelCall, ...]:
+    """Wide columns: memory is read row by row, sums of all columns are kept in cache."""
+    (sweep,) = rows.sweeps
+    box, elements = plan.rows, plan.elements[sweep.size]
+    parts = _temps(rows, plan.splits) if plan.splits > 1 else {}
+    frame.set_tasks(box.tasks * plan.splits)
+    part = ix.mod(frame.task(), plan.splits)
+    share = ix.floordiv(frame.task(), plan.splits)
+    scope = Scope()
+    nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
+    sums = [scope.alloc("sums", n.dtype, (box.inner.block,)) for n in sweep.reductions]
+    start = ix.mul(share, box.inner.block)
+    count = box.inner.extent(share)
+
+    def columns() -> AbstractContextManager[Expr]:
+        return scope.loop("v", count, box.inner.block, "vector", box.lanes)
+
+    with columns() as v:
+        for node, buffer in zip(sweep.reductions, sums, strict=True):
+            scope.put(Store(buffer, (v,), identity_of(rows.rules[node].combine, node.dtype)))
+    with enter(scope, elements, part) as place, columns() as v:
+        nest.body(sweep, ix.below(ix.add(start, v), rows.count), place, sums, (v,))
+    with columns() as v:
+        row = ix.below(ix.add(start, v), rows.count)
+        for node, buffer in zip(sweep.reductions, sums, strict=True):
+            value = scope.let(load(buffer, (v,)), "sum")
+            if parts:
+                frame.store(scope, parts[node], ix.add(ix.mul(part, rows.count), row), value)
+            else:
+                nest.evaluator.bind(node, ix.unflatten(row, node.shape), value)
+        if not parts:
+            nest.scalars(row)
+    call = frame.call(scope, "stream", cost.flops(frame.group))
+    return (call, combine(frame.group, rows, parts, plan.splits, machine)) if parts else (call,)
+
+
+def in_crossing(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[KernelCall, ...]:
+    """Sweeps of rows that leave sums across them: those of a task are in cache, and are a part at its end."""
+    last = finishing(frame.group, rows.across)
+    columns = analyse(Frame(last))
+    tasks = plan.rows.tasks
+    parts = _temps(columns, tasks)
+    frame.set_tasks(tasks)
+    scope = Scope()
+    nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
+    nest.sums = {n: scope.alloc("sums", n.dtype, (columns.count,)) for n in parts}
+    lanes = max(plan.elements[columns.count].lanes, 1)
+
+    def elements() -> AbstractContextManager[Expr]:
+        return scope.loop("v", columns.count, columns.count, "vector", lanes)
+
+    with elements() as v:
+        for node, buffer in nest.sums.items():
+            scope.put(Store(buffer, (v,), identity_of(rows.rules[node].combine, node.dtype)))
+    nest.keep(dear_values(rows, frame, machine.l2_bytes // 4))
+    nest.write(frame.task())
+    with elements() as v:
+        for node, buffer in nest.sums.items():
+            place = ix.add(ix.mul(frame.task(), columns.count), v)
+            frame.store(scope, parts[node], place, scope.let(load(buffer, (v,)), "sum"))
+    call = frame.call(scope, plan.name, cost.flops(frame.group))
+    return (call, combine(last, columns, parts, tasks, machine))
+
+
+def combine(group: Group, rows: Rows, parts: Parts, count: int, machine: Machine) -> KernelCall:
+    """The kernel that combines `count` parts of each row, in order, and finishes the outputs of a row."""
+    frame, scope = Frame(group), Scope()
+    (sweep,) = rows.sweeps
+    width = machine.lanes(max(4, max(n.dtype.itemsize for n in sweep.reductions)))
+    work = float(rows.count * count * 8 * len(parts))
+    box = make_box((rows.count,), 0, lanes_for(max(rows.count, 2), width, 2), cost.tasks_wanted(work))
+    frame.set_tasks(box.tasks)
+    evaluator = frame.evaluator(scope)
+    nest = Nest(scope, frame, rows, Plan("combine", box, {}), evaluator)
+    with enter(scope, box, frame.task()) as row:
+        totals: list[Buffer] = [nest.accumulator(n) for n in sweep.reductions]
+        parts_box = Box((count,)) if rows.count > 1 else make_box((count,), 0, lanes_for(count, width, 1))
+        with enter(scope, parts_box) as part:
+            place = ix.add(ix.mul(part, rows.count), row)
+            values = [frame.read(parts[n], place) for n in sweep.reductions]
+            for node, total, value in zip(sweep.reductions, totals, values, strict=True):
+                scope.put(Accumulate(total, (), rows.rules[node].combine, value))
+        for node, total in zip(sweep.reductions, totals, strict=True):
+            value = scope.let(load(total, ()), "sum")
+            evaluator.bind(node, ix.unflatten(row, node.shape), value)
+        nest.scalars(row)
+    return frame.call(scope, "combine", work / 8)
