@@ -382,3 +382,37 @@ def test_addcmul_of_integers_cuts_its_factor() -> None:
         found = [T.addcmul(a, a, a, value=v) for v in (0.5, 2.7, -1.5, 2)]
         assert [f.tolist() for f in found] == [[3, 4], [21, 36], [-6, -12], [21, 36]]
         assert all(f.dtype == T.int32 for f in found)
+
+
+def test_hypot_of_numbers_whose_squares_leave_the_range() -> None:
+    for dtype, huge in ((np.float32, 1e30), (np.float64, 1e200)):
+        values = np.array([0.0, 1.0, -3.0, huge, 1 / huge, 4e-39], dtype)
+        a, b = (m.ravel().copy() for m in np.meshgrid(values, values))
+        x, y = gc.tensor(a, requires_grad=True), gc.tensor(b, requires_grad=True)
+        found = gc.hypot(x, y)
+        np.testing.assert_allclose(found.detach().numpy(), np.hypot(a, b), rtol=1e-6)
+        found.sum().backward()
+        with np.errstate(invalid="ignore"):
+            expected = a / np.hypot(a, b)
+        some = np.isfinite(expected)
+        np.testing.assert_allclose(x.grad.numpy()[some], expected[some], rtol=1e-5, atol=1e-30)
+    for wrong in (gc.tensor([3]), gc.tensor([True])):
+        with pytest.raises(NotImplementedError, match="hypot_cpu"):
+            gc.hypot(wrong, wrong)
+
+
+def test_numpy_functions_of_tensors_give_tensors() -> None:
+    x = gc.tensor([0.0, 1.0])
+    found = np.sin(x)
+    assert isinstance(found, gc.Tensor)
+    np.testing.assert_allclose(found.numpy(), np.sin([0.0, 1.0]), rtol=1e-6)
+    assert np.greater(x, 0).dtype is gc.uint8
+
+
+def test_writing_at_no_place_changes_nothing() -> None:
+    def write(x: gc.Tensor) -> gc.Tensor:
+        nowhere = gc.zeros(0, dtype=gc.int64)
+        return x.index_put((nowhere,), gc.zeros(0)).scatter(0, nowhere, gc.zeros(0))
+
+    for function in (write, gc.compile(write)):
+        np.testing.assert_array_equal(function(gc.arange(3.0)).numpy(), [0.0, 1.0, 2.0])

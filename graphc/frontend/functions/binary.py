@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 from graphc import ops
-from graphc.frontend.errors import describe, fail
+from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.functions.elementwise import Operand, binary, need, need_tensors, pow_, rsub
 from graphc.frontend.methods import method
 from graphc.frontend.nodes import number
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
-from graphc.ir.types import float64
+from graphc.ir.types import float32, float64
 
 method("rsub")(rsub)
 
@@ -26,11 +26,26 @@ def atan2(input: Tensor, other: Tensor) -> Tensor:
 
 @method(inplace=True)
 def hypot(input: Tensor, other: Tensor) -> Tensor:
-    """sqrt(input**2 + other**2)."""
+    """sqrt(input**2 + other**2), also where the squares leave the range of the dtype."""
     need_tensors("hypot", input, other)
-    return binary(
-        "HypotBackward0", lambda a, b: ops.sqrt(ops.add(ops.mul(a, a), ops.mul(b, b))), input, other
-    )
+    for tensor in (input, other):
+        if not tensor.dtype.is_float:
+            what = f"\"hypot_cpu\" not implemented for '{title(tensor.dtype)}'"
+            raise fail(NotImplementedError, what)
+    return binary("HypotBackward0", _hypot, input, other)
+
+
+def _hypot(a: Node, b: Node) -> Node:
+    """Of numbers whose squares are too large or too small, that of others, scaled by a power of two."""
+    exponent = 70 if a.dtype is float32 else 520
+    size = ops.maximum(ops.abs(a), ops.abs(b))
+    large, small = (ops.like(a, 2.0**e) for e in (exponent, -exponent))
+    is_large = ops.ge(size, ops.like(a, 2.0 ** (exponent - 10)))
+    is_small = ops.le(size, ops.like(a, 2.0 ** (10 - exponent)))
+    by = ops.select(is_large, small, ops.select(is_small, large, ops.ones(a.type)))
+    back = ops.select(is_large, large, ops.select(is_small, small, ops.ones(a.type)))
+    x, y = ops.mul(a, by), ops.mul(b, by)
+    return ops.mul(ops.sqrt(ops.add(ops.mul(x, x), ops.mul(y, y))), back)
 
 
 @method()

@@ -155,8 +155,15 @@ def _contains(self: Tensor, element: Any) -> bool:
     return bool((self == element).any().item())
 
 
+def _array_wrap(self: Tensor, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Tensor:
+    """What a NumPy function gives of tensors is a tensor; truth is told in uint8, as PyTorch does."""
+    found = np.asarray(array)
+    return from_array(found.astype(np.uint8) if found.dtype == np.bool_ else found)
+
+
 attach(
     __array__=_array,
+    __array_wrap__=_array_wrap,
     __dlpack__=_dlpack,
     __dlpack_device__=lambda self: (1, 0),
     __bool__=lambda self: bool(_scalar(self, "bool")),

@@ -331,6 +331,8 @@ def last_writer(linear: Tensor, count: int) -> Tensor:
         return from_array(found)
 
     def build(n: Node) -> Node:
+        if not total:
+            return ops.full((count,), -1, int64)
         shape = (count, total)
         named = ops.eq(ops.broadcast(ops.reshape(n, (total,)), shape, (1,)), ops.iota(shape, 0))
         return ops.reduce_max(ops.select(named, ops.iota(shape, 1), ops.full(shape, -1, int64)), (1,))

@@ -64,6 +64,8 @@ def _writer_along(i: Node, extent: int, axis: int) -> Node:
 
 def _written(base: Node, i: Node, v: Node, axis: int) -> Node:
     """`base` with the last value written at each index."""
+    if not i.type.size:
+        return base
     if v.shape != i.shape:
         v = ops.slice_(v, (0,) * v.type.rank, i.shape, (1,) * v.type.rank)
     part = corner(base, i.shape, axis)
