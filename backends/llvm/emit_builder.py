@@ -280,6 +280,8 @@ class Builder:
 
     def shuffle(self, a: Operand, b: Operand, mask: Iterable[int]) -> Operand:
         """Lanes of a and b by number; -1 leaves a lane undefined."""
+        if b is a:  # there is no second operand then, so its lanes are those of the first
+            mask = [m - a.lanes if m >= a.lanes else m for m in mask]
         items = [f"i32 {m}" if m >= 0 else "i32 poison" for m in mask]
         if all(item == "i32 0" for item in items):
             text = "zeroinitializer"

@@ -73,3 +73,14 @@ def test_no_lane_goes_on_its_own(size: int) -> None:
     assert not re.search(r"vmovss|vinsertps|vextractps|gather|scatter", text), text
     if size <= 4:
         assert not re.search(r"\{%k\d\}", text), text
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 7, 16])
+@pytest.mark.parametrize("n", [12, 32])
+def test_one_value_for_all_elements_of_a_record(n: int, size: int) -> None:
+    """The gradient of an average: one operand stands on both sides of every shuffle."""
+    x, y = Buffer("x", float32, (n,)), Buffer("y", float32, (n, size))
+    t, i, mean = var("t", 1), var("i", n), Local(float32, "mean")
+    stores = [Store(y, (i, idx(k)), mean) for k in range(size)]
+    body = vector(i, 16, Let(mean, load(x, (i,))), *stores)
+    check(kernel([x, y], t, body), [array(float32, n), array(float32, n, size)])
