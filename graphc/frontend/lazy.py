@@ -25,7 +25,7 @@ from graphc.frontend.relatives import relatives
 from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, refresh
 from graphc.ir.graph import Graph
-from graphc.ir.node import Kind, Node, make, no_sites, set_site, site_of
+from graphc.ir.node import Kind, Node, make, no_sites, site_of
 from graphc.ops.constant import CONSTANT, constant, input_
 
 
@@ -125,7 +125,7 @@ def build_graph(
                 fresh = extra[as_input[at]] = input_(f"s{as_input[at]}", node.type)
             else:
                 fresh = make(node.op, [new[found.index[n]] for n in node.inputs], node.attrs)
-            set_site(fresh, site_of(node))
+            fresh.site = site_of(node) or fresh.site  # an equal graph may have been made elsewhere
             new.append(fresh)
     inputs += [extra[i] for i in lifted]
     return Graph(tuple(inputs), tuple(new[at] for at in outputs), tuple(n.attrs.name for n in inputs))
@@ -196,7 +196,16 @@ def run(
         numbers = [found.order[found.scalar_at[i]] for i in variant.lifted]
         arrays = [*arrays, *[n.attrs.array for n in numbers]]
     STATS.native_calls += 1
-    return variant.program(arrays)
+    try:
+        return variant.program(arrays)
+    except IndexError:  # nothing has changed, but an equal graph, made at another line, may be named
+        _give_sites(found, outputs, variant.lifted)
+        return variant.program(arrays)
+
+
+def _give_sites(found: Pending, outputs: Sequence[int], lifted: Sequence[int]) -> None:
+    """Let the graph that a program was compiled from, which equals this one, tell this one's lines."""
+    build_graph(found, outputs, lifted)
 
 
 # ---------------------------------------------------------------------- values

@@ -271,3 +271,19 @@ def test_what_cannot_be_computed_any_more_does_not_stop_others() -> None:
     assert (other.weight.detach().numpy() != before).all()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         lost.numpy()
+
+
+def test_a_failed_check_names_the_line_of_this_graph() -> None:
+    """Not that of an equal one which was compiled before."""
+
+    def first(labels: list[int]) -> gc.Tensor:
+        return gc.nn.functional.cross_entropy(gc.ones(4, 3) * 3.5, gc.tensor(labels))
+
+    def second(labels: list[int]) -> gc.Tensor:
+        return gc.nn.functional.cross_entropy(gc.ones(4, 3) * 3.5, gc.tensor(labels))
+
+    first([0, 1, 2, 0]).item()
+    for function in (first, second):
+        line = function.__code__.co_firstlineno + 1
+        with pytest.raises(IndexError, match=rf"out of bounds.*test_lazy\.py:{line}\)"):
+            function([0, 1, 3, 0]).item()

@@ -272,3 +272,11 @@ def test_default_convert_makes_tensors_of_arrays_wherever_they_are():
     assert found["c"][0].dtype is graphc.float64
     assert found["c"][1] is None
     assert data.default_convert(found["a"]) is found["a"]
+
+
+def test_threads_may_read_a_tensor_that_is_not_computed_yet():
+    for _ in range(20):
+        x = graphc.arange(400.0).reshape(100, 4) * 2
+        loader = data.DataLoader(data.TensorDataset(x), batch_size=2, num_workers=4)
+        found = np.concatenate([b[0].numpy() for b in loader])
+        np.testing.assert_array_equal(found, np.arange(400.0).reshape(100, 4) * 2)
