@@ -10,10 +10,10 @@ from graphc.amp import autocast
 from graphc.autograd.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from graphc.autograd.anomaly import set_detect_anomaly as set_anomaly_enabled
 from graphc.backend import package as _backends
-from graphc.frontend import methods as _methods
-from graphc.frontend import out as _out
-from graphc.frontend.compile import compile
 from graphc.frontend.errors import TracerError
+from graphc.frontend.evaluation.lazy import compilations, native_calls, set_backend, sync
+from graphc.frontend.functions import methods as _methods
+from graphc.frontend.functions import out as _out
 from graphc.frontend.functions.convert import device
 from graphc.frontend.functions.creation import (
     BoolTensor,
@@ -65,12 +65,12 @@ from graphc.frontend.layout import (
     preserve_format,
     strided,
 )
-from graphc.frontend.lazy import compilations, native_calls, set_backend, sync
 from graphc.frontend.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from graphc.frontend.promotion import can_cast, get_default_dtype, promote_types, set_default_dtype
 from graphc.frontend.size import Size
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.tracing import TensorSpec
+from graphc.frontend.tracing.compile import compile
+from graphc.frontend.tracing.graphs import TensorSpec
 from graphc.functional import grad, jvp, value_and_grad, vjp
 from graphc.functional import trace as _trace
 from graphc.ir.types import DType as dtype

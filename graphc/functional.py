@@ -27,7 +27,7 @@ from graphc.frontend.tensor import (
     variable,
     wrap_cell,
 )
-from graphc.frontend.tracing import trace as trace_function
+from graphc.frontend.tracing.graphs import trace as trace_function
 from graphc.ir.graph import toposort
 from graphc.ir.node import Node, make
 

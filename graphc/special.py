@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.frontend.functions.methods import FUNCTIONS
 from graphc.frontend.functions.special import (
     digamma,
     entr,
@@ -22,7 +23,6 @@ from graphc.frontend.functions.special import (
 )
 from graphc.frontend.functions.special import lgamma as gammaln
 from graphc.frontend.functions.special import mvlgamma as multigammaln
-from graphc.frontend.methods import FUNCTIONS
 
 psi = digamma
 _ELSEWHERE = "erf erfc exp2 expit expm1 log1p log_softmax logit logsumexp round sinc softmax xlogy".split()

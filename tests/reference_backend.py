@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import graphc
-from graphc.frontend import lazy
+from graphc.frontend.evaluation import lazy
 
 
 def pytest_configure(config: pytest.Config) -> None:

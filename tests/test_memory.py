@@ -6,7 +6,7 @@ import numpy as np
 
 import graphc
 from graphc import pipeline
-from graphc.frontend.tracing import trace_program
+from graphc.frontend.tracing.graphs import trace_program
 from graphc.ir.graph import Graph
 from graphc.nn import functional as F
 

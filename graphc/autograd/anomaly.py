@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.autodiff import gradients
 from graphc.frontend.errors import fail
-from graphc.frontend.lazy import value
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.modes import MODE
 from graphc.frontend.tensor import from_node
 from graphc.ir.graph import toposort

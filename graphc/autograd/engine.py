@@ -15,10 +15,12 @@ from typing import Any
 from graphc import ops
 from graphc.autodiff import gradients
 from graphc.autograd import anomaly
-from graphc.frontend import adopted, deferred, foreseen
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.evaluation.lazy import let_go
+from graphc.frontend.evaluation.relatives import relate, relate_pass
 from graphc.frontend.functions.joining import stack
+from graphc.frontend.functions.methods import attach
 from graphc.frontend.history import (
     AccumulateGrad,
     CompiledGrad,
@@ -29,10 +31,8 @@ from graphc.frontend.history import (
     free,
     walk,
 )
-from graphc.frontend.lazy import let_go
-from graphc.frontend.methods import attach
 from graphc.frontend.modes import MODE, no_grad, settle
-from graphc.frontend.relatives import relate, relate_pass
+from graphc.frontend.steps import adopted, foreseen
 from graphc.frontend.tensor import (
     Tensor,
     add_hook,
@@ -44,6 +44,7 @@ from graphc.frontend.tensor import (
     variable,
     wrap_cell,
 )
+from graphc.frontend.tracing import deferred
 from graphc.ir.node import Node
 
 Seeds = dict[Node, Node]

@@ -12,8 +12,8 @@ from typing import Any
 
 from graphc import nn, ops
 from graphc.autodiff import gradients
-from graphc.frontend.compile import Compiled
-from graphc.frontend.tracing import TensorSpec, trace_program
+from graphc.frontend.tracing.compile import Compiled
+from graphc.frontend.tracing.graphs import TensorSpec, trace_program
 from graphc.ir.graph import Graph
 from graphc.ir.parser import ParseError, parse_graph
 from graphc.ir.types import BY_NAME, DType, uint32

@@ -23,10 +23,10 @@ from graphc.distributions.distribution import (
 from graphc.distributions.gammas import standard_gamma
 from graphc.frontend.drawn import evaluate
 from graphc.frontend.errors import TracerError, fail
+from graphc.frontend.evaluation.lazy import value as known_value
 from graphc.frontend.functions.creation import arange
 from graphc.frontend.functions.elementwise import where
 from graphc.frontend.functions.random import bernoulli, next_key
-from graphc.frontend.lazy import value as known_value
 from graphc.frontend.modes import MODE, no_grad
 from graphc.frontend.tensor import Tensor, from_array
 from graphc.nn.functional.activation import softplus

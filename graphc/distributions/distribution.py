@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from graphc.distributions import constraints
 from graphc.distributions.constraints import Constraint
 from graphc.frontend.errors import fail
+from graphc.frontend.evaluation.lazy import value as known_value
 from graphc.frontend.functions.creation import tensor
 from graphc.frontend.functions.numbers import finfo
 from graphc.frontend.functions.random import rand, randn
 from graphc.frontend.functions.shape import broadcast_tensors
-from graphc.frontend.lazy import value as known_value
 from graphc.frontend.modes import no_grad
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.size import Size

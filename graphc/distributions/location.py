@@ -12,10 +12,10 @@ from graphc.distributions.constraints import parameters
 from graphc.distributions.distribution import Distribution, batch_of, broadcast_all, normal, uniform
 from graphc.distributions.gammas import standard_gamma
 from graphc.frontend.errors import fail
+from graphc.frontend.evaluation.lazy import value as known_value
 from graphc.frontend.functions.elementwise import where
 from graphc.frontend.functions.numbers import finfo
 from graphc.frontend.functions.random import rand
-from graphc.frontend.lazy import value as known_value
 from graphc.frontend.tensor import Tensor, is_concrete
 
 

@@ -12,9 +12,9 @@ from graphc.distributions import constraints
 from graphc.distributions.constraints import Constraint
 from graphc.distributions.distribution import sum_right
 from graphc.frontend.errors import fail
+from graphc.frontend.evaluation.lazy import value as known_value
 from graphc.frontend.functions.joining import cat
 from graphc.frontend.functions.numbers import finfo
-from graphc.frontend.lazy import value as known_value
 from graphc.frontend.tensor import Tensor, is_concrete
 from graphc.nn.functional.activation import softplus
 

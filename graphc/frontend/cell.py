@@ -84,7 +84,7 @@ class Cell:
 
 
 class Deferred(Cell):
-    """A cell whose value depends on events that are not built yet (`graphc.frontend.deferred`).
+    """A cell whose value depends on events that are not built yet (`graphc.frontend.tracing.deferred`).
 
     It has no `node`, `fn`, `tracks` and `version`; looking for one of them builds the events, which
     makes it an ordinary Cell. So no code that uses cells needs to know of events.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from graphc.frontend.pending import PendingTensors
 
 if TYPE_CHECKING:
-    from graphc.frontend.deferred import Events
-    from graphc.frontend.trace import Trace
+    from graphc.frontend.tracing.deferred import Events
+    from graphc.frontend.tracing.trace import Trace
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -68,7 +68,7 @@ class Tensor:
 
     __array_priority__ = 1000  # numpy operands give way to our reflected operators
 
-    if TYPE_CHECKING:  # what `graphc.frontend.methods.install` and `operators` add
+    if TYPE_CHECKING:  # what `graphc.frontend.functions.methods.install` and `operators` add
 
         def __getattr__(self, name: str) -> Any: ...
         def __add__(self, other: Any) -> Tensor: ...

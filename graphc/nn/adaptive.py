@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.elementwise import where
 from graphc.frontend.functions.joining import cat
-from graphc.frontend.lazy import value
 from graphc.frontend.tensor import Tensor, apply, is_concrete
 from graphc.ir.types import DType
 from graphc.nn import functional as F

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from graphc.frontend.trace import members_changed
+from graphc.frontend.tracing.trace import members_changed
 
 _ids = itertools.count()
 

@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from graphc.frontend import lazy, sites
+from graphc.frontend import sites
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.leaves import zero_grads
 from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.trace import PLAIN, members_changed
+from graphc.frontend.tracing.trace import PLAIN, members_changed
 from graphc.nn import hooks, recorded, tree
 from graphc.nn.backward_hooks import Gates, Hooked
 from graphc.nn.convert import Conversion

@@ -2,10 +2,10 @@
 
 A tree of library modules without hooks is a pure function of its arguments, parameters, buffers and
 settings. Under gradient mode its call is recorded once per user line and signature, and then noted
-(`graphc.frontend.deferred`): a model that is a Sequential of layers, its loss, `backward()` and `step()`
-run as one program. If the call has to be built after all, the module is called again, then; a module whose
-calls mostly have to be built (since its caller works on their results with other operations) is
-left alone.
+(`graphc.frontend.tracing.deferred`): a model that is a Sequential of layers, its loss, `backward()` and
+`step()` run as one program. If the call has to be built after all, the module is called again, then; a
+module whose calls mostly have to be built (since its caller works on their results with other operations)
+is left alone.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from graphc.frontend import deferred, sites, tree
+from graphc.frontend import sites, tree
 from graphc.frontend.cell import Deferred
 from graphc.frontend.modes import MODE
-from graphc.frontend.record import NeedStatic, record_call
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.trace import Members
-from graphc.frontend.variant import Variant
+from graphc.frontend.tracing import deferred
+from graphc.frontend.tracing.record import NeedStatic, record_call
+from graphc.frontend.tracing.trace import Members
+from graphc.frontend.tracing.variant import Variant
 from graphc.ir.node import Site
 from graphc.nn.tree import CALLING, walk
 

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from graphc.frontend.trace import members_changed
+from graphc.frontend.tracing.trace import members_changed
 
 if TYPE_CHECKING:
     from graphc.nn.module import Module

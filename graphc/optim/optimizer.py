@@ -18,12 +18,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, cast
 
 from graphc import ops
-from graphc.frontend import joint, known_step, lazy, sites, trace
+from graphc.frontend import sites
 from graphc.frontend.cell import Steps
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.functions.creation import full, zeros
 from graphc.frontend.leaves import zero_grads
 from graphc.frontend.modes import MODE, enable_grad, no_grad, set_grad_enabled
+from graphc.frontend.steps import joint, known_step
 from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result
+from graphc.frontend.tracing import trace
 from graphc.ir.node import Node
 from graphc.ir.types import float32
 from graphc.nn import hooks

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphc.frontend.compile import compile as compile_
 from graphc.frontend.functions.joining import cat
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.tracing.compile import compile as compile_
 from graphc.nn import Module
 from graphc.optim import Adam, Optimizer
 from graphc.serialization import load, save

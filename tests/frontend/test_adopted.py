@@ -12,8 +12,10 @@ import pytest
 
 import graphc as gc
 from graphc import nn
-from graphc.frontend import adopted, deferred, lazy
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE
+from graphc.frontend.steps import adopted
+from graphc.frontend.tracing import deferred
 
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((8, 12, 6)).astype(np.float32)

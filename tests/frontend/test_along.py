@@ -5,7 +5,7 @@ import pytest
 
 import graphc
 from graphc import nn
-from graphc.frontend import along, lazy
+from graphc.frontend.evaluation import along, lazy
 from graphc.ir.graph import Graph, toposort
 from graphc.ir.node import Kind
 

@@ -12,8 +12,8 @@ import pytest
 
 import graphc as gc
 from graphc import nn
-from graphc.frontend import lazy
-from graphc.frontend import trace as tracing
+from graphc.frontend.evaluation import lazy
+from graphc.frontend.tracing import trace as tracing
 from graphc.ir.graph import Graph
 
 RNG = np.random.default_rng(1)

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.frontend import deferred, known_step, lazy
 from graphc.frontend.cell import Deferred
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE
+from graphc.frontend.steps import known_step
+from graphc.frontend.tracing import deferred
 from graphc.nn import recorded
 
 from .training_loops import LOOPS, World, X, Y, plain

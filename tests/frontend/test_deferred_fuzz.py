@@ -11,8 +11,9 @@ import pytest
 
 import graphc as gc
 from graphc import nn
-from graphc.frontend import deferred, known_step
 from graphc.frontend.modes import MODE
+from graphc.frontend.steps import known_step
+from graphc.frontend.tracing import deferred
 from graphc.nn import recorded
 
 RNG = np.random.default_rng(5)

@@ -15,9 +15,11 @@ import pytest
 
 import graphc as gc
 from graphc import nn
-from graphc.frontend import deferred, foreseen, known_step, lazy
-from graphc.frontend.adopted import Foresight
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE
+from graphc.frontend.steps import foreseen, known_step
+from graphc.frontend.steps.adopted import Foresight
+from graphc.frontend.tracing import deferred
 
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((8, 12, 6)).astype(np.float32)

@@ -9,8 +9,9 @@ import pytest
 
 import graphc as gc
 from graphc import ops
-from graphc.frontend import deferred, lazy
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE
+from graphc.frontend.tracing import deferred
 from graphc.ir.graph import Graph
 from graphc.ir.hashing import structural_hash
 

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import graphc as gc  # noqa: E402
-from graphc.frontend import out  # noqa: E402
+from graphc.frontend.functions import out  # noqa: E402
 
 X = np.array([[0.5, -1.0, 2.0], [3.0, 0.25, -0.5]], np.float32)
 

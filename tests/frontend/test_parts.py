@@ -7,7 +7,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn
-from graphc.frontend import lazy, parts
+from graphc.frontend.evaluation import lazy, parts
 from graphc.nn import functional as F
 
 RNG = np.random.default_rng(2)
@@ -66,7 +66,9 @@ def test_single_rows_and_other_dims() -> None:
 
 def test_many_parts_of_one_array_are_read_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     cuts: list[int] = []
-    monkeypatch.setattr("graphc.frontend.canonical.part_of", lambda *a: cuts.append(1) or parts.part_of(*a))
+    monkeypatch.setattr(
+        "graphc.frontend.evaluation.canonical.part_of", lambda *a: cuts.append(1) or parts.part_of(*a)
+    )
     x = gc.from_numpy(X)
     total = sum((x[i] * (i + 1) for i in range(parts.FEW + 4)), gc.zeros(6))
     np.testing.assert_allclose(

@@ -7,7 +7,8 @@ import pytest
 
 import graphc
 from graphc import nn
-from graphc.frontend import deferred, lazy
+from graphc.frontend.evaluation import lazy
+from graphc.frontend.tracing import deferred
 
 
 @pytest.fixture(autouse=True)

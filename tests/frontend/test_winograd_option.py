@@ -12,7 +12,7 @@ from graphc import backend as backends
 from graphc import ops, pipeline
 from graphc.command.dump import Dump
 from graphc.command.target import load
-from graphc.frontend import lazy
+from graphc.frontend.evaluation import lazy
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType, float32
 from graphc.nn import functional as F

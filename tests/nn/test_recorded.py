@@ -12,9 +12,10 @@ import pytest
 
 import graphc as gc
 from graphc import nn
-from graphc.frontend import deferred, lazy
 from graphc.frontend.cell import Deferred
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE
+from graphc.frontend.tracing import deferred
 from graphc.nn import recorded
 
 RNG = np.random.default_rng(9)

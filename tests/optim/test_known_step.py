@@ -10,7 +10,9 @@ import pytest
 
 import graphc as gc
 from graphc import nn
-from graphc.frontend import deferred, known_step, lazy
+from graphc.frontend.evaluation import lazy
+from graphc.frontend.steps import known_step
+from graphc.frontend.tracing import deferred
 
 RNG = np.random.default_rng(5)
 X = gc.from_numpy(RNG.standard_normal((12, 6)).astype(np.float32))

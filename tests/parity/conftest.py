@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import graphc
-from graphc.frontend.lazy import SETTINGS
+from graphc.frontend.evaluation.lazy import SETTINGS
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import math
 from graphc import ops
 from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.functions.elementwise import Operand, binary, need, need_tensors, pow_, rsub
-from graphc.frontend.methods import method
+from graphc.frontend.functions.methods import method
 from graphc.frontend.nodes import number
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply

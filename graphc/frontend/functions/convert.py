@@ -11,10 +11,10 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import fail
+from graphc.frontend.evaluation.lazy import memory, value
+from graphc.frontend.functions.methods import attach, method
 from graphc.frontend.functions.slicing import select
 from graphc.frontend.layout import strided
-from graphc.frontend.lazy import memory, value
-from graphc.frontend.methods import attach, method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast
 from graphc.frontend.sharing import show

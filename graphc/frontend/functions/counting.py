@@ -9,10 +9,10 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.indexing import checked
 from graphc.frontend.functions.joining import cat
-from graphc.frontend.lazy import value
-from graphc.frontend.methods import METHODS, method
+from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.nodes import cast, normal_axis
 from graphc.frontend.tensor import Tensor, apply, from_array, is_concrete
 from graphc.ir.node import Node

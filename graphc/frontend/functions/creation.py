@@ -16,8 +16,8 @@ from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.functions.convert import clone, convert
 from graphc.frontend.functions.joining import stack
+from graphc.frontend.functions.methods import attach, method
 from graphc.frontend.functions.placement import placed
-from graphc.frontend.methods import attach, method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import shape_args
 from graphc.frontend.promotion import get_default_dtype, number_dtype

@@ -10,10 +10,10 @@ from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.functions.creation import constant_array
 from graphc.frontend.functions.linalg import diagonal_node
+from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.placement import placed
 from graphc.frontend.functions.shape import ravel
 from graphc.frontend.functions.slicing import select
-from graphc.frontend.methods import METHODS, method
 from graphc.frontend.nodes import normal_axis
 from graphc.frontend.tensor import Tensor, apply, apply_view, from_array
 from graphc.ir.node import Node

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontend.errors import fail
-from graphc.frontend.methods import method
+from graphc.frontend.functions.methods import method
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, number
 from graphc.frontend.promotion import Promotion, get_default_dtype, number_dtype
 from graphc.frontend.tensor import Tensor, apply, from_array, needs_grad, operand, result

@@ -10,10 +10,10 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.indexing import checked
+from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.shape import ravel, reshape_node
-from graphc.frontend.lazy import value
-from graphc.frontend.methods import METHODS, method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, normal_axis
 from graphc.frontend.tensor import Tensor, apply, from_array, is_concrete

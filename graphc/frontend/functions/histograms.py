@@ -8,11 +8,11 @@ import numpy as np
 
 from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail, title
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.creation import linspace
 from graphc.frontend.functions.elementwise import where
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.search import searchsorted
-from graphc.frontend.lazy import value
-from graphc.frontend.methods import method
 from graphc.frontend.nodes import normal_axis
 from graphc.frontend.tensor import Tensor, is_concrete
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.elementwise import need
+from graphc.frontend.functions.methods import METHODS, attach
 from graphc.frontend.functions.shape import reshape_node
 from graphc.frontend.functions.update import set_box
-from graphc.frontend.lazy import value
-from graphc.frontend.methods import METHODS, attach
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import broadcast_shapes, cast, expand
 from graphc.frontend.tensor import Tensor, apply, apply_view, from_array, inplace, is_concrete

@@ -11,8 +11,8 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.functions.elementwise import result_dtype
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.shape import reshape
-from graphc.frontend.methods import method
 from graphc.frontend.nodes import cast, normal_axis
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node

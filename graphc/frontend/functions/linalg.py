@@ -9,8 +9,8 @@ from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.functions.convert import convert
 from graphc.frontend.functions.elementwise import add, mul
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.shape import reshape_node
-from graphc.frontend.methods import method
 from graphc.frontend.nodes import broadcast_shapes, expand, normal_axis
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node

@@ -7,12 +7,12 @@ from typing import Any
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.evaluation.rounds import may_end
 from graphc.frontend.functions import elementwise as e
 from graphc.frontend.functions.linalg import matmul
-from graphc.frontend.methods import METHODS, attach, method
+from graphc.frontend.functions.methods import METHODS, attach, method
 from graphc.frontend.modes import settle
 from graphc.frontend.nodes import cast, expand
-from graphc.frontend.rounds import may_end
 from graphc.frontend.tensor import Tensor, apply, from_node, inplace, needs_grad, register, share_cell
 
 

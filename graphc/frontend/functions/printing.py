@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend.lazy import value
-from graphc.frontend.methods import attach
+from graphc.frontend.evaluation.lazy import value
+from graphc.frontend.functions.methods import attach
 from graphc.frontend.modes import MODE
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor

@@ -8,10 +8,10 @@ from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.functions.elementwise import mul, result_dtype, sub
 from graphc.frontend.functions.linalg import _same_dtype, dot
+from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.reduce import norm, norm_node
 from graphc.frontend.functions.shape import reshape
 from graphc.frontend.functions.slicing import roll_node
-from graphc.frontend.methods import METHODS, method
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, normal_axis
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.creation import arange
 from graphc.frontend.functions.elementwise import result_dtype
 from graphc.frontend.functions.joining import cat
 from graphc.frontend.functions.linalg import matmul
+from graphc.frontend.functions.methods import attach, method
 from graphc.frontend.functions.placement import placed
-from graphc.frontend.lazy import value
-from graphc.frontend.methods import attach, method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import shape_args
 from graphc.frontend.tensor import Tensor, from_array, inplace

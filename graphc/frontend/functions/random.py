@@ -18,10 +18,10 @@ from graphc import ops
 from graphc.frontend.cell import fresh_input, leaf_node
 from graphc.frontend.drawn import Drawn, evaluate
 from graphc.frontend.errors import TracerError, fail
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.convert import check_device
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.placement import placed
-from graphc.frontend.lazy import value
-from graphc.frontend.methods import method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast, number, shape_args
 from graphc.frontend.promotion import get_default_dtype

@@ -11,8 +11,8 @@ from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.functions.comparison import truth
 from graphc.frontend.functions.elementwise import maximum, minimum, need_tensors
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.unary import scaled
-from graphc.frontend.methods import method
 from graphc.frontend.nodes import cast, normal_axes, normal_axis, number, spread, without
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply

@@ -8,13 +8,13 @@ from itertools import zip_longest
 from typing import Any
 
 from graphc import ops
-from graphc.frontend.body import Body, trace_body
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.history import GradFn
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.nodes import normal_axis
 from graphc.frontend.tensor import Tensor, from_node, gradient_fn, needs_grad, operand, register, wrap_cell
+from graphc.frontend.tracing.body import Body, trace_body
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 

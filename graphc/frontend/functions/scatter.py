@@ -9,8 +9,8 @@ from graphc.frontend.errors import describe, fail
 from graphc.frontend.functions.comparison import truth
 from graphc.frontend.functions.gather import corner, fits_along, need_index, same_dtype, with_dim
 from graphc.frontend.functions.indexing import checked, index_put, setitem
+from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.scatter_reduce import reduced
-from graphc.frontend.methods import METHODS, method
 from graphc.frontend.nodes import cast, normal_axis, number
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node

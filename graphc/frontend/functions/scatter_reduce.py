@@ -8,8 +8,8 @@ from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.functions.gather import fits_along, need_index, same_dtype
 from graphc.frontend.functions.indexing import checked
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.shape import reshape
-from graphc.frontend.methods import method
 from graphc.frontend.nodes import cast, normal_axis, number
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node

@@ -9,12 +9,12 @@ import numpy as np
 from graphc import ops
 from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.creation import as_tensor
 from graphc.frontend.functions.elementwise import result_dtype
+from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.shape import ravel
 from graphc.frontend.functions.sorting import Sorted, gathered, pairs
-from graphc.frontend.lazy import value
-from graphc.frontend.methods import METHODS, method
 from graphc.frontend.nodes import cast, normal_axis, number
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.node import Node

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.frontend.errors import fail
-from graphc.frontend.methods import attach, method
+from graphc.frontend.functions.methods import attach, method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import broadcast_shapes, expand, normal_axis, shape_args
 from graphc.frontend.size import Size

@@ -8,9 +8,9 @@ from typing import Any
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.shape import ravel, reshape, reshape_node, transpose
 from graphc.frontend.functions.update import set_box
-from graphc.frontend.methods import method
 from graphc.frontend.nodes import normal_axis, shape_args
 from graphc.frontend.tensor import Tensor, apply, apply_view, needs_grad, operand, result
 from graphc.ir.node import Node

@@ -14,9 +14,9 @@ from graphc.frontend.errors import describe, fail
 from graphc.frontend.functions.creation import arange, eye
 from graphc.frontend.functions.elementwise import where
 from graphc.frontend.functions.joining import cat
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.scan import scan
 from graphc.frontend.functions.triangular import need_square
-from graphc.frontend.methods import method
 from graphc.frontend.nodes import broadcast_shapes
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node

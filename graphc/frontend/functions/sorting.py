@@ -12,8 +12,8 @@ import numpy as np
 from graphc import ops
 from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.lazy import value
-from graphc.frontend.methods import method
+from graphc.frontend.evaluation.lazy import value
+from graphc.frontend.functions.methods import method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast, normal_axis, number
 from graphc.frontend.tensor import Tensor, apply, from_array

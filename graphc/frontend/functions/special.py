@@ -13,8 +13,8 @@ from typing import Any
 from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.functions.elementwise import Build, pointwise, result_dtype
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.unary import Unary, scaled
-from graphc.frontend.methods import method
 from graphc.frontend.nodes import cast, number
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply

@@ -7,10 +7,10 @@ from typing import Any
 from graphc import ops
 from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.reduce import Dims, nansum
 from graphc.frontend.functions.shape import ravel, reshape
 from graphc.frontend.functions.sorting import Sorted, gathered, order, pick, sort
-from graphc.frontend.methods import METHODS, method
 from graphc.frontend.nodes import cast, expand, normal_axis, number
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node

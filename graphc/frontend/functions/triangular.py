@@ -8,8 +8,8 @@ from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.functions.creation import arange, eye
 from graphc.frontend.functions.elementwise import where
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.scan import scan
-from graphc.frontend.methods import method
 from graphc.frontend.nodes import broadcast_shapes, number
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node

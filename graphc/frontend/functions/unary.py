@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from graphc import ops
 from graphc.frontend.errors import fail
-from graphc.frontend.methods import method
+from graphc.frontend.functions.methods import method
 from graphc.frontend.nodes import cast, number
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply

@@ -10,8 +10,8 @@ from graphc.frontend.functions.convert import convert
 from graphc.frontend.functions.creation import arange
 from graphc.frontend.functions.elementwise import need_tensors, result_dtype, where
 from graphc.frontend.functions.joining import cat
+from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.scan import scan
-from graphc.frontend.methods import METHODS, method
 from graphc.frontend.nodes import broadcast_shapes, normal_axis
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import bool_, int64

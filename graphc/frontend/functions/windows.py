@@ -8,9 +8,9 @@ from typing import Any
 
 from graphc.frontend.errors import fail
 from graphc.frontend.functions.creation import arange, ones
+from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.placement import placed
 from graphc.frontend.functions.special import i0
-from graphc.frontend.methods import method
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import DType

@@ -15,8 +15,8 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.cell import fresh_input
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.creation import tensor
-from graphc.frontend.lazy import value
 from graphc.frontend.nodes import cast
 from graphc.frontend.tensor import Tensor, apply, is_concrete, operand
 from graphc.ir.node import Node

@@ -9,7 +9,7 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.cell import fresh_input
 from graphc.frontend.errors import describe, fail
-from graphc.frontend.lazy import value
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.nodes import cast, number, spread
 from graphc.frontend.tensor import Tensor, apply, is_concrete, operand
 from graphc.ir.node import Node

@@ -15,11 +15,11 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.gather import index_select
 from graphc.frontend.functions.joining import stack
 from graphc.frontend.functions.slicing import narrow, pad_constant
 from graphc.frontend.functions.sorting import argsort
-from graphc.frontend.lazy import value
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import number, spread
 from graphc.frontend.tensor import Tensor, apply, from_array, is_concrete, needs_grad

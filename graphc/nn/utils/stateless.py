@@ -9,7 +9,7 @@ from typing import Any
 from graphc.frontend.errors import fail
 from graphc.frontend.functions.joining import stack
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.trace import members_changed
+from graphc.frontend.tracing.trace import members_changed
 from graphc.nn.module import Module
 from graphc.nn.tree import walk
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.evaluation.lazy import memory
 from graphc.frontend.functions.creation import tensor
 from graphc.frontend.functions.joining import stack
-from graphc.frontend.lazy import memory
 from graphc.frontend.tensor import Tensor, from_array
 from graphc.ir.types import float64
 

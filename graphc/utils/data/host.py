@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.evaluation.lazy import memory
 from graphc.frontend.functions.random import Generator, default_generator
-from graphc.frontend.lazy import memory
 from graphc.frontend.tensor import Tensor, from_array
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from graphc.frontend.modes import no_grad
-from graphc.frontend.tracing import trace
+from graphc.frontend.tracing.graphs import trace
 from graphc.utils.tensorboard import protocol as pb
 from graphc.utils.tensorboard import summary
 from graphc.utils.tensorboard.graph import graph_def

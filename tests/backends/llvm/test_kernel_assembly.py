@@ -21,7 +21,7 @@ from graphc.backends.llvm.kernels import tile_source, tiles_of
 from graphc.backends.llvm.objects import assembly_text
 from graphc.backends.llvm.target import Target, get_target
 from graphc.backends.llvm.tile import UNROLL
-from graphc.frontend.tracing import trace_program
+from graphc.frontend.tracing.graphs import trace_program
 from graphc.ir.node import Node
 from graphc.loop.ir import Kernel
 from graphc.loop.lower import lower_group

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend import lazy, tree
+from graphc.frontend import tree
 from graphc.frontend.cell import Cell, fresh_input
-from graphc.frontend.compile import Compiled, name_of
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.promotion import get_default_dtype
-from graphc.frontend.record import NeedStatic, graph_of, inputs_of, module_names, record_call
 from graphc.frontend.tensor import from_array, wrap_cell
+from graphc.frontend.tracing.compile import Compiled, name_of
+from graphc.frontend.tracing.record import NeedStatic, graph_of, inputs_of, module_names, record_call
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend import lazy
 from graphc.frontend.cell import Cell, Steps, fresh_input
-from graphc.frontend.deferred import Call, Events, Promised, compute_by, fill
 from graphc.frontend.errors import TracerError
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.history import GradFn
 from graphc.frontend.modes import MODE, enable_grad
-from graphc.frontend.record import record_call
-from graphc.frontend.state_program import StateProgram
+from graphc.frontend.steps.state_program import StateProgram
 from graphc.frontend.tensor import Tensor, from_array, operand, wrap_cell
-from graphc.frontend.variant import Variant
+from graphc.frontend.tracing.deferred import Call, Events, Promised, compute_by, fill
+from graphc.frontend.tracing.record import record_call
+from graphc.frontend.tracing.variant import Variant
 
 MANY = 4  # programs for one sequence of events, before the oldest is forgotten
 UNHELD = 3  # references to a promise that no leaf holds: ours, a variable's, and the question's

@@ -18,13 +18,15 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from graphc.frontend import adopted, deferred, lazy
-from graphc.frontend.adopted import Foresight, Known, Pass, leaves_of, passes_of
 from graphc.frontend.cell import Cell, leaf_node
-from graphc.frontend.deferred import Promised
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.history import AccumulateGrad, GradFn, free, walk
 from graphc.frontend.modes import MODE, no_grad
+from graphc.frontend.steps import adopted
+from graphc.frontend.steps.adopted import Foresight, Known, Pass, leaves_of, passes_of
 from graphc.frontend.tensor import Tensor, inplace, wrap_cell
+from graphc.frontend.tracing import deferred
+from graphc.frontend.tracing.deferred import Promised
 
 MOST = 2048  # pending tensors that are looked through for a loss
 

@@ -3,7 +3,7 @@
 A call gathers arrays (arguments, state, random keys, numbers), runs the program, and wraps what
 is new. State that the function changes is donated: the program writes over its buffers. If the result can
 still be differentiated outside, the call is put off or built as lazy nodes instead
-(`graphc.frontend.deferred`), so that forward, backward and update become one program.
+(`graphc.frontend.tracing.deferred`), so that forward, backward and update become one program.
 """
 
 from __future__ import annotations
@@ -17,16 +17,26 @@ import numpy as np
 
 from graphc.arrays import aligned_copy, is_aligned
 from graphc.collecting import no_collections
-from graphc.frontend import deferred, lazy, tree
+from graphc.frontend import tree
 from graphc.frontend.cell import Cell, Deferred, Flags, Sharing, fresh_input, leaf_node
-from graphc.frontend.compiler import compile_graph
+from graphc.frontend.evaluation import lazy
+from graphc.frontend.evaluation.compiler import compile_graph
 from graphc.frontend.modes import MODE, settle
-from graphc.frontend.record import GradOutput, Inputs, Output, Record, graph_of, inputs_of, module_names
-from graphc.frontend.replay import Replay
 from graphc.frontend.sharing import present
 from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, from_array, wrap_cell
-from graphc.frontend.trace import Members, members
+from graphc.frontend.tracing import deferred
+from graphc.frontend.tracing.record import (
+    GradOutput,
+    Inputs,
+    Output,
+    Record,
+    graph_of,
+    inputs_of,
+    module_names,
+)
+from graphc.frontend.tracing.replay import Replay
+from graphc.frontend.tracing.trace import Members, members
 from graphc.ir.node import Node
 
 

@@ -16,7 +16,6 @@ from graphc.frontend import tree
 from graphc.frontend.cell import Cell, fresh_input, leaf_node, root
 from graphc.frontend.history import CompiledGrad, GradFn
 from graphc.frontend.modes import MODE, no_grad
-from graphc.frontend.record import Inputs, Output, Record, graph_of
 from graphc.frontend.tensor import (
     Tensor,
     from_node,
@@ -29,6 +28,7 @@ from graphc.frontend.tensor import (
     wrap_cell,
     write,
 )
+from graphc.frontend.tracing.record import Inputs, Output, Record, graph_of
 from graphc.ir.node import Node, make, no_sites, set_site, site_of
 
 
@@ -38,7 +38,7 @@ class Replay:
     types, differentiable, aliases, labels   of the results that are computed, in order
     likes                  input nodes of their types
     grad_leaves            leaves from outside whose gradient a backward pass through a result computes
-    can_wait               whether a call may be put off (`graphc.frontend.deferred`)
+    can_wait               whether a call may be put off (`graphc.frontend.tracing.deferred`)
     sources                the cells outside that it reads; for `checked` see `deferred`
     backend                the one that the function was compiled for; None: the one that is set
     """

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.frontend import lazy
 from graphc.frontend.cell import Cell, fresh_input, leaf_node
 from graphc.frontend.errors import TracerError, describe, fail
+from graphc.frontend.evaluation import lazy
+from graphc.frontend.evaluation.lazy import Unbound
 from graphc.frontend.history import Promise
-from graphc.frontend.lazy import Unbound
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.pending import PendingTensors
 from graphc.frontend.tensor import Tensor, from_node, wrap_cell

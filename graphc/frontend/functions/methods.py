@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from graphc.frontend.rounds import may_end
+from graphc.frontend.evaluation.rounds import may_end
 from graphc.frontend.tensor import Tensor, inplace
 
 F = TypeVar("F", bound=Callable[..., Any])

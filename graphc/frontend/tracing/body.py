@@ -14,12 +14,12 @@ import numpy as np
 
 from graphc.frontend.cell import Cell, fresh_input, leaf_node
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.evaluation.lazy import Unbound
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn
-from graphc.frontend.lazy import Unbound
 from graphc.frontend.modes import MODE
 from graphc.frontend.pending import PendingTensors
 from graphc.frontend.tensor import Tensor, gradient_fn, wrap_cell
-from graphc.frontend.trace import Trace
+from graphc.frontend.tracing.trace import Trace
 from graphc.ir.graph import rebuild
 from graphc.ir.node import Kind, Node
 from graphc.ir.types import TensorType

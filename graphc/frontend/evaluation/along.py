@@ -16,7 +16,7 @@ from graphc.ir.node import Kind, Node
 from graphc.ops.random import RandomAttrs
 
 if TYPE_CHECKING:
-    from graphc.frontend.canonical import Pending
+    from graphc.frontend.evaluation.canonical import Pending
 
 COSTLY = frozenset(
     (Kind.CONTRACT, Kind.CONV, Kind.REDUCE, Kind.SCAN, Kind.SORT, Kind.CUMULATIVE, Kind.SCATTER)

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend import lazy
 from graphc.frontend.cell import Cell, Steps
-from graphc.frontend.deferred import Promised
 from graphc.frontend.errors import TracerError
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE
-from graphc.frontend.record import record_call
-from graphc.frontend.state_program import StateProgram
+from graphc.frontend.steps.state_program import StateProgram
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.variant import Variant
+from graphc.frontend.tracing.deferred import Promised
+from graphc.frontend.tracing.record import record_call
+from graphc.frontend.tracing.variant import Variant
 
 MANY = 4  # programs for one optimizer, before the oldest is forgotten
 

@@ -7,9 +7,9 @@ from sys import getrefcount
 
 import numpy as np
 
-from graphc.frontend import lazy
 from graphc.frontend.cell import Cell
-from graphc.frontend.variant import Stale, Variant
+from graphc.frontend.evaluation import lazy
+from graphc.frontend.tracing.variant import Stale, Variant
 
 OWN = 3  # references to a leaf's node that do not mean it is used: the leaf's, a variable's, the question's
 

@@ -3,9 +3,9 @@
 A call of a compiled function whose result is still to be differentiated, and `backward()` on such a
 result, are at first only noted (`Call`, `Backward`) in the open `Events` of the thread. When an
 optimizer steps next, calls, backward passes and update run as one program, traced once for such a
-sequence (`graphc.frontend.joint`). In every other case the events are *built*: done in order, as lazy
+sequence (`graphc.frontend.steps.joint`). In every other case the events are *built*: done in order, as lazy
 nodes with history, which is what happens where nothing is put off. Plain code, which runs at every step,
-is noted when it calls `backward()` (`graphc.frontend.adopted`).
+is noted when it calls `backward()` (`graphc.frontend.steps.adopted`).
 
 What makes the difference unobservable:
 
@@ -31,14 +31,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from graphc.frontend import lazy, tree
+from graphc.frontend import tree
 from graphc.frontend.cell import Cell, Deferred, leaf_node, root, share
+from graphc.frontend.evaluation import lazy
 from graphc.frontend.history import GradFn, Promise
 from graphc.frontend.modes import MODE, settle
-from graphc.frontend.replay import Replay
 from graphc.frontend.sharing import as_they_were, is_seen
 from graphc.frontend.shown import Showings, Shown
 from graphc.frontend.tensor import Tensor, register, wrap_cell
+from graphc.frontend.tracing.replay import Replay
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 
@@ -328,7 +329,7 @@ _compute: Callable[[Events], bool] | None = None
 
 
 def compute_by(function: Callable[[Events], bool]) -> None:
-    """Set what runs complete events that are closed (`graphc.frontend.joint`, which knows this module)."""
+    """Set what runs complete events that are closed (`frontend.steps.joint`, which knows this module)."""
     global _compute
     _compute = function
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.frontend.drawn import Drawn
 from graphc.frontend.errors import TracerError, here
-from graphc.frontend.parts import part_of
+from graphc.frontend.evaluation.parts import part_of
 from graphc.frontend.shown import Shown
 from graphc.ir.node import Kind, Node, site_of
 from graphc.ops.constant import CONSTANT, INPUT
@@ -35,7 +35,7 @@ class Pending:
     order    leaves and operations, operands first; `index` gives positions in it
     arrays   values of the leaves, in order; `leaves` the nodes that had them
     scalars  values of constants that the key leaves open
-    parts    how many of the leaves are slices of known values (`graphc.frontend.parts`)
+    parts    how many of the leaves are slices of known values (`graphc.frontend.evaluation.parts`)
     """
 
     order: list[Node] = field(default_factory=list)

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend.along import along
-from graphc.frontend.canonical import OVERWRITTEN, Gone, Pending, canonical
 from graphc.frontend.cell import Cell, Steps, fresh_input, is_constant, share
-from graphc.frontend.compiler import check_backend, compile_graph
 from graphc.frontend.drawn import Drawn
+from graphc.frontend.evaluation.along import along
+from graphc.frontend.evaluation.canonical import OVERWRITTEN, Gone, Pending, canonical
+from graphc.frontend.evaluation.compiler import check_backend, compile_graph
+from graphc.frontend.evaluation.parts import FEW
+from graphc.frontend.evaluation.relatives import relatives
 from graphc.frontend.modes import MODE, settle
-from graphc.frontend.parts import FEW
-from graphc.frontend.relatives import relatives
 from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, refresh
 from graphc.ir.graph import Graph
@@ -264,7 +264,7 @@ _look_ahead: Callable[[], None] | None = None
 
 
 def look_ahead_by(function: Callable[[], None]) -> None:
-    """Set what may compute more than is read, before something is (`graphc.frontend.foreseen`)."""
+    """Set what may compute more than is read, before something is (`graphc.frontend.steps.foreseen`)."""
     global _look_ahead
     _look_ahead = function
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from graphc.collecting import no_collections
 from graphc.frontend import tree
-from graphc.frontend.canonical import Pending, canonical
 from graphc.frontend.cell import Cell, fresh_input, root
+from graphc.frontend.evaluation.canonical import Pending, canonical
+from graphc.frontend.evaluation.lazy import build_graph
 from graphc.frontend.history import AccumulateGrad, CutGrad, walk
-from graphc.frontend.lazy import build_graph
 from graphc.frontend.tensor import Tensor, refresh, wrap_cell
-from graphc.frontend.trace import Captured, Trace, tracing
+from graphc.frontend.tracing.trace import Captured, Trace, tracing
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, float64

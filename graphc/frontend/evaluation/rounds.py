@@ -17,7 +17,7 @@ then, and every round is the same program.
 from __future__ import annotations
 
 from graphc.frontend.cell import Deferred
-from graphc.frontend.lazy import sync
+from graphc.frontend.evaluation.lazy import sync
 from graphc.frontend.modes import MODE
 from graphc.frontend.tensor import Tensor, recorded
 

@@ -17,7 +17,7 @@ from graphc.frontend.modes import MODE
 from graphc.ir.node import Node
 
 if TYPE_CHECKING:
-    from graphc.frontend.canonical import Pending
+    from graphc.frontend.evaluation.canonical import Pending
     from graphc.frontend.tensor import Tensor
 
 # So many nodes with relatives may be looked through always, and so many for each node of the graph that is

@@ -1,6 +1,6 @@
 """`graphc.compile`: one trace per input signature, one native call per use.
 
-A signature has one or more variants (`graphc.frontend.variant`): modes, requires_grad and the like
+A signature has one or more variants (`graphc.frontend.tracing.variant`): modes, requires_grad and the like
 are checked at each call, and another variant is made where they differ.
 """
 
@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend import lazy, tree
-from graphc.frontend.compiler import check_backend
+from graphc.frontend import tree
 from graphc.frontend.errors import fail
+from graphc.frontend.evaluation import lazy
+from graphc.frontend.evaluation.compiler import check_backend
 from graphc.frontend.modes import MODE
-from graphc.frontend.record import (
+from graphc.frontend.tensor import Tensor
+from graphc.frontend.tracing.record import (
     NeedStatic,
     record_call,
 )
-from graphc.frontend.tensor import Tensor
-from graphc.frontend.variant import Stale, Variant
+from graphc.frontend.tracing.variant import Stale, Variant
 
 log = logging.getLogger("graphc")
 log.addHandler(logging.NullHandler())

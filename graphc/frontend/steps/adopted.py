@@ -1,10 +1,10 @@
 """Forward passes of plain code, noted when their backward pass begins.
 
 Plain code runs at every step, and leaves lazy nodes. But when `backward()` of a loss among them is called,
-the pending graph as a whole can be taken for a call of a recorded function (`graphc.frontend.deferred`): one
-that is found again by the graph's structure and the leaves it ends at. So the backward pass and the
-optimizer's step, most of the nodes of a training step, are built when a structure is met for the first time,
-and not at every step; forward, backward and update run as one program, as if the loss had been compiled.
+the pending graph as a whole can be taken for a call of a recorded function (`tracing.deferred`): one that is
+found again by the graph's structure and the leaves it ends at. So the backward pass and the optimizer's step,
+most of the nodes of a training step, are built when a structure is met for the first time, and not at every
+step; forward, backward and update run as one program, as if the loss had been compiled.
 
 The nodes are let go of. If the call has to be built after all (since a gradient is looked at before the
 step), they are built again from the record. That is a waste, so a structure whose calls mostly
@@ -20,18 +20,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc.frontend import deferred, lazy
-from graphc.frontend.canonical import Gone, Pending, canonical
 from graphc.frontend.cell import Cell, Deferred, leaf_node
-from graphc.frontend.deferred import Source
+from graphc.frontend.evaluation import lazy
+from graphc.frontend.evaluation.canonical import Gone, Pending, canonical
+from graphc.frontend.evaluation.parts import FEW
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, walk
 from graphc.frontend.modes import MODE
-from graphc.frontend.parts import FEW
-from graphc.frontend.record import record_call
 from graphc.frontend.sharing import present
 from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, gradient_fn, operand, rebind, register, variable, wrap_cell, write
-from graphc.frontend.variant import Variant
+from graphc.frontend.tracing import deferred
+from graphc.frontend.tracing.deferred import Source
+from graphc.frontend.tracing.record import record_call
+from graphc.frontend.tracing.variant import Variant
 from graphc.ir.node import Node, make, no_sites, set_site, site_of
 from graphc.ops.constant import INPUT
 
@@ -92,7 +93,7 @@ def _is(a: object, b: object) -> bool:
 
 @dataclass(eq=False)
 class Foresight:
-    """What is expected of a model's passes (`graphc.frontend.foreseen`).
+    """What is expected of a model's passes (`graphc.frontend.steps.foreseen`).
 
     is_read   values of the last pass were read before its backward pass
     waiting   the end of history of a loss whose gradients have been computed at such a read, while nobody
