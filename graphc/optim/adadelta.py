@@ -10,7 +10,8 @@ from graphc.frontend.functions.creation import zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num
 from graphc.optim.checks import check_lr, check_number
-from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+from graphc.optim.hyper import Hyper
+from graphc.optim.optimizer import Group, Optimizer, State
 
 
 class Adadelta(Optimizer):

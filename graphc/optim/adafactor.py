@@ -8,12 +8,13 @@ from typing import Any
 from graphc import ops
 from graphc.frontend.functions.creation import zeros, zeros_like
 from graphc.frontend.functions.numbers import finfo
+from graphc.frontend.nodes import expand
 from graphc.frontend.tensor import Tensor
-from graphc.ir.node import Node
 from graphc.nn.arith import Num, scalar
 from graphc.optim.checks import check_lr, check_number
+from graphc.optim.hyper import Hyper
 from graphc.optim.moments import lerp
-from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+from graphc.optim.optimizer import Group, Optimizer, State
 
 
 class Adafactor(Optimizer):
@@ -55,9 +56,6 @@ class Adafactor(Optimizer):
             "maximize": maximize,
         }
         super().__init__(params, defaults)
-
-    def _options(self, group: Group) -> tuple:
-        return (*super()._options(group), group["eps"][0] is None)
 
     def _init_state(self, group: Group, p: Tensor) -> State:
         if p.ndim < 2:
@@ -107,15 +105,10 @@ def _mean(x: Num, dim: int) -> Num:
 
 def _stretched(x: Num, like: Num) -> Num:
     """`x`, with dims of size 1, over the shape of `like`."""
-    return Num(_over(x.node, like.node.shape))
+    return Num(expand(x.node, like.node.shape))
 
 
 def _outer(rows: Num, columns: Num) -> Num:
     """[..., n, 1] times [..., 1, m]: [..., n, m]."""
     shape = (*rows.node.shape[:-1], columns.node.shape[-1])
-    return Num(_over(rows.node, shape)) * Num(_over(columns.node, shape))
-
-
-def _over(n: Node, shape: tuple[int, ...]) -> Node:
-    kept = tuple(i for i, extent in enumerate(n.shape) if extent == shape[i])
-    return ops.broadcast(ops.reshape(n, tuple(shape[i] for i in kept)), shape, kept)
+    return Num(expand(rows.node, shape)) * Num(expand(columns.node, shape))

@@ -10,8 +10,9 @@ from graphc.frontend.functions.creation import zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num
 from graphc.optim.checks import check_betas, check_hints, check_lr, check_number
+from graphc.optim.hyper import Hyper
 from graphc.optim.moments import averages, decayed
-from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+from graphc.optim.optimizer import Group, Optimizer, State
 
 
 class Adam(Optimizer):
@@ -68,9 +69,6 @@ class Adam(Optimizer):
             "decoupled_weight_decay": decoupled_weight_decay,
         }
         super().__init__(params, defaults)
-
-    def _options(self, group: Group) -> tuple:
-        return (*super()._options(group), group["betas"][0] <= 0.5)
 
     def _init_state(self, group: Group, p: Tensor) -> State:
         names = ["exp_avg", "exp_avg_sq"] + (["max_exp_avg_sq"] if group["amsgrad"] else [])

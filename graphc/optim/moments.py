@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from graphc.nn.arith import Num
-from graphc.optim.optimizer import Group, Hyper
+from graphc.optim.hyper import Hyper
+from graphc.optim.optimizer import Group
 
 
 def lerp(start: Num, end: Num, weight: Num, high: bool) -> Num:

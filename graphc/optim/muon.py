@@ -12,8 +12,9 @@ from graphc.frontend.tensor import Tensor
 from graphc.ir.node import Node
 from graphc.nn.arith import Num, scalar
 from graphc.optim.checks import check_lr, check_number
+from graphc.optim.hyper import Hyper
 from graphc.optim.moments import lerp
-from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+from graphc.optim.optimizer import Group, Optimizer, State
 
 _ADJUSTMENTS = (None, "original", "match_rms_adamw")
 _MOST_STEPS = 100
@@ -72,7 +73,7 @@ class Muon(Optimizer):
                 )
 
     def _options(self, group: Group) -> tuple:
-        return (*super()._options(group), group["ns_steps"], group["adjust_lr_fn"])
+        return (*super()._options(group), group["ns_steps"])
 
     def _init_state(self, group: Group, p: Tensor) -> State:
         return {"momentum_buffer": zeros_like(p)}
@@ -80,10 +81,10 @@ class Muon(Optimizer):
     def _update(
         self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
     ) -> tuple[Num, dict[str, Num]]:
-        high = group["momentum"] >= 0.5
-        buffer = update = lerp(state["momentum_buffer"], grad, 1 - hyper.momentum, not high)
+        momentum = group["momentum"]
+        buffer = update = lerp(state["momentum_buffer"], grad, 1 - hyper.momentum, momentum <= 0.5)
         if group["nesterov"]:
-            update = lerp(grad, buffer, hyper.momentum, high)
+            update = lerp(grad, buffer, hyper.momentum, momentum >= 0.5)
         rate = hyper.lr * _adjustment(group["adjust_lr_fn"], p.node.shape)
         kept = p * (1 - hyper.lr * hyper.weight_decay)
         return kept - rate * _orthogonal(hyper, group["ns_steps"], update), {"momentum_buffer": buffer}

@@ -11,8 +11,9 @@ from graphc.frontend.tensor import Tensor
 from graphc.ir.types import float32
 from graphc.nn.arith import Num, scalar
 from graphc.optim.checks import check_betas, check_lr, check_number
+from graphc.optim.hyper import Hyper
 from graphc.optim.moments import averages, decayed
-from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+from graphc.optim.optimizer import Group, Optimizer, State
 
 
 class NAdam(Optimizer):

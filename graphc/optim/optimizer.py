@@ -15,9 +15,9 @@ import operator
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any, ClassVar, cast
 
-from graphc import ops
 from graphc.frontend import sites
 from graphc.frontend.cell import Steps
 from graphc.frontend.evaluation import lazy
@@ -32,6 +32,7 @@ from graphc.ir.types import float32
 from graphc.nn import hooks
 from graphc.nn.arith import Num, scalar
 from graphc.nn.hooks import HookTable, RemovableHandle
+from graphc.optim.hyper import Hyper
 from graphc.optim.update import Update
 
 Group = dict[str, Any]
@@ -80,42 +81,6 @@ def _with_hooks(step: Callable) -> Callable:
 
     wrapper.hooked = True  # type: ignore[attr-defined]
     return wrapper
-
-
-class Hyper:
-    """The numbers of one parameter group as scalars of the program: `hyper.lr`, or `hyper.item("betas", 0)`.
-
-    They are inputs, read again at every step, so that a changed number does not recompile. Which of them
-    are zero is fixed while tracing (`Optimizer._structure` watches that).
-    """
-
-    def __init__(self, optimizer: Optimizer, index: int) -> None:
-        self._optimizer, self._index = optimizer, index
-        self._scalars: dict[tuple[str, int], Num] = {}
-        self.made: dict[tuple[Update, Node | None], list[Node]] = {}  # what follows from them alone
-
-    def __getattr__(self, name: str) -> Num:
-        return self.item(name, -1)
-
-    def item(self, name: str, position: int) -> Num:
-        """The number `group[name][position]` (`group[name]` itself for position -1)."""
-        key = (name, position)
-        if key not in self._scalars:
-            self._scalars[key] = self._read(name, position)
-        return self._scalars[key]
-
-    def _read(self, name: str, position: int) -> Num:
-        optimizer, index = self._optimizer, self._index
-
-        def current() -> float:
-            value = optimizer.param_groups[index][name]
-            return float(value if position < 0 else value[position])
-
-        value = optimizer.param_groups[index][name]
-        value = value if position < 0 else value[position]
-        if not isinstance(value, Tensor):
-            value = trace.dynamic(current)
-        return scalar(ops.reshape(operand(value, False), ()))
 
 
 class Optimizer:
@@ -211,7 +176,7 @@ class Optimizer:
         self._begin(group, live)
         counts = self._advance(live)
         trace.guard(lambda: self._structure(index))
-        hyper, options = Hyper(self, index), self._options(group)
+        hyper, options = Hyper(self, index), self._known_options(index)
         for p in live:
             state = self.state.get(p, {})
             count = counts.get(id(state.get("step")))
@@ -220,20 +185,25 @@ class Optimizer:
 
     def _structure(self, index: int) -> tuple:
         """What the program of a step depends on besides numbers: a change means another program."""
+        params = self.param_groups[index]["params"]
+        states = filter(None, map(self.state.get, params))
+        held = list(map(id, itertools.chain.from_iterable(map(_VALUES, states))))
+        return len(self.param_groups), len(params), len(self.state), self._known_options(index), held
+
+    def _known_options(self, index: int) -> tuple:
+        """`_options` of a group, worked out when one of its values has changed."""
         group = self.param_groups[index]
         values = dict(group)
         for name in _NO_STRUCTURE:
             values.pop(name, None)
         known = self._known.get(index)
-        if known is None or known[0] != values:  # equal values are set alike, and zero alike
+        if known is None or known[0] != values:  # (of equal values the same is seen)
             known = self._known[index] = (values, self._options(group))
-        states = filter(None, map(self.state.get, group["params"]))
-        held = list(map(id, itertools.chain.from_iterable(map(_VALUES, states))))
-        return len(self.param_groups), len(group["params"]), len(self.state), known[1], held
+        return known[1]
 
     def _options(self, group: Group) -> tuple:
-        """What `_update` may see of a group: which options are set, and which numbers are not zero."""
-        return tuple([bool(value) for name, value in group.items() if name not in _NO_STRUCTURE])
+        """What `_update` may see of a group besides numbers to compute with."""
+        return tuple([_seen(value) for name, value in group.items() if name not in _NO_STRUCTURE])
 
     def _begin(self, group: Group, live: list[Tensor]) -> None:
         """Make the state of parameters met for the first time.
@@ -316,8 +286,8 @@ class Optimizer:
     ) -> tuple[Num, dict[str, Num]]:
         """The new value of one parameter, and of the state entries that change.
 
-        `state["step"]` is the count after this step, a scalar. Python's `if` may look at `group` only to
-        see whether a number is zero or an option is set.
+        `state["step"]` is the count after this step, a scalar. Python's `if` may look at `group` only to see
+        which options are set, and on which side of zero and of a half numbers are: see `_options`.
         """
         raise NotImplementedError(f"{type(self).__name__} defines neither step nor _update")
 
@@ -484,6 +454,20 @@ class Optimizer:
     def register_load_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """`hook(optimizer)` runs after loading."""
         return hooks.add(self._optimizer_load_state_dict_post_hooks, hook, prepend)
+
+
+def _seen(value: Any) -> Any:
+    """What rules may see of an option: of a number on which side of zero and of a half it is, a text itself,
+    of others whether they are set; of a tuple that of each."""
+    if isinstance(value, tuple):
+        return tuple([_seen(v) for v in value])
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value if isinstance(value, str) else value is not None and bool(value)
+    return _side(value, 0.0), _side(value, 0.5)
+
+
+def _side(value: Any, of: float) -> int:
+    return (value > of) - (value < of)
 
 
 _NO_STRUCTURE = frozenset(("params", "param_names", "lr"))

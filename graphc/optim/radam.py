@@ -10,8 +10,9 @@ from graphc.frontend.functions.creation import zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num, select
 from graphc.optim.checks import check_betas, check_lr, check_number
+from graphc.optim.hyper import Hyper
 from graphc.optim.moments import averages, decayed
-from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+from graphc.optim.optimizer import Group, Optimizer, State
 
 
 class RAdam(Optimizer):

@@ -9,7 +9,8 @@ from graphc.frontend.functions.creation import ones, zeros_like
 from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num, scalar
 from graphc.optim.checks import check_hints, check_lr, check_number
-from graphc.optim.optimizer import Group, Hyper, Optimizer, State
+from graphc.optim.hyper import Hyper
+from graphc.optim.optimizer import Group, Optimizer, State
 
 
 class SGD(Optimizer):

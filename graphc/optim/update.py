@@ -7,16 +7,14 @@ functions, working it out anew took most of the time of a small network's step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphc.frontend.cell import fresh_input
 from graphc.ir.node import Node
 from graphc.ir.recipe import Recipe, frontier
 from graphc.ir.types import TensorType, float64
 from graphc.nn.arith import Num
-
-if TYPE_CHECKING:
-    from graphc.optim.optimizer import Hyper
+from graphc.optim.hyper import Hyper
 
 Rule = Callable[[Any, Num, Num, dict[str, Num]], tuple[Num, dict[str, Num]]]
 
