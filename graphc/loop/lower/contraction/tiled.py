@@ -31,6 +31,7 @@ from graphc.loop.ir import (
     identity_of,
     load,
 )
+from graphc.loop.lower.chains import link_by_link
 from graphc.loop.lower.contraction.ahead import fetch_ahead, lines_of
 from graphc.loop.lower.contraction.blocking import Blocking, Rows, Source, panel_lanes
 from graphc.loop.lower.contraction.cells import Cells, finish_cell
@@ -502,3 +503,4 @@ class Tiled:
             values = [tile(ix.floordiv(x, self.lanes), r, ix.mod(x, self.lanes)) for x in lanes]
             row = ix.add(ix.mul(self.flat_batch, self.m), ix.add(self._row_of(t), r))
             finish_cell(self.fused, cells, row, ix.add(ix.mul(block, unit), j), values)
+        w.block[-1:] = link_by_link(w.block[-1], w.name)
