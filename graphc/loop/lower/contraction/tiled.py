@@ -503,4 +503,6 @@ class Tiled:
             values = [tile(ix.floordiv(x, self.lanes), r, ix.mod(x, self.lanes)) for x in lanes]
             row = ix.add(ix.mul(self.flat_batch, self.m), ix.add(self._row_of(t), r))
             finish_cell(self.fused, cells, row, ix.add(ix.mul(block, unit), j), values)
-        w.block[-1:] = link_by_link(w.block[-1], w.name)
+        nest = w.block.pop()
+        assert isinstance(nest, For)
+        w.block += link_by_link(nest, w.name)
