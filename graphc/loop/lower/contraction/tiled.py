@@ -505,4 +505,4 @@ class Tiled:
             finish_cell(self.fused, cells, row, ix.add(ix.mul(block, unit), j), values)
         nest = w.block.pop()
         assert isinstance(nest, For)
-        w.block += link_by_link(nest, w.name)
+        w.block.extend(link_by_link(nest, w.name))
