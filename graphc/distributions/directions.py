@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc.distributions import constraints
 from graphc.distributions.constraints import parameters
-from graphc.distributions.distribution import Distribution, batch_of, broadcast_all, uniform
+from graphc.distributions.distribution import Centred, batch_of, broadcast_all, uniform
 from graphc.frontend.functions.elementwise import where
 from graphc.frontend.functions.special import i0e, i1e
 from graphc.frontend.modes import no_grad
@@ -19,7 +19,7 @@ _ROUNDS = 20  # 0.65 of the candidates or more are accepted: one sample in 1e9 i
 _FLAT = 1e-5  # below this concentration the exact proposal divides by zero
 
 
-class VonMises(Distribution):
+class VonMises(Centred):
     """Angles in [-pi, pi) with mean direction `loc`, of density proportional to exp(concentration cos)."""
 
     arg_constraints = parameters(loc=constraints.real, concentration=constraints.positive)
@@ -29,14 +29,6 @@ class VonMises(Distribution):
     def __init__(self, loc: Any, concentration: Any, validate_args: bool | None = None) -> None:
         self.loc, self.concentration = broadcast_all(loc, concentration)
         super().__init__(batch_of((loc, concentration), self.loc), validate_args=validate_args)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

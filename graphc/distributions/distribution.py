@@ -202,6 +202,20 @@ class Distribution:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+class Centred(Distribution):
+    """A distribution whose mean and mode are its parameter `loc`, unless a subclass says otherwise."""
+
+    loc: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def mode(self) -> Tensor:
+        return self.loc
+
+
 class EitherParameter(Distribution):
     """A distribution whose parameter is given as `probs` or as `logits`; subclasses derive the other one."""
 

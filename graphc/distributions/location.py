@@ -9,7 +9,7 @@ from typing import Any
 from graphc import special
 from graphc.distributions import constraints
 from graphc.distributions.constraints import parameters
-from graphc.distributions.distribution import Distribution, batch_of, broadcast_all, normal, uniform
+from graphc.distributions.distribution import Centred, Distribution, batch_of, broadcast_all, normal, uniform
 from graphc.distributions.gammas import standard_gamma
 from graphc.frontend.errors import fail
 from graphc.frontend.evaluation.lazy import value as known_value
@@ -19,13 +19,12 @@ from graphc.frontend.functions.random import rand
 from graphc.frontend.tensor import Tensor, is_concrete
 
 
-class _LocationScale(Distribution):
+class _LocationScale(Centred):
     """`loc` plus `scale` times a standard outcome."""
 
     arg_constraints = parameters(loc=constraints.real, scale=constraints.positive)
     support = constraints.real
     has_rsample = True
-    loc: Tensor
     scale: Tensor
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
@@ -42,14 +41,6 @@ class _LocationScale(Distribution):
         """`value` as an outcome of the standard distribution, checked."""
         self._validate_sample(value)
         return (value - self.loc) / self.scale
-
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        return self.loc
 
 
 class Normal(_LocationScale):

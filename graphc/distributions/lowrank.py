@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from graphc.distributions import constraints
 from graphc.distributions.constraints import parameters
-from graphc.distributions.distribution import Derived, Distribution, normal
+from graphc.distributions.distribution import Centred, Derived, normal
 from graphc.frontend.errors import fail
 from graphc.frontend.functions.creation import eye
 from graphc.frontend.functions.diagonal import diag_embed
@@ -16,7 +16,7 @@ from graphc.frontend.nodes import broadcast_shapes
 from graphc.frontend.tensor import Tensor
 
 
-class LowRankMultivariateNormal(Distribution):
+class LowRankMultivariateNormal(Centred):
     """Normal vectors of mean `loc` [..., n] and covariance W W^T + diag(d).
 
     `cov_factor` is W [..., n, m], `cov_diag` d [..., n]; densities cost n m^2, by Woodbury's identity.
@@ -63,14 +63,6 @@ class LowRankMultivariateNormal(Distribution):
         """The Cholesky factor of I + W^T D^-1 W [..., m, m]."""
         identity = eye(self.cov_factor.shape[-1], dtype=self.loc.dtype)
         return cholesky(self._narrow.matmul(self.cov_factor) + identity)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

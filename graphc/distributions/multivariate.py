@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc.distributions import constraints
 from graphc.distributions.constraints import parameters
-from graphc.distributions.distribution import Derived, Distribution, normal
+from graphc.distributions.distribution import Centred, Derived, normal
 from graphc.frontend.errors import fail
 from graphc.frontend.functions.creation import eye
 from graphc.frontend.functions.triangular import cholesky, solve_triangular
@@ -16,7 +16,7 @@ from graphc.frontend.nodes import broadcast_shapes
 from graphc.frontend.tensor import Tensor
 
 
-class MultivariateNormal(Distribution):
+class MultivariateNormal(Centred):
     """Normal vectors with mean `loc` [..., n] and one of three matrices [..., n, n].
 
     `covariance_matrix`, its inverse `precision_matrix`, or its lower Cholesky factor `scale_tril`; the others
@@ -86,14 +86,6 @@ class MultivariateNormal(Distribution):
 
     def _identity(self) -> Tensor:
         return eye(self._event_shape[0] if hasattr(self, "_event_shape") else 0, dtype=self.loc.dtype)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

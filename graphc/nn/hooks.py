@@ -51,3 +51,11 @@ def add(table: OrderedDict, hook: Callable, prepend: bool = False, flags: tuple 
     if prepend:
         table.move_to_end(handle.id, last=False)
     return handle
+
+
+def find(table: OrderedDict, kind: type, **attributes: Any) -> int | None:
+    """The id of the first hook that is of a class and has these attributes; None if there is none."""
+    for key, hook in table.items():
+        if isinstance(hook, kind) and all(getattr(hook, name) == value for name, value in attributes.items()):
+            return key
+    return None

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.frontend.errors import fail
-from graphc.frontend.functions.random import randn
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 from graphc.nn import functional as F
 from graphc.nn.module import Module
 from graphc.nn.utils.parametrize import register_parametrization
+from graphc.nn.utils.power_method import (
+    as_matrix,
+    check_iterations,
+    follow_left,
+    follow_right,
+    rows_of,
+    start,
+)
 
 __all__ = ["spectral_norm", "weight_norm"]
 
@@ -71,36 +78,27 @@ class _SpectralNorm(Module):
                 IndexError,
                 f"Dimension out of range (expected to be in range of [-{ndim}, {ndim - 1}] but got {dim})",
             )
-        if n_power_iterations <= 0:
-            raise fail(
-                ValueError,
-                "Expected n_power_iterations to be positive, but got "
-                f"n_power_iterations={n_power_iterations}",
-            )
+        check_iterations(n_power_iterations)
         self.dim = dim % ndim
         self.eps = eps
         if ndim > 1:
             self.n_power_iterations = n_power_iterations
-            matrix = self._matrix(weight)
-            for name, extent in zip(("_u", "_v"), matrix.shape, strict=True):
-                start = F.normalize(randn(extent, dtype=weight.dtype), dim=0, eps=eps)
-                self.register_buffer(name, start)
+            matrix = as_matrix(weight, self.dim)
+            for name, vector in zip(("_u", "_v"), start(matrix, eps), strict=True):
+                self.register_buffer(name, vector)
             self._power_method(matrix, 15)
-
-    def _matrix(self, weight: Tensor) -> Tensor:
-        return weight.movedim(self.dim, 0).flatten(1)
 
     def _power_method(self, matrix: Tensor, iterations: int) -> None:
         with no_grad():
             matrix = matrix.detach()
             for _ in range(iterations):
-                self._u.copy_(F.normalize(matrix @ self._v, dim=0, eps=self.eps))
-                self._v.copy_(F.normalize(self._u @ matrix, dim=0, eps=self.eps))
+                follow_left(self._u, matrix, self._v, self.eps)
+                follow_right(self._u, matrix, self._v, self.eps)
 
     def forward(self, weight: Tensor) -> Tensor:
         if weight.ndim == 1:
             return F.normalize(weight, dim=0, eps=self.eps)
-        matrix = self._matrix(weight)
+        matrix = as_matrix(weight, self.dim)
         if self.training:
             self._power_method(matrix, self.n_power_iterations)
         sigma = self._u.clone() @ (matrix @ self._v.clone())
@@ -125,8 +123,5 @@ def spectral_norm(
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise fail(ValueError, f"Module '{module}' has no parameter or buffer with name '{name}'")
-    if dim is None:
-        transposed = type(module).__name__.startswith("ConvTranspose")
-        dim = 1 if transposed else 0
-    made = _SpectralNorm(weight.detach(), n_power_iterations, dim, eps)
+    made = _SpectralNorm(weight.detach(), n_power_iterations, rows_of(module) if dim is None else dim, eps)
     return register_parametrization(module, name, made)

@@ -16,6 +16,7 @@ from graphc.frontend.functions.creation import ones_like, zeros_like
 from graphc.frontend.functions.random import rand
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
+from graphc.nn import hooks
 from graphc.nn.module import Module
 from graphc.nn.utils.convert import parameters_to_vector
 
@@ -56,7 +57,7 @@ class BasePruningMethod(ABC):
         method: BasePruningMethod = cls(*args, **kwargs)
         method._tensor_name = name
         scores = _scores(importance_scores, getattr(module, name))
-        key = _hook(module, name)
+        key = hooks.find(module._forward_pre_hooks, BasePruningMethod, _tensor_name=name)
         if key is None:
             mask = ones_like(scores)
         else:
@@ -103,13 +104,6 @@ def _scores(given: Tensor | None, t: Tensor) -> Tensor:
             f"importance_scores should have the same shape as the tensor, got {given.shape} vs {t.shape}",
         )
     return (t if given is None else given).detach()
-
-
-def _hook(module: Module, name: str) -> int | None:
-    for key, hook in module._forward_pre_hooks.items():
-        if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
-            return key
-    return None
 
 
 class PruningContainer(BasePruningMethod):
@@ -383,7 +377,7 @@ def global_unstructured(
 
 def remove(module: M, name: str) -> M:
     """Make the pruned value of the parameter `name` its value for good. ValueError if it is not pruned."""
-    key = _hook(module, name)
+    key = hooks.find(module._forward_pre_hooks, BasePruningMethod, _tensor_name=name)
     if key is None:
         raise fail(
             ValueError,
@@ -395,5 +389,4 @@ def remove(module: M, name: str) -> M:
 
 def is_pruned(module: Module) -> bool:
     """Whether any parameter of the module, at any depth, is pruned."""
-    hooks = [hook for m in module.modules() for hook in m._forward_pre_hooks.values()]
-    return any(isinstance(hook, BasePruningMethod) for hook in hooks)
+    return any(hooks.find(m._forward_pre_hooks, BasePruningMethod) is not None for m in module.modules())

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from graphc.frontend.errors import fail
 from graphc.frontend.tensor import Tensor
+from graphc.nn import hooks
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
 from graphc.nn.utils.parametrizations import norm_except_dim, scaled_direction
@@ -40,7 +41,7 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
         FutureWarning,
         stacklevel=2,
     )
-    if _hook(module, name) is not None:
+    if hooks.find(module._forward_pre_hooks, WeightNorm, name=name) is not None:
         raise fail(RuntimeError, f"Cannot register two weight_norm hooks on the same parameter {name}")
     hook = WeightNorm(name, dim)
     weight = getattr(module, name)
@@ -52,16 +53,9 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
     return module
 
 
-def _hook(module: Module, name: str) -> int | None:
-    for key, hook in module._forward_pre_hooks.items():
-        if isinstance(hook, WeightNorm) and hook.name == name:
-            return key
-    return None
-
-
 def remove_weight_norm(module: M, name: str = "weight") -> M:
     """Make `name` a parameter again, with its present value. ValueError if there is no weight_norm on it."""
-    key = _hook(module, name)
+    key = hooks.find(module._forward_pre_hooks, WeightNorm, name=name)
     if key is None:
         raise fail(ValueError, f"weight_norm of '{name}' not found in {module}")
     weight = module._forward_pre_hooks.pop(key).compute_weight(module)
