@@ -61,6 +61,38 @@ def test_the_loss_is_read_before_the_accuracy(graphs, grad):
     assert loss == pytest.approx(-logs[np.arange(6), y.numpy()].mean(), rel=1e-5)
 
 
+def test_a_loop_that_reads_something_cheap_in_each_round_does_not_compute_the_rounds_before(graphs):
+    """The state is joined and moved, as a Viterbi decoder's is, and something of it is read."""
+    moves = known(3, 3)
+    state, rounds = moves[0], moves.numpy()
+    expected = rounds[0]
+    for _ in range(30):
+        ways = [state + moves[to] for to in range(3)]
+        assert ways[0].argmax().item() == (expected + rounds[0]).argmax()
+        state = graphc.cat([way[to].view(1) for to, way in enumerate(ways)])
+        expected = expected + rounds.diagonal()
+    np.testing.assert_allclose(state.numpy(), expected, rtol=1e-5)
+    assert max(len(kinds(g)) for g in graphs) < 60
+    assert len(graphs) < 10
+
+
+def test_a_long_chain_of_cheap_operations_is_not_computed_again(graphs):
+    x = known(5)
+    y, cheap = x, []
+    for i in range(3 * along.CHAIN):
+        y = (y + i).sin()
+        cheap.append(y)
+    assert (y * 2).max().item() == pytest.approx(y.numpy().max() * 2)
+    before = len(graphs)
+    read = [t.mean().item() for t in cheap[:: along.CHAIN // 2]]
+    assert len(graphs) > before and max(len(kinds(g)) for g in graphs[before:]) < 2 * along.CHAIN
+    expected = x.numpy().astype(np.float64)
+    for i in range(3 * along.CHAIN):
+        expected = np.sin(expected + i)
+        if i % (along.CHAIN // 2) == 0:
+            assert read[i // (along.CHAIN // 2)] == pytest.approx(expected.mean(), abs=1e-5)
+
+
 def test_gradients_after_the_loss_was_read_equal_those_before():
     def gradients(read: bool) -> list[np.ndarray]:
         graphc.manual_seed(3)

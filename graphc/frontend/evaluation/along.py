@@ -2,7 +2,9 @@
 
 A read computes what it needs in one program, whose inner values are gone afterwards. If one of them
 belongs to a tensor that is still there (the scores of which the loss is read first, and then the accuracy),
-every later read would compute it anew. So it is an output too, where that saves more than it costs to write.
+every later read would compute it anew. So it is an output too, where that saves more than it costs to write:
+behind a costly operation, or a long chain of cheap ones. (The second bounds what a loop that reads something
+in each round computes: the state that it carries is an output before long.)
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ COSTLY = frozenset(
 # thousands of small results one by one must not look at all the others each time.
 FEW = 256
 A_NODE = 16
+CHAIN = 16  # cheap operations to have a value again, which are about as dear as writing and reading it
 
 
 def along(found: Pending, targets: Sequence[Cell]) -> list[Cell]:
@@ -50,16 +53,18 @@ def _pending_cells() -> Iterator[Cell]:
 
 
 def _costly(found: Pending, wanted: set[int], inner: dict[int, Cell]) -> Iterator[int]:
-    """Those of the positions `inner` that need a costly operation even if all before them are kept."""
+    """Those of the positions `inner` that are costly to have again even if all before them are kept."""
     index, leaves = found.index, set(found.leaf_at)
-    costly = [False] * len(found.order)
+    cost = [0] * len(found.order)  # on the longest way from a value that is known or kept; CHAIN if costly
     for at, node in enumerate(found.order):
-        if at in leaves or not (_is_costly(node) or any(costly[index[n]] for n in node.inputs)):
+        if at in leaves:
             continue
-        if at in inner:
+        own = CHAIN if _is_costly(node) else 1
+        way = min(CHAIN, own + max([cost[index[n]] for n in node.inputs], default=0))
+        kept = way == CHAIN and at in inner
+        if kept:
             yield at
-        elif at not in wanted:
-            costly[at] = True
+        cost[at] = 0 if kept or at in wanted else way
 
 
 def _is_costly(node: Node) -> bool:
