@@ -16,6 +16,7 @@ from graphc.ir.types import TensorType
 from graphc.loop.ir import Kernel
 
 LINE = 64  # bytes of a cache line, on every target
+PAGE = 4096  # bytes: no hardware fetches ahead past the end of a page
 
 SlotSpace = Literal["input", "output", "arena", "constant"]
 

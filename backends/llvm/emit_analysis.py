@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from graphc.ir.types import bool_, int64
-from graphc.loop import ir
+from graphc.loop import inplace, ir
 
 
 def children(e: ir.Expr) -> tuple[ir.Expr, ...]:
@@ -50,7 +50,13 @@ def written(body: ir.Block) -> frozenset[ir.Buffer]:
     return frozenset(result)
 
 
-def reductions(loop: ir.For) -> Iterable[tuple[ir.Buffer, str]]:
+def loaded(body: Iterable[ir.Stmt]) -> set[ir.Buffer]:
+    """Buffers that statements load from (not those nested in them)."""
+    values = [e for stmt in body for root in inplace.expressions(stmt) for e in inplace.walk(root)]
+    return {e.buffer for e in values if isinstance(e, ir.Load)}
+
+
+def reductions(loop: ir.For) -> Iterable[tuple[ir.Buffer, ir.Combine]]:
     """Locals from outside the loop that it accumulates into, independently of its variable."""
     tainted = {loop.var.name}
     inner: set[ir.Buffer] = set()

@@ -117,7 +117,7 @@ class Statements:
         elif (swapped := emit_transpose.interchanged(self, stmt)) is not None:
             self._for(swapped)
         elif not emit_transpose.serial_loop(self, stmt, extent):
-            self.counted_loop(stmt.var.name, state.builder.constant("i64", 0), extent, 1, stmt.body)
+            emit_vector.serial_loop(self, stmt, extent)
 
     def _iteration(self, name: str, value: Operand, body: ir.Block) -> None:
         """The body once, with the variable a constant."""

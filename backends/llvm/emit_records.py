@@ -15,14 +15,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from graphc.backends.llvm import emit_memory
-from graphc.backends.llvm.emit_analysis import children, element_count
+from graphc.backends.llvm.emit_analysis import children, element_count, loaded
 from graphc.backends.llvm.emit_builder import Builder, Operand
 from graphc.backends.llvm.emit_index import affine
 from graphc.backends.llvm.emit_memory import MAX_SHUFFLE_STRIDE, Location, memory_element
 from graphc.backends.llvm.emit_transpose import SHORTEST, transpose
 from graphc.ir.types import row_major_strides
 from graphc.loop import ir
-from graphc.loop.inplace import expressions, statements, walk
+from graphc.loop.inplace import statements, walk
 
 if TYPE_CHECKING:
     from graphc.backends.llvm.emit_loops import Statements
@@ -74,7 +74,7 @@ class Records:
             return
         everything = [stmt for stmt, _ in statements(body)]
         writes = [stmt for stmt in everything if isinstance(stmt, ir.Store | ir.Accumulate)]
-        written, read = {stmt.buffer for stmt in writes}, _read(everything)
+        written, read = {stmt.buffer for stmt in writes}, loaded(everything)
         for group in self._groups(e for e in loads if e.buffer not in written):
             if self._worth_loading(group):
                 self.groups.update(dict.fromkeys(group.numbers, group))
@@ -251,12 +251,6 @@ def _loads(body: Iterable[ir.Let | ir.Store | ir.Accumulate]) -> Iterator[ir.Loa
                 stack += children(e)
                 if isinstance(e, ir.Load):
                     yield e
-
-
-def _read(body: Iterable[ir.Stmt]) -> set[ir.Buffer]:
-    """Every buffer that is loaded from."""
-    values = [e for stmt in body for root in expressions(stmt) for e in walk(root)]
-    return {e.buffer for e in values if isinstance(e, ir.Load)}
 
 
 def taken_apart(b: Builder, parts: list[Operand]) -> list[Operand]:

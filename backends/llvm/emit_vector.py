@@ -3,15 +3,18 @@
 A loop of n iterations in groups of L lanes becomes: a loop over full groups; if L is several machine vectors
 wide, single machine vectors; then the rest, under a mask where the target has cheap masked memory accesses,
 else one by one. An outer local that the loop accumulates into has L partial results meanwhile, which are
-folded in a fixed tree afterwards, so the order of a reduction depends on n and L only.
+folded in a fixed tree afterwards, so the order of a reduction depends on n and L only. Where serial loops
+stand around the vector loop, they are folded after the outermost of these that only adds to the local: runs
+of a few vectors each would take longer to fold than to add.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from graphc.backends.llvm import emit_memory
-from graphc.backends.llvm.emit_analysis import element_count, reductions, written
+from graphc.backends.llvm.emit_analysis import element_count, loaded, reductions, statements, written
 from graphc.backends.llvm.emit_builder import Operand
 from graphc.backends.llvm.emit_memory import active_lanes, memory_element
 from graphc.backends.llvm.emit_scalar import binary_op
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from graphc.backends.llvm.emit_loops import Statements
 
 ALIGN = 64
-Partial = dict[ir.Buffer, tuple[Storage, str]]
+Partial = dict[ir.Buffer, tuple[Storage, ir.Combine]]
 
 
 def vector_loop(s: Statements, stmt: ir.For, extent: Operand) -> None:
@@ -33,7 +36,7 @@ def vector_loop(s: Statements, stmt: ir.For, extent: Operand) -> None:
         extent = b.intrinsic("smax", extent, b.constant("i64", 0))
     most = stmt.var.extent if extent.const is None else int(extent.const)
     lanes = _useful_lanes(s, stmt.lanes, most)
-    partial = _begin(s, stmt, lanes)
+    partial = _begin(s, {buffer: (lanes, how) for buffer, how in _reduced(stmt).items()})
     full = _multiple(extent, lanes)
     _groups(s, stmt, b.constant("i64", 0), full, lanes)
     narrow = min(lanes, s.granule)
@@ -116,14 +119,56 @@ def _runtime_rest(s: Statements, stmt: ir.For, base: Operand, count: Operand, la
 # ------------------------------------------------------------------ reductions
 
 
-def _begin(s: Statements, stmt: ir.For, lanes: int) -> Partial:
-    """Give every outer local that the loop reduces into a vector of partial results."""
+def serial_loop(s: Statements, stmt: ir.For, extent: Operand) -> None:
+    """Emit a serial loop, around which partial results of vector loops inside it are kept."""
+    partial = _begin(s, _reduced_inside(s, stmt)) if s.state.vector is None else {}
+    s.counted_loop(stmt.var.name, s.state.builder.constant("i64", 0), extent, 1, stmt.body)
+    _finish(s, partial)
+
+
+def _reduced(loop: ir.For) -> dict[ir.Buffer, ir.Combine]:
+    """The outer locals that a vector loop reduces into, and how."""
+    found: dict[ir.Buffer, ir.Combine] = {}
+    for buffer, combine in reductions(loop):
+        if found.setdefault(buffer, combine) != combine:
+            raise ValueError(f"{buffer.name} is accumulated in two different ways in one loop")
+    return found
+
+
+def _reduced_inside(s: Statements, loop: ir.For) -> dict[ir.Buffer, tuple[int, ir.Combine]]:
+    """The locals that vector loops inside a serial loop reduce into, all with as many lanes and in one way,
+    and that nothing else inside it reads or writes."""
+    nested = list(statements(loop.body))
+    vectors = [
+        stmt for stmt in nested if isinstance(stmt, ir.For) and stmt.mode == "vector" and stmt.lanes > 1
+    ]
+    ways: dict[ir.Buffer, set[tuple[int, ir.Combine]]] = {}
+    for inner in vectors:
+        most = inner.extent.value if isinstance(inner.extent, ir.Const) else inner.var.extent
+        for buffer, combine in _reduced(inner).items():
+            ways.setdefault(buffer, set()).add((_useful_lanes(s, inner.lanes, int(most)), combine))
+    if not ways:
+        return {}
+    added = _accumulated(loop.body)
+    in_vectors = [b for inner in vectors for b in _accumulated(inner.body)]
+    other = {stmt.buffer for stmt in nested if isinstance(stmt, ir.Alloc | ir.Store)} | loaded(nested)
+    return {
+        buffer: next(iter(found))
+        for buffer, found in ways.items()
+        if len(found) == 1 and buffer not in other and added.count(buffer) == in_vectors.count(buffer)
+    }
+
+
+def _accumulated(body: ir.Block) -> list[ir.Buffer]:
+    return [stmt.buffer for stmt in statements(body) if isinstance(stmt, ir.Accumulate)]
+
+
+def _begin(s: Statements, reduced: Mapping[ir.Buffer, tuple[int, ir.Combine]]) -> Partial:
+    """Give every local of `reduced` that has none yet a vector of partial results (lanes, how to combine)."""
     b = s.state.builder
     found: Partial = {}
-    for buffer, combine in reductions(stmt):
-        if buffer in found:
-            if found[buffer][1] != combine:
-                raise ValueError(f"{buffer.name} is accumulated in two different ways in one loop")
+    for buffer, (lanes, combine) in reduced.items():
+        if buffer in s.accumulators:
             continue
         storage = s.local(buffer, lanes)
         neutral = ir.identity_of(combine, buffer.dtype)
@@ -155,7 +200,7 @@ def _align(i: int, lanes: int, buffer: ir.Buffer) -> int:
     return ALIGN if i == 0 else buffer.dtype.itemsize
 
 
-def fold(s: Statements, combine: str, dtype: DType, x: Operand) -> Operand:
+def fold(s: Statements, combine: ir.Combine, dtype: DType, x: Operand) -> Operand:
     """Combine all lanes, halving the vector until one is left (an odd lane waits for the next round)."""
     b = s.state.builder
     while x.lanes > 1:
@@ -171,7 +216,7 @@ def fold(s: Statements, combine: str, dtype: DType, x: Operand) -> Operand:
     return b.extract(x, 0)
 
 
-def _combine(s: Statements, combine: str, dtype: DType, x: Operand, y: Operand) -> Operand:
+def _combine(s: Statements, combine: ir.Combine, dtype: DType, x: Operand, y: Operand) -> Operand:
     """binary_op on values as they are in memory (bools are bytes 0 and 1 there)."""
     if dtype.kind == "b":
         return x | y if combine in ("add", "or", "max") else x & y

@@ -21,7 +21,7 @@ from graphc.ir.types import Shape
 from graphc.loop.lower.contraction.cells import Cells, concat_cells, cut, stays_inside
 from graphc.passes.alignment import Axes, follow, follow_reshape, proper
 from graphc.passes.roles import ANCHORS, OWN, Roles, sources_of
-from graphc.program import Machine
+from graphc.program import PAGE, Machine
 
 SMALL = 1 << 15  # elements that one task may sweep alone
 ROWS = 8  # fewer rows than this are too few tasks for a big sweep
@@ -265,7 +265,7 @@ class Fitter:
         """Whether sweeping the rows of `swept` (whose row axes are given) once more beats another kernel.
 
         A sweep reads what another kernel would read, and stores nothing in between; but a kernel of its own
-        can cut few rows into parts, and can walk columns in the order of memory.
+        can cut few rows into parts, and can walk columns, or rows of short runs, in the order of memory.
         """
         elements = swept.type.size
         if elements <= SMALL:
@@ -274,7 +274,17 @@ class Fitter:
             return False
         columns = bool(axes) and axes[-1] == proper(swept.shape)[-1]
         panel = 2 * elements // rows * COLUMNS * swept.dtype.itemsize
-        return not columns or panel <= self.machine.l2_bytes // 2
+        if columns:
+            return panel <= self.machine.l2_bytes // 2
+        return not self._runs_from_memory(swept, axes)
+
+    def _runs_from_memory(self, swept: Node, axes: Axes) -> bool:
+        """Whether rows are runs that end before hardware fetches ahead well, of so large a value that it and
+        its gradient are no longer in the last cache when the next kernel reads them."""
+        if not axes or axes[0] == proper(swept.shape)[0]:
+            return False
+        run = prod(swept.shape[axes[-1] + 1 :]) * swept.dtype.itemsize
+        return run < PAGE and 4 * swept.type.nbytes >= self.machine.l3_bytes
 
     # ----------------------------------------------------------------------- clusters
 

@@ -40,6 +40,12 @@ class Box:
         """Positions of the loops that are not the vector one."""
         return [d for d in range(len(self.dims)) if d != self.vector and d not in self.unroll]
 
+    def around(self) -> Box:
+        """The loops around the vector one, cut into the same tasks (which must not cut the vector loop)."""
+        assert self.inner.tasks == 1
+        assert not self.unroll
+        return Box(tuple([self.dims[d] for d in self.serial]), lead=self.lead, outer=self.outer)
+
     @property
     def offsets(self) -> list[int]:
         """Flat distances of the points of the unrolled factors."""

@@ -82,6 +82,44 @@ def test_max_reduction_finds_nan() -> None:
     check(k, [data, array(float32, 3)])
 
 
+@pytest.mark.parametrize("lanes", [4, 16, 48])
+@pytest.mark.parametrize("combine,dtype", [("add", float32), ("max", float64), ("min", int64), ("or", bool_)])
+def test_reductions_of_runs(combine: str, dtype: DType, lanes: int) -> None:
+    """Serial loops around a vector loop: its lanes are folded after the outermost of them."""
+    x, y = Buffer("x", dtype, (3, 4, 5, 21)), Buffer("y", dtype, (3,))
+    t, g, h, i = var("t", 3), var("g", 4), var("h", 5), var("i", 21)
+    acc = Buffer("acc", dtype, (), "local")
+    runs = vector(i, lanes, Accumulate(acc, (), combine, load(x, (t, g, h, i))))
+    k = kernel(
+        [x, y], t, Alloc(acc), Store(acc, (), ir.identity_of(combine, dtype)), serial(g, serial(h, runs)),
+        Store(y, (t,), load(acc, ())),
+    )  # fmt: skip
+    check(k, [array(dtype, 3, 4, 5, 21), array(dtype, 3)], rtol=1e-5, atol=1e-5)
+    text = emit_kernel(k, get_target("x86-64-v4"))
+    assert text[text.index("extractelement") :].count("br i1") == 1  # the tasks'
+
+
+@pytest.mark.parametrize("other", ["read", "written", "single", "narrower"])
+def test_reductions_of_runs_that_others_use(other: str) -> None:
+    """Inside the serial loop the local is read, written, added to outside of vectors, or by other vectors."""
+    x, y = Buffer("x", float32, (9, 37)), Buffer("y", float32, (9,))
+    t, h, i, j = var("t", 1), var("h", 9), var("i", 37), var("j", 5)
+    acc, zero = Buffer("acc", float32, (), "local"), Const(float32, 0.0)
+    store = Store(y, (h,), load(acc, ()))
+    before: dict[str, tuple[ir.Stmt, ...]] = {
+        "read": (store,),
+        "written": (Store(acc, (), load(x, (h, idx(1)))),),
+        "single": (Accumulate(acc, (), "add", load(x, (h, idx(2)))),),
+        "narrower": (vector(j, 4, Accumulate(acc, (), "add", load(x, (h, j)))),),
+    }
+    runs = vector(i, 32, Accumulate(acc, (), "add", load(x, (h, i))))
+    k = kernel(
+        [x, y], t, Alloc(acc), Store(acc, (), zero), serial(h, *before[other], runs),
+        Store(y, (idx(3),), load(acc, ())),
+    )  # fmt: skip
+    check(k, [array(float32, 9, 37), array(float32, 9)], rtol=1e-5, atol=1e-5)
+
+
 def test_softmax_of_rows() -> None:
     """Three sweeps that share the row loop, a scratch row and two accumulators."""
     n = 83

@@ -15,6 +15,7 @@ from graphc.loop.lower.nest import (
     PHASES,
     ROUNDS,
     Footprint,
+    Grid,
     Index,
     collapse,
     divisions,
@@ -123,12 +124,41 @@ def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan
         )
         if stream:
             name, box = "stream", make_box(rows.shape, outer, box.lanes)
+        elif along and _are_runs(rows, found, size, inner[size], machine):
+            return _in_runs(rows, size, boxes[size], width, cost.tasks_wanted(work))
         splits = wanted // box.tasks
         if splits > 1:
             old = boxes[size]
             boxes[size] = make_box(old.dims, old.vector, old.lanes, splits)
             return Plan(name, box, boxes, boxes[size].tasks)
     return Plan(name, box, boxes)
+
+
+def _are_runs(rows: Rows, found: Footprint, size: int, vector: int, machine: Machine) -> bool:
+    """Whether rows are runs between which those of the other rows lie, of arrays too large for the second
+    cache: from further away memory comes fastest in its order."""
+    dims, names = rows.dims[size], found.names[size]
+    (sweep,) = rows.sweeps
+    item = max(n.inputs[0].dtype.itemsize for n in sweep.reductions)
+    if len(rows.shape) != 1 or len(dims) < 2 or vector != len(dims) - 1:
+        return False
+    sums = rows.count * item * len(sweep.reductions)
+    if rows.count * size * item <= machine.l2_bytes or 4 * sums > machine.l2_bytes:
+        return False
+    row, run = found.names[ROWS][0], names[-1]
+    if not isinstance(row, Var) or not isinstance(run, Var):
+        return False
+    steps = {(found.step(p, row), found.step(p, run)) for p, _ in found.places}
+    return (dims[-1], 1) in steps and steps <= {(dims[-1], 1), (1, 0), (0, 1), (0, 0)}
+
+
+def _in_runs(rows: Rows, size: int, elements: Box, width: int, wanted: int) -> Plan:
+    """Runs of all rows in the order of memory, cut into tasks."""
+    dims, run = elements.dims, elements.dims[-1]
+    around = make_box(dims[:-1], None, 1, wanted)  # tasks do not cut a run
+    elements = Box(dims, len(dims) - 1, elements.lanes, around.lead, around.outer, Grid(run, run))
+    every_row = make_box(rows.shape, 0, lanes_for(rows.count, width, 1))
+    return Plan("runs", every_row, {size: elements}, elements.tasks)
 
 
 def _too_short(rows: Rows, found: Footprint, outer: int, width: int) -> bool:

@@ -5,6 +5,8 @@ rows      for each row: vectors run along the row's elements (softmax over the l
 columns   vectors run across neighbouring rows, the elements of all of them are walked together (pooling
           windows, narrow bias gradients)
 stream    the same for wide columns: sums in cache while memory is read row by row (stages.py)
+runs      rows that are short runs far apart, of arrays that come from memory: read in its order, the sums of
+          all rows in cache (stages.py)
 crossing  rows that are also added up across them: `rows`, with such sums on the way (stages.py)
 """
 
@@ -32,7 +34,7 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
         return ()
     found = settle_rows(rows, frame)
     plan = choose(rows, found, group, machine)
-    if plan.name == "stream":
+    if plan.name in ("stream", "runs"):
         return in_stream(frame, rows, plan, machine)
     if plan.name == "crossing":
         return in_crossing(frame, rows, plan, machine)

@@ -5,7 +5,7 @@ How a reduction is cut depends on shapes only, so the result does not depend on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from graphc.ir.node import Node
@@ -19,7 +19,7 @@ from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import lanes_for
 from graphc.loop.lower.reductions.crossing import finishing
 from graphc.loop.lower.reductions.keep import dear_values
-from graphc.loop.lower.reductions.rows import Rows, analyse
+from graphc.loop.lower.reductions.rows import Rows, Sweep, analyse
 from graphc.loop.lower.reductions.sweeps import Nest, Plan
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lowered import KernelCall, Temp
@@ -52,9 +52,9 @@ def in_two_stages(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tup
 
 
 def in_stream(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[KernelCall, ...]:
-    """Wide columns: memory is read row by row, sums of all columns are kept in cache."""
+    """Wide columns, or short runs far apart: memory is read in its order, sums of all rows are in cache."""
     (sweep,) = rows.sweeps
-    box, elements = plan.rows, plan.elements[sweep.size]
+    box = plan.rows
     parts = _temps(rows, plan.splits) if plan.splits > 1 else {}
     frame.set_tasks(box.tasks * plan.splits)
     part = ix.mod(frame.task(), plan.splits)
@@ -71,8 +71,11 @@ def in_stream(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[K
     with columns() as v:
         for node, buffer in zip(sweep.reductions, sums, strict=True):
             scope.put(Store(buffer, (v,), identity_of(rows.rules[node].combine, node.dtype)))
-    with enter(scope, elements, part) as place, columns() as v:
-        nest.body(sweep, ix.below(ix.add(start, v), rows.count), place, sums, (v,))
+    if plan.name == "runs":
+        _add_runs(nest, sweep, part, sums)
+    else:
+        with enter(scope, plan.elements[sweep.size], part) as place, columns() as v:
+            nest.body(sweep, ix.below(ix.add(start, v), rows.count), place, sums, (v,))
     with columns() as v:
         row = ix.below(ix.add(start, v), rows.count)
         for node, buffer in zip(sweep.reductions, sums, strict=True):
@@ -83,8 +86,19 @@ def in_stream(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[K
                 nest.evaluator.bind(node, ix.unflatten(row, node.shape), value)
         if not parts:
             nest.scalars(row)
-    call = frame.call(scope, "stream", cost.flops(frame.group))
+    call = frame.call(scope, plan.name, cost.flops(frame.group))
     return (call, combine(frame.group, rows, parts, plan.splits, machine)) if parts else (call,)
+
+
+def _add_runs(nest: Nest, sweep: Sweep, part: Expr, sums: Sequence[Buffer]) -> None:
+    """Add a task's part of every row to the sums, a run of each row in turn."""
+    scope, rows, box = nest.scope, nest.rows, nest.plan.elements[sweep.size]
+    with enter(scope, box.around(), part) as outer, scope.loop("r", rows.count) as row:
+        totals = [nest.accumulator(n) for n in sweep.reductions]
+        with scope.loop("v", box.dims[-1], mode="vector", lanes=box.lanes) as v:
+            nest.body(sweep, row, ix.add(ix.mul(outer, box.dims[-1]), v), totals)
+        for node, total, buffer in zip(sweep.reductions, totals, sums, strict=True):
+            scope.put(Accumulate(buffer, (row,), rows.rules[node].combine, load(total, ())))
 
 
 def in_crossing(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[KernelCall, ...]:

@@ -21,7 +21,8 @@ from graphc.loop.lower.scope import Scope
 class Plan:
     """The chosen loops: over rows, and over the elements of a row of each size.
 
-    name     "rows" (vectors along elements), "columns" (across rows), "stream" or "crossing" (see stages.py)
+    name     "rows" (vectors along elements), "columns" (across rows), or one of stages.py: "stream", "runs",
+             "crossing"
     splits   how many tasks share a row
     """
 
