@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphc.frontend.pending import PendingTensors
@@ -12,6 +13,7 @@ from graphc.frontend.pending import PendingTensors
 if TYPE_CHECKING:
     from graphc.frontend.tracing.deferred import Events
     from graphc.frontend.tracing.trace import Trace
+    from graphc.ir.node import Node
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,16 +23,33 @@ class Mode(threading.local):
     `pending`: live tensors whose value has not been computed, in order of creation.
     `events`: calls and backward passes that are only noted so far, if any.
     `recording`: an operation is built to be remembered, not for its value: nothing may be drawn for it.
-    `backend`: the one that a compiled function wants for what it has left pending, until that is computed."""
+    `backend`: the one that a compiled function wants for what it has left pending, until that is computed or
+    nobody can read it any more."""
 
     grad: bool = True
     trace: Trace | None = None
     events: Events | None = None
     recording: bool = False
-    backend: str | None = None
+    _backend: str | None = None
+    _results: tuple[weakref.ref[Node], ...] = ()  # what `_backend` is wanted for, if that is known
 
     def __init__(self) -> None:
         self.pending = PendingTensors()
+
+    @property
+    def backend(self) -> str | None:
+        results = self._results
+        if results and not any((node := held()) is not None and node.bound is None for held in results):
+            self.backend = None
+        return self._backend
+
+    @backend.setter
+    def backend(self, name: str | None) -> None:
+        self._backend, self._results = name, ()
+
+    def want(self, backend: str, results: Iterable[Node]) -> None:
+        """Compute what is pending by `backend` as long as one of these nodes is in use and has no value."""
+        self._backend, self._results = backend, tuple([weakref.ref(node) for node in results])
 
 
 MODE = Mode()

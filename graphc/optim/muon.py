@@ -64,9 +64,9 @@ class Muon(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def add_param_group(self, param_group: Group) -> None:
-        super().add_param_group(param_group)
-        for p in self.param_groups[-1]["params"]:
+    def _check_params(self, param_group: Group) -> None:
+        super()._check_params(param_group)
+        for p in param_group["params"]:
             if p.ndim != 2:
                 raise ValueError(
                     f"Muon only supports 2D parameters whereas we found a parameter with size: {p.size()}"

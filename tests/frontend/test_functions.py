@@ -401,6 +401,12 @@ def test_hypot_of_numbers_whose_squares_leave_the_range() -> None:
             gc.hypot(wrong, wrong)
 
 
+def test_hypot_of_an_infinity_is_infinite() -> None:
+    values = np.array([np.inf, -np.inf, np.nan, 1.0], np.float32)
+    a, b = (m.ravel().copy() for m in np.meshgrid(values, values))
+    np.testing.assert_array_equal(gc.hypot(gc.tensor(a), gc.tensor(b)).numpy(), np.hypot(a, b))
+
+
 def test_numpy_functions_of_tensors_give_tensors() -> None:
     x = gc.tensor([0.0, 1.0])
     found = np.sin(x)

@@ -13,6 +13,7 @@ from graphc import ops, pipeline
 from graphc.command.dump import Dump
 from graphc.command.target import load
 from graphc.frontend.evaluation import lazy
+from graphc.frontend.modes import settle
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType, float32
 from graphc.nn import functional as F
@@ -167,3 +168,23 @@ def test_functions_compiled_for_two_backends_in_one_step() -> None:
         seen.append([p.detach().numpy() for p in (*a.parameters(), *b.parameters())])
     for x, y in zip(*seen, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+def test_options_of_a_call_whose_result_is_dropped_hold_for_nothing_else(tensors) -> None:
+    net = graphc.nn.Conv2d(64, 64, 3, padding=1)
+    call = graphc.compile(net, options={"winograd": False})
+    x = graphc.randn(4, 64, 14, 14)
+    result = call(x)
+    settle()
+    assert lazy.MODE.backend == "llvm(winograd=False)"
+    del result
+    kept = net(x)  # pending, and nothing that `call` knows of
+    assert lazy.MODE.backend is None
+    result = call(x)
+    settle()
+    twice = result * 2
+    del result
+    assert lazy.MODE.backend == "llvm(winograd=False)", "what was made of it wants it too"
+    assert np.isfinite(twice.detach().numpy()).all()
+    assert np.isfinite(kept.detach().numpy()).all()
+    assert lazy.MODE.backend is None

@@ -80,6 +80,10 @@ def test_refusals() -> None:
     p, v = graphc.zeros(2, 3, requires_grad=True), graphc.zeros(3, requires_grad=True)
     with pytest.raises(ValueError, match="only supports 2D parameters"):
         graphc.optim.Muon([p, v])
+    optimizer = graphc.optim.Muon([p])
+    with pytest.raises(ValueError, match="only supports 2D parameters"):
+        optimizer.add_param_group({"params": [v]})
+    assert len(optimizer.param_groups) == 1
     with pytest.raises(ValueError, match="is not supported"):
         graphc.optim.Muon([p], adjust_lr_fn="other")
     with pytest.raises(ValueError, match="less than 100"):

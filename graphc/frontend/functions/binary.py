@@ -26,7 +26,8 @@ def atan2(input: Tensor, other: Tensor) -> Tensor:
 
 @method(inplace=True)
 def hypot(input: Tensor, other: Tensor) -> Tensor:
-    """sqrt(input**2 + other**2), also where the squares leave the range of the dtype."""
+    """sqrt(input**2 + other**2), also where the squares leave the range of the dtype; of an infinity and
+    anything (a NaN too) it is infinite, as in C."""
     need_tensors("hypot", input, other)
     for tensor in (input, other):
         if not tensor.dtype.is_float:
@@ -45,7 +46,9 @@ def _hypot(a: Node, b: Node) -> Node:
     by = ops.select(is_large, small, ops.select(is_small, large, ops.ones(a.type)))
     back = ops.select(is_large, large, ops.select(is_small, small, ops.ones(a.type)))
     x, y = ops.mul(a, by), ops.mul(b, by)
-    return ops.mul(ops.sqrt(ops.add(ops.mul(x, x), ops.mul(y, y))), back)
+    length = ops.mul(ops.sqrt(ops.add(ops.mul(x, x), ops.mul(y, y))), back)
+    infinity = ops.like(a, math.inf)
+    return ops.select(ops.isinf(a), infinity, ops.select(ops.isinf(b), infinity, length))
 
 
 @method()

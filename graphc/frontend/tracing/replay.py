@@ -131,7 +131,7 @@ class Replay:
         targets = [nodes[at] for at in self.target_at]
         self._write(leaves, targets)
         if self.backend is not None and MODE.trace is None:
-            MODE.backend = self.backend
+            MODE.want(self.backend, targets)
         return targets[: self.n_values], CompiledGrad(tuple(fns), self.backend)
 
     def _present(self, leaves: Sequence[Any], extras: Sequence[Node]) -> tuple[list[Node], list[GradFn]]:
