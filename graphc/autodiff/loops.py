@@ -18,12 +18,12 @@ from functools import lru_cache
 from graphc.autodiff.active import differentiable_from
 from graphc.autodiff.residuals import choose
 from graphc.autodiff.totals import Totals
-from graphc.ir.graph import rebuild, substitute, toposort
+from graphc.ir.graph import depending, rebuild, substitute, toposort
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.ops.arithmetic import add
 from graphc.ops.constant import input_
-from graphc.ops.scan import Loop, depending, scan, stack_of
+from graphc.ops.scan import Loop, scan, stack_of
 from graphc.ops.spread import zeros
 
 Gradients = Callable[[Sequence[Node], Sequence[Node], Sequence[Node]], list[Node | None]]

@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
-from graphc.ir.graph import rebuild, toposort
+from graphc.ir.graph import depending, rebuild, toposort
 from graphc.ir.node import Node, make
 from graphc.ops.arithmetic import mul
 from graphc.ops.batching import later, stacked
 from graphc.ops.contract import DotAttrs, dot_general
 from graphc.ops.index import scatter_add
-from graphc.ops.scan import Loop, depending
+from graphc.ops.scan import Loop
 from graphc.ops.spread import broadcast, like, reduce_sum, scalar_value
 from graphc.ops.view import reshape, slice_axis, transpose
 

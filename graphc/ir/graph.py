@@ -9,10 +9,11 @@ from functools import cached_property
 from graphc.ir.node import Kind, Node, make, set_site, site_of
 
 
-def toposort(outputs: Iterable[Node]) -> list[Node]:
-    """All nodes reachable from `outputs`, operands before users; deterministic; no recursion."""
+def toposort(outputs: Iterable[Node], given: Iterable[Node] = ()) -> list[Node]:
+    """All nodes that it takes to compute `outputs`, from nothing or from `given` nodes, which are not among
+    them: operands before users; deterministic; no recursion."""
     order: list[Node] = []
-    done: set[Node] = set()
+    done: set[Node] = set(given)
     stack: list[Node] = list(outputs)[::-1]
     while stack:
         node = stack[-1]
@@ -27,6 +28,15 @@ def toposort(outputs: Iterable[Node]) -> list[Node]:
             order.append(node)
             stack.pop()
     return order
+
+
+def depending(order: Iterable[Node], sources: Iterable[Node]) -> set[Node]:
+    """The sources, and the nodes of a topological order that are computed from them."""
+    found = set(sources)
+    for node in order:
+        if not found.isdisjoint(node.inputs):
+            found.add(node)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

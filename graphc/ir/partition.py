@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, toposort
 from graphc.ir.node import Node
 
 
@@ -20,6 +21,16 @@ class Group:
     nodes: tuple[Node, ...]
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
+
+    @classmethod
+    def between(cls, given: Iterable[Node], outputs: Sequence[Node]) -> Group:
+        """The group that computes `outputs` from `given` values, of which its inputs are those it reads, in
+        order of first use."""
+        given = frozenset(given)
+        nodes = toposort(outputs, given)
+        read = dict.fromkeys([x for node in nodes for x in node.inputs])
+        read.update(dict.fromkeys(outputs))
+        return cls(tuple(nodes), tuple([x for x in read if x in given]), tuple(outputs))
 
 
 @dataclass(frozen=True, eq=False)

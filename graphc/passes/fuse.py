@@ -20,7 +20,7 @@ from graphc.loop.lower.reductions.rows import probe
 from graphc.loop.lower.structure import structure
 from graphc.ops.scan import key_of, siblings
 from graphc.passes import attention
-from graphc.passes.clusters import Quotient
+from graphc.passes.clusters import Quotient, bits
 from graphc.passes.fit import Fit, Fitter
 from graphc.passes.roles import ANCHORS, CHEAP, Roles, assign
 from graphc.passes.shed import shed
@@ -236,14 +236,10 @@ class _Fusion:
         members = [*quotient.members[after], *quotient.members[before]]
         read = sum(s.type.nbytes for m in members for s in self.fitter.sources[m])
         above = quotient.direct[after] & ~quotient.above[before] & ~(1 << before)
-        while above:
-            low = above & -above
-            above ^= low
-            for m in quotient.members[low.bit_length() - 1]:
-                if m.type.nbytes > read:
-                    readers = [ancestors[index[r]] for r in self.readers.get(m, ())]
-                    if any(a & early and not a & late for a in readers):
-                        return True
+        for m in [m for c in bits(above) for m in quotient.members[c] if m.type.nbytes > read]:
+            readers = [ancestors[index[r]] for r in self.readers.get(m, ())]
+            if any(a & early and not a & late for a in readers):
+                return True
         return False
 
     def _merged(self, a: int, b: int) -> Fit | None:

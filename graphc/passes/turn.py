@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from graphc.ir.graph import Graph, toposort
+from graphc.ir.graph import Graph, depending, toposort
 from graphc.ir.node import Kind, Node
 from graphc.ops.constant import input_
-from graphc.ops.scan import Loop, depending, replaced
+from graphc.ops.scan import Loop, replaced
 
 
 @dataclass(frozen=True, eq=False)

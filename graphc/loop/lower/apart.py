@@ -5,7 +5,7 @@ Fusion does not form such groups knowingly; whatever it forms is still computed,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
@@ -22,22 +22,7 @@ def lower_apart(group: Group, machine: Machine, lower: Lower) -> tuple[KernelCal
     for node in group.nodes:
         if node.kind is not Kind.REDUCE and node not in group.outputs:
             continue
-        part = _part(node, group.nodes, stored)
+        part = Group.between(stored, (node,))
         stored[node] = node if node in group.outputs else Temp("value", node.type)
         calls += with_args(lower(part, machine), lambda v: v if isinstance(v, Temp) else stored[v])
     return tuple(calls)
-
-
-def _part(node: Node, members: Sequence[Node], stored: dict[Node, Node | Temp]) -> Group:
-    """What it takes to compute `node` from stored values."""
-    needed = {node}
-    inputs: dict[Node, None] = {}
-    stack = list(node.inputs)
-    while stack:
-        x = stack.pop()
-        if x in stored:
-            inputs[x] = None
-        elif x not in needed:
-            needed.add(x)
-            stack.extend(x.inputs)
-    return Group(tuple([n for n in members if n in needed]), tuple(inputs), (node,))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 
+from graphc.ir.graph import toposort
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
@@ -480,12 +481,7 @@ class _Lowering:
 
 def _beside(group: Group, anchor: Node) -> int:
     """How many arrays of the result's size the epilogue reads or writes, the result itself not counted."""
-    before = {anchor}
-    stack = [anchor]
-    while stack:
-        found = [x for x in stack.pop().inputs if x not in before]
-        before.update(found)
-        stack += found
+    before = set(toposort([anchor], group.inputs))
     read = {x for node in group.nodes if node not in before for x in node.inputs if x in group.inputs}
     return sum(x.type.size == anchor.type.size for x in (*read, *group.outputs)) - 1
 

@@ -39,11 +39,9 @@ def without_pieces(group: Group, fixed: Set[Node] = frozenset()) -> tuple[Group,
             pieces.add(node)
     if not pieces or not pieces.isdisjoint(group.outputs) or is_attention(group):
         return group, {}
-    nodes = _needed(group, pieces)
-    read = dict.fromkeys([x for node in nodes for x in node.inputs])
-    inputs = [x for x in group.inputs if x in read]
-    taken = {x: Part(whole[x], x.type, known[x] * x.dtype.itemsize) for x in read if x in pieces}
-    return Group(nodes, (*inputs, *taken), group.outputs), taken
+    cut = Group.between({*group.inputs, *pieces}, group.outputs)
+    taken = [x for x in cut.inputs if x in pieces]
+    return cut, {x: Part(whole[x], x.type, known[x] * x.dtype.itemsize) for x in taken}
 
 
 def _offset(node: Node) -> int | None:
@@ -57,16 +55,3 @@ def _offset(node: Node) -> int | None:
     if node.shape[first + 1 :] != outer[first + 1 :] or any(s > 1 for s in attrs.step[first : first + 1]):
         return None
     return sum([start * prod(outer[d + 1 :]) for d, start in enumerate(attrs.start)])
-
-
-def _needed(group: Group, given: Set[Node]) -> tuple[Node, ...]:
-    """The nodes that compute a group's outputs from its inputs and the `given` values."""
-    inside = set(group.nodes) - given
-    found: set[Node] = set()
-    stack = list(group.outputs)
-    while stack:
-        node = stack.pop()
-        if node in inside and node not in found:
-            found.add(node)
-            stack.extend(node.inputs)
-    return tuple([node for node in group.nodes if node in found])

@@ -2,7 +2,7 @@
 
 from graphc.ops.op import SAMPLES
 from graphc.ops.scan.build import Scanned, scan, stack_of
-from graphc.ops.scan.fission import depending, replaced, takes_work
+from graphc.ops.scan.fission import replaced, takes_work
 from graphc.ops.scan.loop import (
     SCAN,
     Key,
@@ -23,7 +23,6 @@ __all__ = [
     "Loop",
     "ScanAttrs",
     "Scanned",
-    "depending",
     "evaluate_order",
     "evaluate_siblings",
     "key_of",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from graphc.ir.graph import rebuild, toposort
+from graphc.ir.graph import depending, rebuild, toposort
 from graphc.ir.node import Kind, Node, set_site, site_of
 from graphc.ops.batching import batch, can_batch
 from graphc.ops.constant import input_
@@ -26,15 +26,6 @@ _WHOLE = frozenset({"broadcast", "transpose", "reshape"})  # views that show all
 def takes_work(node: Node) -> bool:
     """Whether a value is worth some memory, if it need not be computed again for that."""
     return node.kind not in _CHEAP or node.op.cost >= _DEAR
-
-
-def depending(order: Sequence[Node], sources: AbstractSet[Node]) -> set[Node]:
-    """The nodes of a topological order that are, or are computed from, `sources`."""
-    found = set(sources)
-    for node in order:
-        if not found.isdisjoint(node.inputs):
-            found.add(node)
-    return found
 
 
 class Stacks:

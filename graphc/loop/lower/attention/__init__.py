@@ -7,6 +7,7 @@ of.
 
 from __future__ import annotations
 
+from graphc.ir.graph import depending
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop.lower.attention.backward import lower_backward
@@ -36,11 +37,7 @@ def lower_attention(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
 def followers(nodes: tuple[Node, ...], sources: frozenset[Node]) -> frozenset[Node]:
     """The sources and all elementwise values and views that depend on them; `nodes` are in topological
     order."""
-    found = set(sources)
-    for node in nodes:
-        if node.kind in (Kind.ELEMENTWISE, Kind.VIEW) and not found.isdisjoint(node.inputs):
-            found.add(node)
-    return frozenset(found)
+    return frozenset(depending([n for n in nodes if n.kind in (Kind.ELEMENTWISE, Kind.VIEW)], sources))
 
 
 def _consumer(node: Node, dependent: frozenset[Node]) -> Consumer:

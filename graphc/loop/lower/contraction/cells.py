@@ -78,7 +78,7 @@ def stays_inside(node: Node, cells: Cells, known: Iterable[Node], inputs: Sequen
     `inputs`, and from nothing else."""
     if cells.gates(node) is None:
         return False
-    before = _before(node, inputs)
+    before = Group.between(inputs, (node,))
     same, values = structure(before)
     of_cell = set(known)
     key = cells, same, tuple([x in of_cell for x in values])
@@ -88,22 +88,6 @@ def stays_inside(node: Node, cells: Cells, known: Iterable[Node], inputs: Sequen
             _found.clear()
         found = _found[key] = _follows(node, cells, [x for x in values if x in of_cell], before.inputs)
     return found
-
-
-def _before(node: Node, inputs: Iterable[Node]) -> Group:
-    """The nodes that lead from `inputs` to a node."""
-    given = set(inputs)
-    order: dict[Node, None] = {}
-    stack = [node]
-    while stack:
-        n = stack[-1]
-        missing = [] if n in given else [x for x in n.inputs if x not in order]
-        if missing:
-            stack += reversed(missing)
-        else:
-            order[stack.pop()] = None
-    nodes = tuple([n for n in order if n not in given])
-    return Group(nodes, tuple([n for n in order if n in given]), (node,))
 
 
 def _follows(node: Node, cells: Cells, known: Sequence[Node], inputs: Sequence[Node]) -> bool:

@@ -49,16 +49,4 @@ def prepack_call(
 
 def depends_only_on(node: Node, group: Group, known: Set[Node]) -> bool:
     """Whether a value that a group computes or reads follows from `known` group inputs alone."""
-    inputs = frozenset(group.inputs)
-    seen: set[Node] = set()
-    stack = [node]
-    while stack:
-        n = stack.pop()
-        if n in seen:
-            continue
-        seen.add(n)
-        if n not in inputs:
-            stack.extend(n.inputs)
-        elif n not in known:
-            return False
-    return True
+    return known >= set(Group.between(group.inputs, (node,)).inputs)

@@ -36,21 +36,7 @@ def close_group(group: Group, anchor: Node) -> Group | None:
     at = anchor.attrs
     if at.last or max(at.stride) == 1 or any(k != 1 for k in at.kernel) or any((*at.low, *at.high)):
         return None
-    close = conv_input_grad(dy, w, dy.shape[2:], groups=at.groups)
-    wanted = _members(group, (dy, w))
-    inputs = tuple(n for n in group.inputs if n in wanted)
-    return Group((*(n for n in group.nodes if n in wanted), close), inputs, (close,))
-
-
-def _members(group: Group, roots: tuple[Node, ...]) -> set[Node]:
-    """What a group needs for some values: its members and inputs."""
-    inputs, seen, stack = frozenset(group.inputs), set(), list(roots)
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            stack.extend(() if node in inputs else node.inputs)
-    return seen
+    return Group.between(group.inputs, (conv_input_grad(dy, w, dy.shape[2:], groups=at.groups),))
 
 
 def spread_call(group: Group, anchor: Node, machine: Machine) -> tuple[Temp, KernelCall]:

@@ -8,8 +8,9 @@ only, so the result does not depend on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from graphc.ir.graph import depending
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.ops.op import Reduction
@@ -37,30 +38,9 @@ def across_rows(rules: dict[Node, Reduction]) -> tuple[Node, ...]:
     return tuple(across) if len(shapes[True]) == 1 and shapes[True] == shapes[False] else ()
 
 
-def followers(group: Group, across: Iterable[Node]) -> frozenset[Node]:
-    """The reductions across the rows, and the members that follow from them."""
-    found = set(across)
-    for node in group.nodes:
-        if any(x in found for x in node.inputs):
-            found.add(node)
-    return frozenset(found)
-
-
 def finishing(group: Group, across: Sequence[Node]) -> Group:
     """The part of a group that has the reductions across the rows and what follows from them; the reductions
     along the rows are inputs."""
-    after = followers(group, across)
-    inner: set[Node] = set()
-    inputs: dict[Node, None] = {}
-    stack = [n for n in group.outputs if n in after]
-    while stack:
-        node = stack.pop()
-        if node in inner:
-            continue
-        if node in group.inputs or (node.kind is Kind.REDUCE and node not in after):
-            inputs[node] = None
-            continue
-        inner.add(node)
-        stack += node.inputs
-    nodes = tuple([n for n in group.nodes if n in inner])
-    return Group(nodes, tuple(inputs), tuple([n for n in group.outputs if n in after]))
+    after = depending(group.nodes, across)
+    along = [n for n in group.nodes if n.kind is Kind.REDUCE and n not in after]
+    return Group.between({*group.inputs, *along}, [n for n in group.outputs if n in after])

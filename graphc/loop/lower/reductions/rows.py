@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
+from graphc.ir.graph import depending
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.ir.types import Shape
@@ -19,7 +20,7 @@ from graphc.loop.ir import ZERO, Expr, Local, Var
 from graphc.loop.lower.evaluate import Evaluator, LoweringError, Want
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import Index, refine, variables
-from graphc.loop.lower.reductions.crossing import across_rows, followers
+from graphc.loop.lower.reductions.crossing import across_rows
 from graphc.loop.lower.scope import Scope
 from graphc.ops.op import Reduction
 
@@ -111,7 +112,7 @@ def analyse(frame: Frame) -> Rows:
     group = frame.group
     rules = {n: n.op.lower(n) for n in group.nodes if n.kind is Kind.REDUCE}  # type: ignore[misc]
     across = across_rows(rules)
-    elsewhere = followers(group, across)
+    elsewhere = depending(group.nodes, across)
     reductions = [n for n in rules if n not in across]
     if not elsewhere.isdisjoint(reductions):
         raise LoweringError("rows need what is added up across them")
