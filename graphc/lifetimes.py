@@ -83,7 +83,7 @@ class _Lives:
         self.level: dict[Value, int] = {}
         self.touched: dict[Value, list[int]] = {}
         for i, call in enumerate(listing.calls):
-            for value in dict.fromkeys([v for arg in call.args for v in values_of(arg)]):
+            for value in dict.fromkeys(call.touched()):
                 if value not in place:
                     self.touched.setdefault(value, []).append(i)
         for value, calls in self.touched.items():
@@ -106,7 +106,7 @@ class _Lives:
     def _made_in(self, value: Value, first: int, level: int) -> bool:
         """Whether every trip of a loop begins with writing all of `value`, in call `first`."""
         call = self.listing.calls[first]
-        wholly = all(arg is value or value not in values_of(arg) for arg in call.args)
+        wholly = all(call.args[i] is value for i in call.positions(value))
         return (
             self.listing.inner[first] == level and wholly and any(call.args[w] is value for w in call.writes)
         )
@@ -116,7 +116,7 @@ def _chain_in_place(listing: Listing, lives: _Lives) -> list[list[Value]]:
     """Group values into chains: each is written, by one kernel, over the one before it, which dies there."""
     chain_of: dict[Value, list[Value]] = {}
     for i, call in enumerate(listing.calls):
-        for value in [v for arg in call.args for v in values_of(arg)]:
+        for value in call.touched():
             if value in lives.span and value not in chain_of:
                 previous = _dying_operand(i, call, value, listing.inner[i], lives, chain_of)
                 if previous is None:
@@ -151,8 +151,7 @@ def _dying_operand(
             continue
         if pairs is None:
             pairs = inplace_pairs(call.kernel)
-        positions = [r for r, arg in enumerate(call.args) if operand in values_of(arg)]
-        if all(call.args[r] is operand and (r, written[0]) in pairs for r in positions):
+        if all(call.args[r] is operand and (r, written[0]) in pairs for r in call.positions(operand)):
             return operand
     return None
 
@@ -169,9 +168,7 @@ def _dying_stack(
     slice call `i` writes, may take: each slice is written by the call that reads it, and nobody else reads
     the old one from then on."""
     calls = listing.calls
-    writers = [
-        k for k in lives.touched[value] if any(value in values_of(calls[k].args[w]) for w in calls[k].writes)
-    ]
+    writers = [k for k in lives.touched[value] if value in calls[k].written()]
     if writers[:1] != [i] or not _written_once(value, writers, listing, lives):
         return None
     loop = listing.inner[i]
@@ -220,7 +217,7 @@ def _piece_written(call: KernelCall, value: Value) -> Part | None:
 def _slice_over(call: KernelCall, operand: Value, value: Value) -> bool:
     """Whether a call writes a slice of `value` in place of the slice of `operand` that it reads, and reads
     nothing else of the operand (of `value` it may read what has been written before)."""
-    ours = [r for r, arg in enumerate(call.args) if operand in values_of(arg)]
+    ours = call.positions(operand)
     theirs = _writes(call, value)
     target = _piece_written(call, value)
     if target is None or not ours:

@@ -17,7 +17,6 @@ from graphc.loop.lowered import (
     Temp,
     Value,
     calls_in,
-    values_of,
     with_args,
 )
 from graphc.plan_kernels import copy_call
@@ -66,7 +65,7 @@ class LoweredBody:
             self.once += lowered.once
             steps += lowered.steps
         self.steps = list(with_args(tuple(steps), self.root))
-        self.written = {v for call in calls_in(self.steps) for v in written_by(call)}
+        self.written = {v for call in calls_in(self.steps) for v in call.written()}
 
     def root(self, value: Value) -> Arg:
         """Where in the body a value lies."""
@@ -85,15 +84,15 @@ class LoweredBody:
     def writes_over(self, value: Value, carry: Node) -> bool:
         """Whether the body may write `value` where it reads `carry`."""
         calls = list(calls_in(self.steps))
-        writers = [i for i, call in enumerate(calls) if value in written_by(call)]
-        readers = [i for i, call in enumerate(calls) if any(carry in values_of(arg) for arg in call.args)]
+        writers = [i for i, call in enumerate(calls) if value in call.written()]
+        readers = [i for i, call in enumerate(calls) if call.positions(carry)]
         if len(writers) != 1 or any(i > writers[0] for i in readers):
             return False
         call = calls[writers[0]]
         if call not in self.steps:
             return False  # it is in a loop of the body
         targets = [w for w in call.writes if call.args[w] is value]
-        sources = [r for r, arg in enumerate(call.args) if carry in values_of(arg)]
+        sources = call.positions(carry)
         plain = len(targets) == 1 and all(call.args[r] is carry for r in sources)
         return plain and all((r, targets[0]) in inplace_pairs(call.kernel) for r in sources)
 
@@ -108,11 +107,6 @@ class LoweredBody:
         return self.where.get(value, value)
 
 
-def written_by(call: KernelCall) -> set[Value]:
-    """The values in whose memory a call writes."""
-    return {value for w in call.writes for value in values_of(call.args[w])}
-
-
 def split_once(
     calls: Sequence[KernelCall], fixed: AbstractSet[Node]
 ) -> tuple[tuple[KernelCall, ...], tuple[KernelCall, ...]]:
@@ -120,8 +114,8 @@ def split_once(
     known: set[Value] = set(fixed)
     outside, inside = [], []
     for call in calls:
-        written = written_by(call)
-        read = {value for arg in call.args for value in values_of(arg)} - written
+        written = set(call.written())
+        read = set(call.touched()) - written
         if all(v in known or (isinstance(v, Node) and v.kind is Kind.CONSTANT) for v in read):
             known |= written
             outside.append(call)

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 
-from graphc.loop.lowered import Step, Temp, Value, calls_in, values_of
+from graphc.loop.lowered import Step, Temp, Value, calls_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,18 +26,12 @@ class Work:
     @cached_property
     def reads(self) -> frozenset[Value]:
         """Values from outside that the calls use; never something they write."""
-        used = {value for call in calls_in(self.steps) for arg in call.args for value in values_of(arg)}
-        return frozenset(used - self.writes - self.internal)
+        return frozenset(_touched(self.steps) - self.writes - self.internal)
 
     @cached_property
     def writes(self) -> frozenset[Value]:
         """Values the calls leave for others."""
-        written = {
-            value
-            for call in calls_in(self.steps)
-            for position in call.writes
-            for value in values_of(call.args[position])
-        }
+        written = {value for call in calls_in(self.steps) for value in call.written()}
         return frozenset(written - self.internal)
 
     @cached_property
@@ -47,9 +41,11 @@ class Work:
 
 def work_of(steps: Sequence[Step], shared: AbstractSet[Value] = frozenset()) -> Work:
     """A group's calls and loops as a Work: every Temp in them that is not shared is internal to it."""
-    steps = tuple(steps)
-    used = {value for call in calls_in(steps) for arg in call.args for value in values_of(arg)}
-    return Work(steps, frozenset(v for v in used - shared if isinstance(v, Temp)))
+    return Work(tuple(steps), frozenset(v for v in _touched(steps) - shared if isinstance(v, Temp)))
+
+
+def _touched(steps: Sequence[Step]) -> set[Value]:
+    return {value for call in calls_in(steps) for value in call.touched()}
 
 
 class Precedence:

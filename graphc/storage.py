@@ -139,9 +139,10 @@ class _Builder:
     def _place_constants(self) -> None:
         layout = self.layout
         calls = [call for work in layout.precedence.works for call in calls_in(work.steps)]
-        used = [arg for call in calls for arg in call.args]
-        used += [*(self.root(node) for node in self.graph.outputs), *self.flags]
-        for value in [value for arg in used for value in values_of(arg)]:
+        used = [value for call in calls for value in call.touched()]
+        for arg in (*(self.root(node) for node in self.graph.outputs), *self.flags):
+            used += values_of(arg)
+        for value in used:
             if isinstance(value, Node) and value.kind is Kind.CONSTANT and value not in layout.place:
                 layout.place[value] = Slot("constant", len(layout.constants))
                 layout.constants.append(value)
@@ -224,7 +225,7 @@ class _Builder:
         written = False
         for call in work.steps:
             if isinstance(call, Repeat):
-                if any(old in values_of(arg) for inner in calls_in((call,)) for arg in inner.args):
+                if any(inner.positions(old) for inner in calls_in((call,))):
                     return False
                 continue
             if any(arg is not v and v in values_of(arg) for arg in call.args for v in (old, new)):

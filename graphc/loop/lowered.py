@@ -69,6 +69,18 @@ class KernelCall:
     args: tuple[Arg, ...]
     writes: tuple[int, ...]
 
+    def touched(self) -> list[Value]:
+        """The values in whose memory the call reads or writes, in order of its params."""
+        return [value for arg in self.args for value in values_of(arg)]
+
+    def written(self) -> list[Value]:
+        """The values in whose memory it writes."""
+        return [value for w in self.writes for value in values_of(self.args[w])]
+
+    def positions(self, value: Value) -> list[int]:
+        """The params that lie in the memory of a value."""
+        return [i for i, arg in enumerate(self.args) if value in values_of(arg)]
+
 
 @dataclass(frozen=True, eq=False)
 class Repeat:
