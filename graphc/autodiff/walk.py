@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from graphc.autodiff.accumulate import accumulate
 from graphc.autodiff.active import differentiable_from
 from graphc.autodiff.loops import pull
+from graphc.autodiff.rules import cotangents
 from graphc.ir.graph import toposort
 from graphc.ir.node import Kind, Node, Site, set_site_provider, site_of
 from graphc.ops.constant import input_
@@ -64,11 +65,8 @@ def _propagate(node: Node, ct: Node, active: set[Node], pending: dict[Node, Node
     """Add to the operands' cotangents what `node`'s cotangent sends them."""
     if active.isdisjoint(node.inputs) or node.kind is Kind.BARRIER:
         return
-    if node.op.vjp is None:
-        raise NotImplementedError(f"{node.op.name} has no gradient; put stop_gradient on its operands")
-    for operand, part in zip(node.inputs, node.op.vjp(ct, node), strict=True):
-        if part is not None and operand in active:
-            pending[operand] = accumulate(pending.get(operand), part)
+    for operand, part in cotangents(node, ct, active):
+        pending[operand] = accumulate(pending.get(operand), part)
 
 
 def _propagate_loop(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from types import CodeType, FrameType
 
 from graphc.ir.node import Site, set_site_provider
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _internal: dict[str, bool] = {}  # by file: hashing a code object takes longer than all the rest
 _sites: dict[tuple[str, int, str], Site] = {}
+# By instruction: the number of its line is not at hand, it is counted from the beginning of its function.
+_sites_at: dict[tuple[int, int, str], tuple[Site, CodeType]] = {}
 _MANY = 100_000  # distinct lines; a bound on what a program that generates code can make us keep
+_INSTRUCTIONS = 10_000  # the same for `_sites_at`, which keeps code
 
 
 class _Path(threading.local):
@@ -62,17 +66,27 @@ def current_site() -> Site | None:
         return path.site
     if path.line is not None:
         return _site((*path.line, path.text))
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(2)  # (who asks is one of us)
     known = _internal
     while frame is not None:
-        file = frame.f_code.co_filename
-        inside = known.get(file)
+        code = frame.f_code
+        inside = known.get(code.co_filename)
         if inside is None:
-            inside = _is_internal(file)
+            inside = _is_internal(code.co_filename)
         if not inside:
-            return _site((file, frame.f_lineno, path.text))
-        frame = frame.f_back  # type: ignore[assignment]
+            at = _sites_at.get((id(code), frame.f_lasti, path.text))
+            return _at_instruction(frame, path.text) if at is None else at[0]
+        frame = frame.f_back
     return None
+
+
+def _at_instruction(frame: FrameType, module: str) -> Site:
+    """The site of a frame, which is noted."""
+    code = frame.f_code
+    site = _site((code.co_filename, frame.f_lineno, module))
+    if len(_sites_at) < _INSTRUCTIONS:
+        _sites_at[id(code), frame.f_lasti, module] = site, code  # whose id is its own as long as it is here
+    return site
 
 
 class Pinned:

@@ -8,6 +8,7 @@ subexpressions are shared for free, and "did this pass change anything" is `is`.
 from __future__ import annotations
 
 import enum
+import operator
 import struct
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -111,6 +112,7 @@ class Op:
     lower: Callable[..., Any] | None = None
     attrs: type[Attrs] = NoAttrs
     cost: float = 1.0  # rough scalar operations per output element, for cost models
+    typed_vjp: bool = True  # `vjp` looks at the operands' types, not at what they are
 
     def __repr__(self) -> str:
         return f"Op({self.name})"
@@ -176,8 +178,10 @@ class _Entry(weakref.ref):
 
 def _drop(entry: _Entry) -> None:
     """The node has died: take its entry away, unless an equal node has taken its place."""
-    if _interned.get(entry.key) is entry:
-        del _interned[entry.key]
+    key = entry.key
+    found = _interned.pop(key, None)  # (looking first would take as long again)
+    if found is not None and found is not entry:
+        _interned[key] = found
 
 
 # A WeakValueDictionary does the same through several Python calls a look-up, and `make` is the hot path of
@@ -199,7 +203,18 @@ def make(op: Op, inputs: Sequence[Node] = (), attrs: Attrs = NO_ATTRS) -> Node:
     return _enter(key, attrs, type_, None if _site_provider is None else _site_provider())
 
 
-Step = tuple[Op, Attrs, TensorType, tuple[int, ...]]  # a node on others, given by their places in a list
+Operands = Callable[[list[Node]], tuple[Node, ...]]
+Step = tuple[Op, Attrs, TensorType, Operands]  # a node on others, which are picked from a list
+
+
+def picked(places: Sequence[int]) -> Operands:
+    """What picks the operands at these places of a list."""
+    if len(places) > 1:
+        return operator.itemgetter(*places)  # (in C, where most of the time of `make_all` would be spent)
+    if not places:
+        return lambda made: ()
+    place = places[0]
+    return lambda made: (made[place],)
 
 
 def make_all(steps: Sequence[Step], made: list[Node]) -> None:
@@ -207,8 +222,8 @@ def make_all(steps: Sequence[Step], made: list[Node]) -> None:
     on inputs of these types, so neither `infer` nor the user's line is asked for each."""
     site: Site | None = None
     asked = False
-    for op, attrs, type_, places in steps:
-        inputs = tuple([made[i] for i in places])
+    for op, attrs, type_, operands in steps:
+        inputs = operands(made)
         key = (op, inputs, attrs.__dict__["_key"])
         entry = _interned.get(key)
         node = None if entry is None else entry()
@@ -216,7 +231,11 @@ def make_all(steps: Sequence[Step], made: list[Node]) -> None:
             if not asked:
                 asked = True
                 site = None if _site_provider is None else _site_provider()
-            node = _enter(key, attrs, type_, site)
+            node = object.__new__(Node)  # as `_enter`, whose call would cost as much again
+            node.op, node.inputs = op, inputs
+            node.attrs, node.type, node.bound, node.site = attrs, type_, None, site
+            entry = _interned[key] = _Entry(node, _drop)
+            entry.key = key
         made.append(node)
 
 

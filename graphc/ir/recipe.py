@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.ir.node import Kind, Node, Step, make_all
+from graphc.ir.node import Kind, Node, Step, make_all, picked
 
 
 class Recipe:
@@ -22,7 +22,7 @@ class Recipe:
             if node.kind is Kind.INPUT:
                 raise ValueError(f"{node} is none of the inputs")
             at[node] = len(at)
-            self.steps.append((node.op, node.attrs, node.type, tuple([at[n] for n in node.inputs])))
+            self.steps.append((node.op, node.attrs, node.type, picked([at[n] for n in node.inputs])))
         self._outputs = [at[node] for node in outputs]
 
     def __call__(self, inputs: Sequence[Node]) -> list[Node]:

@@ -150,6 +150,7 @@ def binary_op(
     whole: Sequence[Any] = (Arg((5, 7), low=-9, high=10), Arg((5, 7), low=-9, high=10)),
     edges: Sequence[float] = SPECIALS,
     cost: float = 1.0,
+    typed_vjp: bool = True,
 ) -> Binary:
     """Register a scalar function of two tensors and return its builder.
 
@@ -175,6 +176,7 @@ def binary_op(
         lower=lambda node, index, reads: binary(loop_op, reads[0](index), reads[1](index)),
         cost=cost,
         samples=samples,
+        typed_vjp=typed_vjp,
     )
 
     def build(a: Node, b: Node) -> Node:

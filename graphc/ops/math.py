@@ -207,6 +207,7 @@ pow_ = binary_op(
     "a to the power b. Integers: a negative power is truncated to an integer, so 0 unless a is 1 or -1.",
     evaluate=_power,
     vjp=floats_only(_vjp_pow, 2),
+    typed_vjp=False,
     domain=(Arg((3, 5), low=0.4), (3, 5)),
     whole=(Arg((5, 7), low=-3, high=4), Arg((5, 7), low=-2, high=4)),
     edges=(0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, 0.75, -0.75, 2.5, INF, -INF, NAN),

@@ -63,6 +63,7 @@ def register(
     attrs: type[Attrs] = NoAttrs,
     cost: float = 1.0,
     samples: Callable[[], Iterable[Any]] | None = None,
+    typed_vjp: bool = True,
 ) -> Op:
     """Make an Op and enter it in the registry. Names are unique.
 
@@ -70,7 +71,7 @@ def register(
     """
     if name in REGISTRY:
         raise ValueError(f"op {name!r} is registered twice")
-    op = Op(name, kind, infer, evaluate, vjp, lower, attrs, cost)
+    op = Op(name, kind, infer, evaluate, vjp, lower, attrs, cost, typed_vjp)
     REGISTRY[name] = op
     if samples is not None:
         SAMPLES[name] = samples
