@@ -22,7 +22,7 @@ class Mode(threading.local):
     """`grad`: whether operations record history. `trace`: the active trace, if any.
     `pending`: live tensors whose value has not been computed, in order of creation.
     `events`: calls and backward passes that are only noted so far, if any.
-    `recording`: an operation is built to be remembered, not for its value: nothing may be drawn for it.
+    `recording`: an operation is built to be remembered, not for its value (see `not_while_recording`).
     `backend`: the one that a compiled function wants for what it has left pending, until that is computed or
     nobody can read it any more."""
 
@@ -53,6 +53,16 @@ class Mode(threading.local):
 
 
 MODE = Mode()
+
+
+class NotRepeatable(Exception):
+    """An operation that was to be remembered looks at values or draws random numbers."""
+
+
+def not_while_recording() -> None:
+    """NotRepeatable while an operation is built to be remembered; for what differs from time to time."""
+    if MODE.recording:
+        raise NotRepeatable
 
 
 def settle() -> None:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from graphc import ops
 from graphc.frontend.cell import Build, Cell, Flags, Steps, View, alias, fresh_input, has_value, leaf_node
 from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.history import AccumulateGrad, GradFn, LeafHooks, Promise, add_hook
-from graphc.frontend.modes import MODE, no_grad, settle
+from graphc.frontend.modes import MODE, no_grad, not_while_recording, settle
 from graphc.frontend.promotion import can_cast
 from graphc.frontend.remembered import build_node
 from graphc.frontend.sharing import is_seen, moved, part, present
@@ -121,8 +122,7 @@ class Tensor:
             raise fail(
                 RuntimeError,
                 "you can only change requires_grad flags of leaf variables. If you want to use a computed "
-                "variable "
-                "in a subgraph that doesn't require differentiation use var_no_grad = var.detach().",
+                "variable in a subgraph that doesn't require differentiation use var_no_grad = var.detach().",
             )
         if requires_grad and not self.dtype.is_float:
             raise fail(RuntimeError, "only Tensors of floating point dtype can require gradients")
@@ -361,7 +361,7 @@ def gradient_fn(tensor: Tensor) -> GradFn | None:
     return acc
 
 
-def result(node: Node, label: str, inputs: tuple[Tensor, ...], tracked: bool) -> Tensor:
+def result(node: Node, label: str, inputs: Sequence[Tensor], tracked: bool) -> Tensor:
     """A tensor for `node`, computed from `inputs`."""
     if tracked and node.type.dtype.is_float:
         parents = [fn for t in inputs if (fn := gradient_fn(t)) is not None]
@@ -369,8 +369,7 @@ def result(node: Node, label: str, inputs: tuple[Tensor, ...], tracked: bool) ->
     else:
         tracks = False
         for t in inputs:
-            other = t._cell
-            if other.tracks or other.fn is not None:
+            if t._cell.tracks or t._cell.fn is not None:
                 tracks = True
                 break
         if node.op is INPUT:
@@ -588,6 +587,7 @@ def _write_through(cell: Cell) -> None:
 
 def is_concrete(tensor: Tensor) -> bool:
     """Whether the value is known now, without computing anything."""
+    not_while_recording()
     cell, trace = tensor._cell, MODE.trace
     if trace is not None and cell.trace is not trace:
         trace.asked = True

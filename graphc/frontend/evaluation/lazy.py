@@ -21,7 +21,7 @@ from graphc.frontend.evaluation.canonical import OVERWRITTEN, Gone, Pending, can
 from graphc.frontend.evaluation.compiler import check_backend, compile_graph
 from graphc.frontend.evaluation.parts import FEW
 from graphc.frontend.evaluation.relatives import relatives
-from graphc.frontend.modes import MODE, settle
+from graphc.frontend.modes import MODE, not_while_recording, settle
 from graphc.frontend.shown import Shown
 from graphc.frontend.tensor import Tensor, refresh
 from graphc.ir.graph import Graph
@@ -450,6 +450,7 @@ def value(tensor: Tensor) -> np.ndarray:
 
 def memory(tensor: Tensor) -> np.ndarray:
     """The same, to be read at once: users may have arrays on this memory and write to it later."""
+    not_while_recording()
     cell = tensor._cell
     trace = MODE.trace
     if trace is not None and cell.trace is not trace:

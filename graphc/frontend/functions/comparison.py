@@ -40,7 +40,7 @@ for _name, _aliases in {
     "ge": ("greater_equal",),
 }.items():
     _build = getattr(ops, _name)
-    method(_name, *_aliases, inplace=True)(_compare(_name, _ordered(_build)))
+    method(_name, *_aliases, inplace=True, repeats=True)(_compare(_name, _ordered(_build)))
 
 
 def truth(node: Node) -> Node:
@@ -63,7 +63,7 @@ method("logical_or", inplace=True)(_logical("logical_or", ops.bit_or))
 method("logical_xor", inplace=True)(_logical("logical_xor", ops.bit_xor))
 
 
-@method(inplace=True)
+@method(inplace=True, repeats=True)
 def logical_not(input: Tensor) -> Tensor:
     """Whether an element is zero."""
     return apply("", lambda n: ops.logical_not(truth(n)), input)
@@ -89,7 +89,7 @@ method("bitwise_left_shift", inplace=True)(_bitwise("bitwise_left_shift", ops.sh
 method("bitwise_right_shift", inplace=True)(_bitwise("bitwise_right_shift", ops.shr))
 
 
-@method(inplace=True)
+@method(inplace=True, repeats=True)
 def bitwise_not(input: Tensor) -> Tensor:
     """All bits flipped; for bools, not."""
     if input.dtype.is_float:

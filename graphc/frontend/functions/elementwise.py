@@ -167,7 +167,7 @@ def _scaled(other: Operand, alpha: Number, dtype: DType) -> Operand:
     return mul(other, alpha) if isinstance(other, Tensor) else other * alpha
 
 
-@method(inplace=True)
+@method(inplace=True, repeats=True)
 def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """input + alpha * other."""
     input, other = need(input, "add"), need(other, "add")
@@ -175,7 +175,7 @@ def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     return binary("AddBackward0", _add_build(result_dtype(input, other)), input, other)
 
 
-@method("sub", "subtract", inplace=True)
+@method("sub", "subtract", inplace=True, repeats=True)
 def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """input - alpha * other."""
     input, other = need(input, "sub"), need(other, "sub")
@@ -190,7 +190,7 @@ def rsub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     return sub(other, input, alpha=alpha)
 
 
-@method("mul", "multiply", inplace=True)
+@method("mul", "multiply", inplace=True, repeats=True)
 def mul(input: Operand, other: Operand) -> Tensor:
     """input * other."""
     input, other = need(input, "mul"), need(other, "mul")
@@ -201,7 +201,7 @@ def mul(input: Operand, other: Operand) -> Tensor:
     return binary(label, build, input, other)
 
 
-@method("div", "divide", inplace=True)
+@method("div", "divide", inplace=True, repeats=True)
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
     """input / other; `rounding_mode` None (true division), "trunc" or "floor"."""
     input, other = need(input, "div"), need(other, "div")
@@ -228,13 +228,13 @@ def _trunc_div(a: Node, b: Node) -> Node:
     return ops.select(ops.bit_and(inexact, ops.lt(quotient, zero)), ops.add(quotient, one), quotient)
 
 
-@method(inplace=True)
+@method(inplace=True, repeats=True)
 def true_divide(input: Operand, other: Operand) -> Tensor:
     """input / other, in floating point."""
     return div(input, other)
 
 
-@method(inplace=True)
+@method(inplace=True, repeats=True)
 def floor_divide(input: Operand, other: Operand) -> Tensor:
     """The quotient rounded towards minus infinity."""
     input, other = need(input, "floor_divide"), need(other, "floor_divide")
@@ -251,13 +251,13 @@ def _float_floor_div(a: Node, b: Node) -> Node:
     return ops.stop_gradient(ops.select(ops.eq(b, zero), plain, exact))
 
 
-@method("remainder", inplace=True)
+@method("remainder", inplace=True, repeats=True)
 def remainder(input: Operand, other: Operand) -> Tensor:
     """The remainder with the sign of `other` (Python's %)."""
     return binary("RemainderBackward0", ops.rem, need(input, "remainder"), need(other, "remainder"))
 
 
-@method(inplace=True)
+@method(inplace=True, repeats=True)
 def fmod(input: Operand, other: Operand) -> Tensor:
     """The remainder with the sign of `input` (C's fmod)."""
     need_tensors("fmod", input)
@@ -271,7 +271,7 @@ def fmod(input: Operand, other: Operand) -> Tensor:
     return binary("FmodBackward0", build, need(input, "fmod"), need(other, "fmod"))
 
 
-@method(inplace=True)
+@method(inplace=True, repeats=True)
 def pow_(input: Operand, exponent: Operand) -> Tensor:
     """input ** exponent."""
     input, exponent = need(input, "pow"), need(exponent, "pow")
@@ -296,14 +296,14 @@ _POWERS: dict[Number, Callable[[Node], Node]] = {
 }
 
 
-@method()
+@method(repeats=True)
 def maximum(input: Operand, other: Operand) -> Tensor:
     """The larger of two elements; NaN wins."""
     need_tensors("maximum", input, other)
     return binary("MaximumBackward0", _logical_or_max, need(input, "maximum"), need(other, "maximum"))
 
 
-@method()
+@method(repeats=True)
 def minimum(input: Operand, other: Operand) -> Tensor:
     """The smaller of two elements; NaN wins."""
     need_tensors("minimum", input, other)
@@ -318,14 +318,14 @@ def _logical_and_min(a: Node, b: Node) -> Node:
     return ops.bit_and(a, b) if a.dtype is bool_ else ops.minimum(a, b)
 
 
-@method()
+@method(repeats=True)
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger of two elements, ignoring NaN."""
     need_tensors("fmax", input, other)
     return binary("FmaxBackward0", lambda a, b: _skip_nan(a, b, _logical_or_max), input, other)
 
 
-@method()
+@method(repeats=True)
 def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of two elements, ignoring NaN."""
     need_tensors("fmin", input, other)
@@ -338,7 +338,7 @@ def _skip_nan(a: Node, b: Node, build: Build) -> Node:
     return ops.select(ops.isnan(a), b, ops.select(ops.isnan(b), a, build(a, b)))
 
 
-@method(inplace=True)
+@method(inplace=True, repeats=True)
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
     """input + weight * (end - input). RuntimeError for tensors of several dtypes."""
     for name, given in (("end", end), ("weight", weight)):
@@ -371,7 +371,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Operand =
 # ------------------------------------------------------------ clamp and where
 
 
-@method("clamp", "clip", inplace=True)
+@method("clamp", "clip", inplace=True, repeats=True)
 def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
     """Elements limited to [min, max]; NaN stays. Bounds are numbers or tensors."""
     need_tensors("clamp", input)
@@ -393,13 +393,13 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
     return pointwise("ClampBackward1", build, (input, *bounds), dtype)
 
 
-@method("clamp_min", inplace=True)
+@method("clamp_min", inplace=True, repeats=True)
 def clamp_min(input: Tensor, min: Operand) -> Tensor:
     """Elements not below `min`."""
     return clamp(input, min=min)
 
 
-@method("clamp_max", inplace=True)
+@method("clamp_max", inplace=True, repeats=True)
 def clamp_max(input: Tensor, max: Operand) -> Tensor:
     """Elements not above `max`."""
     return clamp(input, max=max)
@@ -429,16 +429,16 @@ def where(condition: Tensor, input: Operand | None = None, other: Operand | None
     return result(ops.select(test, *sides), "WhereBackward0", tensors, tracked)
 
 
-method(only_function=True)(where)
+method(only_function=True, repeats=True)(where)
 
 
-@method("where", function=False)
+@method("where", function=False, repeats=True)
 def where_method(self: Tensor, condition: Tensor, other: Operand) -> Tensor:
     """`self` where `condition` is true, else `other`."""
     return where(condition, self, other)
 
 
-@method(inplace=True)
+@method(inplace=True, repeats=True)
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
     """`input` with `value` where `mask` is true."""
     if mask.dtype is not bool_:

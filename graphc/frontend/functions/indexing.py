@@ -21,6 +21,7 @@ from graphc.frontend.functions.shape import reshape_node
 from graphc.frontend.functions.update import set_box
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import broadcast_shapes, cast, expand
+from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, apply, apply_view, from_array, inplace, is_concrete
 from graphc.ir.node import Node
 from graphc.ir.types import Shape, bool_, int64, uint8
@@ -478,4 +479,4 @@ def _number(given: Any, x: Tensor) -> Tensor:
     return apply("", lambda n: ops.full((), given, n.dtype), x).detach()
 
 
-attach(__getitem__=getitem, __setitem__=setitem)
+attach(__getitem__=repeatable(getitem), __setitem__=setitem)

@@ -31,7 +31,7 @@ def _joined(tensors: Sequence[Tensor], name: str) -> tuple[Tensor, ...]:
     return found
 
 
-@method("cat", "concat", "concatenate", only_function=True)
+@method("cat", "concat", "concatenate", only_function=True, repeats=True)
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors joined along an existing dim."""
     found = _joined(tensors, "cat")
@@ -59,7 +59,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return apply("CatBackward0", lambda *ns: ops.concat([cast(n, dtype) for n in ns], axis), *found)
 
 
-@method(only_function=True)
+@method(only_function=True, repeats=True)
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dim."""
     found = _joined(tensors, "stack")

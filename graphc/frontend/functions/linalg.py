@@ -45,7 +45,7 @@ def _dot(a: Node, b: Node) -> Node:
     return ops.dot_general(a, b, ((a.type.rank - 1,), (0,)))
 
 
-@method()
+@method(repeats=True)
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices [n, k] and [k, m]."""
     _same_dtype("mm", input, mat2)
@@ -61,7 +61,7 @@ def _cannot_multiply(names: str, a: Sequence[int], b: Sequence[int]) -> Exceptio
     return fail(RuntimeError, f"matmul: {names} shapes cannot be multiplied ({sizes})")
 
 
-@method()
+@method(repeats=True)
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """Products of matrices in step: [b, n, k] by [b, k, m]."""
     _same_dtype("bmm", input, mat2)
@@ -77,7 +77,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     return apply("BmmBackward0", lambda x, y: ops.dot_general(x, y, ((2,), (1,)), ((0,), (0,))), input, mat2)
 
 
-@method()
+@method(repeats=True)
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """A matrix [n, k] by a vector [k]."""
     _same_dtype("mv", input, vec)
@@ -92,7 +92,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     return apply("MvBackward0", _dot, input, vec)
 
 
-@method("dot", "inner_1d")
+@method("dot", "inner_1d", repeats=True)
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The inner product of two vectors."""
     _same_dtype("dot", input, tensor)
@@ -133,7 +133,7 @@ def matmul_node(a: Node, b: Node) -> Node:
     return ops.dot_general(a, b, ((len(batch) + 1,), (len(batch),)), (dims, dims))
 
 
-@method()
+@method(repeats=True)
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product, with vectors and broadcast batches as in PyTorch."""
     _same_dtype("matmul", input, other)

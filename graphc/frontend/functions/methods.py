@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from graphc.frontend.evaluation.rounds import may_end
+from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, inplace
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,17 +21,24 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 
 def method(
-    *names: str, inplace: bool = False, function: bool = True, only_function: bool = False
+    *names: str,
+    inplace: bool = False,
+    function: bool = True,
+    only_function: bool = False,
+    repeats: bool = False,
 ) -> Callable[[F], F]:
     """Enter a function under `names` (default: its own, less a trailing underscore).
 
     inplace        also as the method `name_`, which stores the result in the tensor
     function       also as `graphc.name`
     only_function  not as a method
+    repeats        calls on tensors of the same types are the same (`graphc.frontend.repeated`)
     """
 
     def enter(f: F) -> F:
         entered = _with_numpy_names(f)
+        if repeats:
+            entered = repeatable(entered)
         for name in names or (f.__name__.removesuffix("_"),):
             if not only_function:
                 METHODS[name] = entered

@@ -9,7 +9,6 @@ from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.evaluation.rounds import may_end
 from graphc.frontend.functions import elementwise as e
-from graphc.frontend.functions.linalg import matmul
 from graphc.frontend.functions.methods import METHODS, attach, method
 from graphc.frontend.modes import settle
 from graphc.frontend.nodes import cast, expand
@@ -45,26 +44,27 @@ def _inplace(f: Callable[..., Tensor], name: str) -> Callable[[Tensor, Any], Any
     return operator
 
 
-for _name, _f in {
-    "add": e.add,
-    "sub": e.sub,
-    "mul": e.mul,
-    "truediv": e.div,
-    "floordiv": e.floor_divide,
-    "mod": e.remainder,
-    "pow": e.pow_,
-    "and": METHODS["bitwise_and"],
-    "or": METHODS["bitwise_or"],
-    "xor": METHODS["bitwise_xor"],
-    "lshift": METHODS["bitwise_left_shift"],
-    "rshift": METHODS["bitwise_right_shift"],
-    "matmul": matmul,
+for _name, _of in {
+    "add": "add",
+    "sub": "sub",
+    "mul": "mul",
+    "truediv": "div",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "pow": "pow",
+    "and": "bitwise_and",
+    "or": "bitwise_or",
+    "xor": "bitwise_xor",
+    "lshift": "bitwise_left_shift",
+    "rshift": "bitwise_right_shift",
+    "matmul": "matmul",
 }.items():
+    _f = METHODS[_of]
     setattr(Tensor, f"__{_name}__", _forward(_f))
     setattr(Tensor, f"__r{_name}__", _reflected(_f))
     setattr(Tensor, f"__i{_name}__", _inplace(_f, f"{_name}_"))
 
-Tensor.__rdiv__ = _reflected(e.div)  # type: ignore[attr-defined]
+Tensor.__rdiv__ = _reflected(METHODS["div"])  # type: ignore[attr-defined]
 
 for _name in ("lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _forward(METHODS[_name]))

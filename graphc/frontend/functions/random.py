@@ -22,7 +22,7 @@ from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.convert import check_device
 from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.placement import placed
-from graphc.frontend.modes import MODE
+from graphc.frontend.modes import MODE, not_while_recording
 from graphc.frontend.nodes import cast, number, shape_args
 from graphc.frontend.promotion import get_default_dtype
 from graphc.frontend.tensor import Tensor, apply, from_array, from_node, inplace
@@ -98,8 +98,7 @@ def set_rng_state(state: Tensor) -> None:
 
 def next_key(generator: Generator | None = None) -> tuple[Node, int]:
     """(key node, stream) of one draw: give them to `ops.random_bits`, `uniform` or `normal`."""
-    if MODE.recording:
-        raise RuntimeError("an operation that draws random numbers is built each time")
+    not_while_recording()
     source = generator or default_generator
     if MODE.trace is not None:
         return MODE.trace.random_key(source)

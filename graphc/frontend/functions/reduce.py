@@ -43,7 +43,7 @@ def _floating(input: Tensor, dtype: DType | None, name: str) -> DType:
     return found
 
 
-@method("sum")
+@method("sum", repeats=True)
 def sum_(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum over `dim` (all by default); integers and bools are summed as int64."""
     out = _sum_dtype(input, dtype)
@@ -69,7 +69,7 @@ def mean_node(n: Node, axes: tuple[int, ...]) -> Node:
     return scaled(total, 1.0 / count) if count else ops.div(total, ops.zeros(total.type))
 
 
-@method()
+@method(repeats=True)
 def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The mean over `dim` (all by default), of a floating-point tensor."""
     out = _floating(input, dtype, "mean")
@@ -79,7 +79,7 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType
     )
 
 
-@method("prod")
+@method("prod", repeats=True)
 def prod(
     input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
@@ -126,7 +126,7 @@ def _variance(
     return apply(f"{name.capitalize()}Backward0", build, input)
 
 
-@method()
+@method(repeats=True)
 def var(
     input: Tensor,
     dim: Dims = None,
@@ -140,7 +140,7 @@ def var(
     return _variance("var", None, input, dim, ddof, keepdim)
 
 
-@method()
+@method(repeats=True)
 def std(
     input: Tensor,
     dim: Dims = None,
@@ -255,14 +255,14 @@ def _max_or_min(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Any:
     return _along(input, normal_axis(dim, input.ndim), keepdim, largest)
 
 
-@method("max")
+@method("max", repeats=True)
 def max_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest element; with `dim`, (values, indices) along it; with a tensor, `maximum`."""
     need_tensors("max", input)
     return _max_or_min(input, dim, keepdim, True)
 
 
-@method("min")
+@method("min", repeats=True)
 def min_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest element; with `dim`, (values, indices) along it; with a tensor, `minimum`."""
     need_tensors("min", input)
@@ -281,13 +281,13 @@ def _arg(input: Tensor, dim: int | None, keepdim: bool, largest: bool) -> Tensor
     return apply("", lambda n: keep(_positions(n, axis, largest), n.shape, (axis,), keepdim), input)
 
 
-@method()
+@method(repeats=True)
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the largest element (the first of equal ones), as int64."""
     return _arg(input, dim, keepdim, True)
 
 
-@method()
+@method(repeats=True)
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the smallest element (the first of equal ones), as int64."""
     return _arg(input, dim, keepdim, False)
@@ -311,13 +311,13 @@ def _quantified(build: Callable[..., Node], input: Tensor, dim: Dims, keepdim: b
     return apply("", lambda n: keep(cast(build(truth(n), axes), out), n.shape, axes, keepdim), input)
 
 
-@method("all")
+@method("all", repeats=True)
 def all_(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether every element over `dim` is non-zero (as bool; uint8 stays uint8, as in PyTorch)."""
     return _quantified(ops.reduce_and, input, dim, keepdim)
 
 
-@method("any")
+@method("any", repeats=True)
 def any_(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether some element over `dim` is non-zero (as bool; uint8 stays uint8, as in PyTorch)."""
     return _quantified(ops.reduce_or, input, dim, keepdim)
@@ -330,7 +330,7 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     return apply("", lambda n: ops.reduce_sum(cast(truth(n), int64), axes), input)
 
 
-@method()
+@method(repeats=True)
 def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """log(sum(exp(input))) over `dim`, computed stably."""
     axes = normal_axes(dim, input.ndim)
@@ -381,7 +381,7 @@ def _safe_power(total: Node, exponent: float) -> Node:
     return ops.select(zero, ops.zeros(total.type), root)
 
 
-@method()
+@method(repeats=True)
 def norm(
     input: Tensor,
     p: float | str | None = "fro",
@@ -436,13 +436,13 @@ def _softmax(label: str, input: Tensor, dim: int, dtype: DType | None, build: Ca
     return apply(label, lambda n: build(cast(n, out), axis), input)
 
 
-@method()
+@method(repeats=True)
 def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """exp(input) / sum(exp(input)) along `dim`."""
     return _softmax("SoftmaxBackward0", input, dim, dtype, softmax_node)
 
 
-@method()
+@method(repeats=True)
 def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """log(softmax(input)) along `dim`."""
     return _softmax("LogSoftmaxBackward0", input, dim, dtype, log_softmax_node)

@@ -90,14 +90,14 @@ def _reshape(input: Tensor, shape: Shape, label: str) -> Tensor:
     return apply_view(label, forward, back, input)
 
 
-@method()
+@method(repeats=True)
 def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """The same elements in another shape; one extent may be -1."""
     wanted = shape_args(args) if args or shape is None else shape_args((shape,))
     return _reshape(input, resolve_shape(wanted, numel(input)), "ViewBackward0")
 
 
-@method(function=False)
+@method(function=False, repeats=True)
 def view(self: Tensor, *shape: Any) -> Tensor:
     """The same elements in another shape, sharing storage; one extent may be -1."""
     return _reshape(self, resolve_shape(shape_args(shape), numel(self)), "ViewBackward0")
@@ -127,7 +127,7 @@ def view_as(self: Tensor, other: Tensor) -> Tensor:
     return reshape(self, other.shape)
 
 
-@method()
+@method(repeats=True)
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dims start_dim..end_dim as one."""
     rank = input.ndim
@@ -145,7 +145,7 @@ def ravel(input: Tensor) -> Tensor:
     return _reshape(input, (numel(input),), "ViewBackward0")
 
 
-@method()
+@method(repeats=True)
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """One dim as several; one of `sizes` may be -1."""
     axis = normal_axis(dim, input.ndim)
@@ -154,7 +154,7 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     return _reshape(input, (*shape[:axis], *inner, *shape[axis + 1 :]), "ViewBackward0")
 
 
-@method(inplace=False)
+@method(inplace=False, repeats=True)
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without dims of size 1 (all of them, or those named)."""
     shape = input._cell.node.type.shape
@@ -166,7 +166,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     return _reshape(input, kept, "SqueezeBackward0")
 
 
-@method(inplace=False)
+@method(inplace=False, repeats=True)
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a new dim of size 1 at `dim`."""
     shape = input._cell.node.type.shape
@@ -184,7 +184,7 @@ def _permute(input: Tensor, order: tuple[int, ...], label: str) -> Tensor:
     )
 
 
-@method()
+@method(repeats=True)
 def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """Dims in another order."""
     given = shape_args(args or (dims,))
@@ -202,7 +202,7 @@ def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     return _permute(input, order, "PermuteBackward0")
 
 
-@method("transpose", "swapaxes", "swapdims")
+@method("transpose", "swapaxes", "swapdims", repeats=True)
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dims exchanged."""
     a, b = normal_axis(dim0, input.ndim), normal_axis(dim1, input.ndim)
@@ -212,7 +212,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return _permute(input, tuple(order), "TransposeBackward0")
 
 
-@method()
+@method(repeats=True)
 def t(input: Tensor) -> Tensor:
     """The transposed matrix; tensors of less than two dims as they are."""
     if input.ndim > 2:
@@ -220,7 +220,7 @@ def t(input: Tensor) -> Tensor:
     return _permute(input, tuple(reversed(range(input.ndim))), "TBackward0")
 
 
-@method("movedim", "moveaxis")
+@method("movedim", "moveaxis", repeats=True)
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Dims moved to other places; the rest keep their order."""
     rank = input.ndim
@@ -292,7 +292,7 @@ for _name, _view in {
 # ------------------------------------------------------------------ broadcasts
 
 
-@method("expand", function=False)
+@method("expand", function=False, repeats=True)
 def expand_(self: Tensor, *sizes: Any) -> Tensor:
     """Dims of size 1 repeated to `sizes`; -1 leaves a dim as it is."""
     wanted = shape_args(sizes)
@@ -357,7 +357,7 @@ def _broadcast_shapes(*shapes: Any) -> Size:
     return Size(broadcast_shapes(*[(s,) if isinstance(s, int) else tuple(s) for s in shapes]))
 
 
-@method("repeat", function=False)
+@method("repeat", function=False, repeats=True)
 def repeat(self: Tensor, *repeats: Any) -> Tensor:
     """The tensor laid out `repeats` times along each dim (new dims in front)."""
     times = shape_args(repeats)

@@ -35,7 +35,7 @@ def slice_axis(input: Tensor, axis: int, start: int, stop: int, label: str = "Sl
     return box(input, tuple(low), tuple(high), (1,) * len(shape), label)
 
 
-@method("narrow")
+@method("narrow", repeats=True)
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """`length` slices from `start` (a number or a 0-d integer tensor) along `dim`, as a view."""
     if input.ndim == 0:

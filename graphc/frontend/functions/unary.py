@@ -105,7 +105,7 @@ def _label(name: str) -> str:
 for _name, (_build, _doc) in _FLOATING.items():
     _names = (_name, _ALIASES[_name]) if _name in _ALIASES else (_name,)
     _f = _function(_label(_name), _name, _of_floats(_build), f"Elementwise: {_doc}.")
-    method(*_names, inplace=True)(_f)
+    method(*_names, inplace=True, repeats=True)(_f)
 
 
 def _keep_integers(build: Unary) -> Unary:

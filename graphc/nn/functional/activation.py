@@ -9,6 +9,7 @@ from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.functions import random
 from graphc.frontend.nodes import cast, expand, normal_axis
+from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, apply, inplace
 from graphc.ir.node import Node
 from graphc.ir.types import DType, bool_
@@ -27,6 +28,7 @@ _SELU_ALPHA = 1.6732632423543772848170429916717
 _SELU_SCALE = 1.0507009873554804934193349852946
 
 
+@repeatable
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(0, x); the gradient at 0 is 0."""
     need_tensors("relu", input)
@@ -45,6 +47,7 @@ def relu_(input: Tensor) -> Tensor:
     return relu(input, inplace=True)
 
 
+@repeatable
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x > threshold, else `value`."""
     return elementwise(
@@ -65,6 +68,7 @@ def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
     return _threshold(input, threshold, value, inplace=True)
 
 
+@repeatable
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x clamped to [min_val, max_val]; no gradient at the ends. ValueError if they cross."""
     if min_val > max_val:
@@ -84,11 +88,13 @@ def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Ten
     return hardtanh(input, min_val, max_val, inplace=True)
 
 
+@repeatable
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(0, x), 6)."""
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
+@repeatable
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x if x > 0, else negative_slope * x."""
     return elementwise(
@@ -105,6 +111,7 @@ def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     return leaky_relu(input, negative_slope, inplace=True)
 
 
+@repeatable
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x if x > 0, else weight * x; one weight, or one for each channel (dim 1)."""
     need_float("prelu", input, weight)
@@ -162,6 +169,7 @@ def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, traini
     return rrelu(input, lower, upper, training, inplace=True)
 
 
+@repeatable
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x if x > 0, else alpha * (exp(x) - 1)."""
     return elementwise("elu", "EluBackward0", lambda x: _elu(x, alpha, 1.0, 1.0), input, inplace)
@@ -172,6 +180,7 @@ def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
     return elu(input, alpha, inplace=True)
 
 
+@repeatable
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """scale * elu(x, alpha), with the constants of self-normalising networks."""
     return elementwise(
@@ -184,6 +193,7 @@ def selu_(input: Tensor) -> Tensor:
     return selu(input, inplace=True)
 
 
+@repeatable
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(0, x) + min(0, alpha * (exp(x / alpha) - 1)). RuntimeError for alpha = 0."""
     if alpha == 0:
@@ -196,6 +206,7 @@ def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
     return celu(input, alpha, inplace=True)
 
 
+@repeatable
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x * Phi(x): by erf ("none"), or by the "tanh" approximation."""
     if approximate == "none":
@@ -216,11 +227,13 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     return elementwise("gelu", "GeluBackward0", formula, input)
 
 
+@repeatable
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
     return input.sigmoid()  # type: ignore[attr-defined]
 
 
+@repeatable
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent."""
     return input.tanh()  # type: ignore[attr-defined]
@@ -232,11 +245,13 @@ def logsigmoid_formula(x: Num) -> Num:
     return lowest - (-select(x > 0, x, -x)).map(ops.exp).map(ops.log1p)
 
 
+@repeatable
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x)), without overflow."""
     return elementwise("logsigmoid", "LogSigmoidBackward0", logsigmoid_formula, input)
 
 
+@repeatable
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x)."""
     return elementwise("silu", "SiluBackward0", lambda x: x * x.map(ops.sigmoid), input, inplace)
@@ -249,11 +264,13 @@ def _softplus(x: Num, beta: float, limit: float) -> Num:
     return select(scaled > limit, x, curve * (1 / beta) if beta != 1 else curve)
 
 
+@repeatable
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta * x)) / beta; x itself where beta * x > threshold."""
     return elementwise("softplus", "SoftplusBackward0", lambda x: _softplus(x, beta, threshold), input)
 
 
+@repeatable
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x))."""
     return elementwise(
@@ -261,6 +278,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     )
 
 
+@repeatable
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x + 3, 0), 6) / 6."""
     return elementwise(
@@ -272,6 +290,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     )
 
 
+@repeatable
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * hardsigmoid(x)."""
     return elementwise(
@@ -283,6 +302,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     )
 
 
+@repeatable
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x where |x| > lambd, else 0."""
     return elementwise(
@@ -293,6 +313,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     )
 
 
+@repeatable
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x moved towards 0 by lambd, and 0 where it would pass it. RuntimeError for lambd < 0."""
     if lambd < 0:
@@ -305,12 +326,14 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     )
 
 
+@repeatable
 def tanhshrink(input: Tensor) -> Tensor:
     """x - tanh(x)."""
     (x,) = as_floats("tanhshrink", input)
     return elementwise("tanhshrink", "SubBackward0", lambda x: x - x.map(ops.tanh), x)
 
 
+@repeatable
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|)."""
     (x,) = as_floats("softsign", input)
@@ -322,7 +345,7 @@ def _implicit_dim(name: str, ndim: int) -> int:
     warnings.warn(
         f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an "
         "argument.",
-        stacklevel=4,
+        stacklevel=5,
     )
     return dim
 
@@ -344,6 +367,7 @@ def _along(name: str, label: str, build, input: Tensor, dim: int | None, dtype: 
     return apply(label, whole, input)
 
 
+@repeatable
 def softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None
 ) -> Tensor:
@@ -351,6 +375,7 @@ def softmax(
     return _along("softmax", "SoftmaxBackward0", softmax_node, input, dim, dtype)
 
 
+@repeatable
 def log_softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None
 ) -> Tensor:
@@ -358,6 +383,7 @@ def log_softmax(
     return _along("log_softmax", "LogSoftmaxBackward0", log_softmax_node, input, dim, dtype)
 
 
+@repeatable
 def softmin(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None
 ) -> Tensor:
@@ -393,6 +419,7 @@ def _unsqueeze(n: Node, axis: int) -> Node:
     return ops.reshape(n, (*n.shape[:axis], 1, *n.shape[axis:]))
 
 
+@repeatable
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """a * sigmoid(b), a and b being the halves along `dim`. RuntimeError if it cannot be halved."""
     need_float("glu", input)

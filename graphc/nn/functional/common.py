@@ -85,7 +85,7 @@ def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: 
     found = "none" if reduce is False else ("mean" if average else "sum")
     warnings.warn(
         f"size_average and reduce args will be deprecated, please use reduction='{found}' instead.",
-        stacklevel=3,
+        stacklevel=4,
     )
     return found
 

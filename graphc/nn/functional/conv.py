@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.nodes import spread
+from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.nn.functional.common import Ints, need_tensors, tuple_of
@@ -137,6 +138,7 @@ def convolution(
     return apply("ConvolutionBackward0", build, *tensors)
 
 
+@repeatable
 def conv1d(
     input: Tensor,
     weight: Tensor,
@@ -150,6 +152,7 @@ def conv1d(
     return convolution(1, input, weight, bias, stride, padding, dilation, groups)
 
 
+@repeatable
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -163,6 +166,7 @@ def conv2d(
     return convolution(2, input, weight, bias, stride, padding, dilation, groups)
 
 
+@repeatable
 def conv3d(
     input: Tensor,
     weight: Tensor,
@@ -235,6 +239,7 @@ def transposed(
     return apply("ConvolutionBackward0", build, *tensors)
 
 
+@repeatable
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -249,6 +254,7 @@ def conv_transpose1d(
     return transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@repeatable
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -263,6 +269,7 @@ def conv_transpose2d(
     return transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@repeatable
 def conv_transpose3d(
     input: Tensor,
     weight: Tensor,

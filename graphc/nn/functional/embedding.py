@@ -6,6 +6,7 @@ from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.modes import no_grad
 from graphc.frontend.nodes import number, spread
+from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, apply, from_node, inplace, operand
 from graphc.ir.node import Node
 from graphc.ir.types import int32, int64
@@ -42,6 +43,7 @@ def looked_up(w: Node, indices: Node, by_frequency: bool) -> Node:
     return ops.with_gradient(rows, ops.div(rows, often))
 
 
+@repeatable
 def embedding(
     input: Tensor,
     weight: Tensor,

@@ -6,12 +6,14 @@ from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.functions.linalg import linear_node
 from graphc.frontend.nodes import cast, expand, spread
+from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.ir.types import int64
 from graphc.nn.functional.common import need_tensors
 
 
+@repeatable
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input [..., k] times weight [m, k] transposed, plus bias [m]: [..., m].
 
@@ -52,6 +54,7 @@ def _vector_linear(x: Node, w: Node, b: Node | None = None) -> Node:
     return y if b is None else ops.add(y, expand(b, y.shape))
 
 
+@repeatable
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y[..., o] = sum over i, j of x1[..., i] * weight[o, i, j] * x2[..., j], plus bias[o]."""
     tensors = (input1, input2, weight) if bias is None else (input1, input2, weight, bias)

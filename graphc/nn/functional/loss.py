@@ -13,6 +13,7 @@ from collections.abc import Callable
 from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.nodes import cast, spread
+from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.ir.types import int64
@@ -37,7 +38,7 @@ def warn_sizes(name: str, input: Tensor, target: Tensor) -> None:
             f"Using a target size ({target.shape}) that is different to the input size "
             f"({input.shape}). This will "
             "likely lead to incorrect results due to broadcasting. Please ensure they have the same size.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -94,6 +95,7 @@ def _distance(
     return pointwise_loss(label, formula, reduction, input, target)
 
 
+@repeatable
 def mse_loss(
     input: Tensor,
     target: Tensor,
@@ -112,6 +114,7 @@ def mse_loss(
     return _distance("mse_loss", "MseLossBackward0", formula, input, target, reduction, weight)
 
 
+@repeatable
 def l1_loss(
     input: Tensor,
     target: Tensor,
@@ -127,6 +130,7 @@ def l1_loss(
     )
 
 
+@repeatable
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -149,6 +153,7 @@ def smooth_l1_loss(
     return _distance("smooth_l1_loss", "SmoothL1LossBackward0", formula, input, target, reduction)
 
 
+@repeatable
 def huber_loss(
     input: Tensor,
     target: Tensor,
@@ -167,6 +172,7 @@ def huber_loss(
     return _distance("huber_loss", "HuberLossBackward0", formula, input, target, reduction, weight)
 
 
+@repeatable
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -208,6 +214,7 @@ def _bernoulli(p: Num, t: Num) -> Num:
     return Num(ops.with_gradient(value.node, path.node))
 
 
+@repeatable
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -236,6 +243,7 @@ def binary_cross_entropy_with_logits(
     return pointwise_loss(label, formula, reduction, input, target, weight, pos_weight)
 
 
+@repeatable
 def kl_div(
     input: Tensor,
     target: Tensor,
@@ -255,7 +263,7 @@ def kl_div(
             "reduction: 'mean' divides the total loss by both the batch size and the support size. "
             "'batchmean' "
             "divides only by the batch size, and aligns with the KL div math definition.",
-            stacklevel=2,
+            stacklevel=3,
         )
 
     def formula(x: Num, t: Num) -> Num:
@@ -270,6 +278,7 @@ def kl_div(
     return loss / input.shape[0] if batch and input.ndim else loss  # type: ignore[operator]
 
 
+@repeatable
 def poisson_nll_loss(
     input: Tensor,
     target: Tensor,
@@ -295,6 +304,7 @@ def poisson_nll_loss(
     return pointwise_loss("MeanBackward0", formula, reduction, input, target)
 
 
+@repeatable
 def gaussian_nll_loss(
     input: Tensor,
     target: Tensor,
@@ -409,6 +419,7 @@ def _check_labels_dtype(name: str, target: Tensor) -> None:
         )
 
 
+@repeatable
 def nll_loss(
     input: Tensor,
     target: Tensor,
@@ -437,6 +448,7 @@ def nll_loss(
     return apply("NllLossBackward0", build, *tensors)
 
 
+@repeatable
 def cross_entropy(
     input: Tensor,
     target: Tensor,

@@ -14,6 +14,7 @@ from graphc.frontend.functions.elementwise import sub as subtract
 from graphc.frontend.functions.shape import ravel, reshape
 from graphc.frontend.nodes import cast, normal_axis, spread
 from graphc.frontend.promotion import get_default_dtype
+from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.ir.types import int64
@@ -36,6 +37,7 @@ def _positive(x: Num) -> Num:
     return select(x <= 0, 0, x)
 
 
+@repeatable
 def hinge_embedding_loss(
     input: Tensor,
     target: Tensor,
@@ -55,6 +57,7 @@ def hinge_embedding_loss(
     return pointwise_loss("MeanBackward0", formula, reduction, input, target)
 
 
+@repeatable
 def soft_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -73,6 +76,7 @@ def soft_margin_loss(
     return pointwise_loss("SoftMarginLossBackward0", formula, reduction, input, target)
 
 
+@repeatable
 def margin_ranking_loss(
     input1: Tensor,
     input2: Tensor,
@@ -95,6 +99,7 @@ def margin_ranking_loss(
     return pointwise_loss("MeanBackward0", formula, reduction, input1, input2, target)
 
 
+@repeatable
 def multilabel_soft_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -119,6 +124,7 @@ def multilabel_soft_margin_loss(
     return apply("MeanBackward0", build, *tensors)
 
 
+@repeatable
 def multi_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -161,6 +167,7 @@ def multi_margin_loss(
     return apply("MultiMarginLossBackward0", build, *tensors)
 
 
+@repeatable
 def multilabel_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -260,6 +267,7 @@ def pairwise_distance(
     return apply("NormBackward1", build, x1, x2)
 
 
+@repeatable
 def cosine_embedding_loss(
     input1: Tensor,
     input2: Tensor,
@@ -320,6 +328,7 @@ def triplet_margin_with_distance_loss(
     return apply("MeanBackward0", build, near, far)
 
 
+@repeatable
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,

@@ -9,6 +9,7 @@ from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.modes import no_grad
 from graphc.frontend.nodes import cast, expand, spread
+from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, apply, from_node, inplace, operand
 from graphc.ir.node import Node
 from graphc.nn.functional.common import as_floats, need_float, need_tensors
@@ -221,6 +222,7 @@ def _trailing(name: str, input: Tensor, shape: Sequence[int]) -> tuple[int, ...]
     return tuple(range(input.ndim - rank, input.ndim))
 
 
+@repeatable
 def layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -250,6 +252,7 @@ def layer_norm(
     return apply("NativeLayerNormBackward0", build, *_present(input, weight, bias))
 
 
+@repeatable
 def rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
@@ -272,6 +275,7 @@ def rms_norm(
     return apply("FusedRmsNormBackward0", build, *_present(input, weight))
 
 
+@repeatable
 def group_norm(
     input: Tensor,
     num_groups: int,
@@ -328,6 +332,7 @@ def local_response_norm(
     return apply("DivBackward0", build, input)
 
 
+@repeatable
 def normalize(
     input: Tensor,
     p: float = 2.0,

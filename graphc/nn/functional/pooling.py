@@ -14,6 +14,7 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.nodes import cast, expand
+from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, apply, from_node
 from graphc.ir.node import Node
 from graphc.ir.types import int32, int64
@@ -204,7 +205,7 @@ def _pool_functions(rank: int):  # type: ignore[no-untyped-def]
     """
     max_pool_with_indices.__name__ = max_pool_with_indices.__qualname__ = f"max_pool{rank}d_with_indices"
     max_pool_with_indices.__doc__ = f"`max_pool{rank}d` with return_indices=True."
-    return max_pool, max_pool_with_indices
+    return repeatable(max_pool), max_pool_with_indices
 
 
 max_pool1d, max_pool1d_with_indices = _pool_functions(1)
@@ -249,6 +250,7 @@ def _divided(total: Node, counts: np.ndarray) -> Node:
     return ops.select(ops.ne(ops.lt(total, zero), ops.lt(divisor, zero)), ops.neg(size), size)
 
 
+@repeatable
 def avg_pool1d(
     input: Tensor,
     kernel_size: Ints,
@@ -261,6 +263,7 @@ def avg_pool1d(
     return _avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
+@repeatable
 def avg_pool2d(
     input: Tensor,
     kernel_size: Ints,
@@ -274,6 +277,7 @@ def avg_pool2d(
     return _avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
+@repeatable
 def avg_pool3d(
     input: Tensor,
     kernel_size: Ints,
