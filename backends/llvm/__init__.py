@@ -41,8 +41,8 @@ class Backend:
     def __init__(self, target: str | None = None, winograd: bool = True, layout: bool = True) -> None:
         """`target` names a row of the target table; by default ``GRAPHC_TARGET``, or this machine.
 
-        `winograd`: whether 3x3 convolutions may run by Winograd's algorithm where that pays; its error bound
-        is in graphc/loop/lower/winograd. `layout`: whether convolutions may keep their channels last
+        `winograd`: whether convolutions may run by Winograd's algorithm where that pays; its error bound is
+        in graphc/loop/lower/convolution/winograd. `layout`: whether convolutions may keep their channels last
         (graphc/passes/layout.py). Raises ValueError for an unknown target.
         """
         self.target: Target = get_target(target)

@@ -18,7 +18,7 @@ from tests.loop.winograd_plans import CASES, Case, forced, schedules
 LAYER = Case(8, 64, 64, (28, 28))
 
 
-@pytest.mark.parametrize("name", ["wide-padding", "far-padding", "no-padding"])
+@pytest.mark.parametrize("name", ["wide-padding", "far-padding", "no-padding", "uneven-taps"])
 @pytest.mark.parametrize("gradient", [False, True], ids=["forward", "gradient"])
 def test_interpreted(name: str, gradient: bool) -> None:
     case = CASES[name]
@@ -43,6 +43,25 @@ def test_chosen_for_many_channels() -> None:
     assert "conv_input_grad_winograd" in names(LAYER.gradient())[1]
 
 
+@pytest.mark.parametrize(
+    "x,w,stride,low",
+    [
+        ((8, 64, 28, 28), (64, 64, 5, 5), 1, 2),
+        ((8, 64, 32, 32), (128, 64, 4, 4), 2, 1),
+        ((8, 64, 32, 32), (128, 64, 5, 5), 2, 2),
+        ((16, 64, 500), (64, 64, 3), 1, 1),
+    ],
+    ids=["5x5", "4x4/2", "5x5/2", "line"],
+)
+def test_chosen_for_other_windows(x: tuple, w: tuple, stride: int, low: int) -> None:
+    rank = len(x) - 2
+    axes = ((stride,) * rank, (low,) * rank, (low,) * rank)
+    y = ops.conv(leaf("x", *x), leaf("w", *w), *axes)
+    assert "conv_winograd" in names(y)[1]
+    dx = ops.conv_input_grad(leaf("dy", *y.shape), leaf("w", *w), x[2:], *axes)
+    assert "conv_input_grad_winograd" in names(dx)[1]
+
+
 def test_the_option_turns_it_off() -> None:
     for node in (LAYER.forward(), LAYER.gradient()):
         assert not any("winograd" in n for n in names(node, replace(WIDE, winograd=False))[1])
@@ -60,14 +79,14 @@ def test_weights_that_do_not_change_are_transformed_once() -> None:
         ops.conv(leaf("x", 8, 64, 28, 28), leaf("w", 64, 64, 3, 3), stride=(2, 2), low=(1, 1), high=(1, 1)),
         ops.conv(leaf("x", 8, 64, 28, 28), leaf("w", 64, 64, 3, 3), dilation=(3, 3)),
         ops.conv(leaf("x", 8, 64, 28, 28), leaf("w", 64, 64, 1, 1)),
-        ops.conv(leaf("x", 8, 64, 28, 28), leaf("w", 64, 64, 5, 5)),
-        ops.conv(leaf("x", 8, 64, 784), leaf("w", 64, 64, 3)),
+        ops.conv(leaf("x", 8, 64, 28, 28), leaf("w", 64, 64, 6, 6)),
+        ops.conv(leaf("x", 8, 64, 28, 28), leaf("w", 64, 64, 3, 6)),
         ops.conv(leaf("x", 8, 64, 28, 28, dtype=int64), leaf("w", 64, 64, 3, 3, dtype=int64)),
     ],
-    ids=["stride", "dilation", "1x1", "5x5", "line", "integers"],
+    ids=["stride", "dilation", "1x1", "6x6", "3x6", "integers"],
 )
 def test_other_convolutions_have_no_tiles(node) -> None:
-    assert all(geometry(problem, 4) is None for problem in conv_problems(node))
+    assert all(geometry(problem, 6) is None for problem in conv_problems(node))
     assert not any("winograd" in n for n in names(node)[1])
 
 

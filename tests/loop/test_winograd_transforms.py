@@ -13,7 +13,7 @@ from graphc.loop.ir import Binary, Buffer, Kernel, Let, Var, identity_of, index_
 from graphc.loop.lower.convolution.winograd.transforms import Matrix, apply, cook_toom, filtering, transposed
 from graphc.loop.lower.writer import Writer
 
-SIZES = ((2, 3), (4, 3), (3, 2), (3, 4))
+SIZES = ((2, 3), (4, 3), (3, 2), (5, 2), (3, 4), (2, 5), (1, 1))
 
 
 def times(matrix: Matrix, vector: list[Fraction]) -> list[Fraction]:

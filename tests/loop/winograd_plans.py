@@ -21,7 +21,7 @@ from tests.loop.test_contract import leaf
 
 @dataclass(frozen=True)
 class Case:
-    """x [images, channels, *space] under results x channels/groups filters."""
+    """x [images, channels, *space] under results x channels/groups filters of `taps`."""
 
     images: int
     channels: int
@@ -30,9 +30,10 @@ class Case:
     low: tuple[int, int] = (1, 1)
     high: tuple[int, int] = (1, 1)
     groups: int = 1
+    taps: tuple[int, int] = (3, 3)
 
     def _weights(self, dtype: DType) -> Node:
-        return leaf("w", self.results, self.channels // self.groups, 3, 3, dtype=dtype)
+        return leaf("w", self.results, self.channels // self.groups, *self.taps, dtype=dtype)
 
     def forward(self, dtype: DType = float32) -> Node:
         x = leaf("x", self.images, self.channels, *self.space, dtype=dtype)
@@ -53,6 +54,12 @@ CASES = {
     "two-pixels": Case(5, 8, 20, (2, 1)),
     "long-rows": Case(1, 17, 16, (5, 37)),
     "groups": Case(2, 24, 36, (6, 9), groups=3),
+    "two-taps": Case(2, 9, 20, (9, 8), (1, 0), (0, 1), taps=(2, 2)),
+    "four-taps": Case(1, 7, 18, (8, 7), (1, 2), (2, 1), taps=(4, 4)),
+    "five-taps": Case(2, 5, 16, (7, 9), (2, 1), (2, 3), taps=(5, 5)),
+    "uneven-taps": Case(1, 5, 9, (5, 9), (0, 2), (2, 2), taps=(2, 5)),
+    "column": Case(3, 18, 12, (23, 1), (1, 0), (1, 0), taps=(3, 1)),
+    "row": Case(2, 6, 24, (3, 21), (0, 2), (0, 1), taps=(1, 4)),
 }
 
 
@@ -61,10 +68,12 @@ def schedules(case: Case, machine: Machine, itemsize: int = 4) -> Iterator[dict]
     or of images that do and do not divide evenly."""
     width = machine.lanes(itemsize)
     vectors = -(-case.results // case.groups // width)
-    for m, ahead, several in ((4, 0, 0), (4, 1, 1), (4, 2, 0), (4, 3, 1), (2, 2, 1), (2, 1, 0)):
-        most, wide = machine.tiles[(m + ahead) % len(machine.tiles)]
+    for size, ahead, several in ((6, 0, 0), (6, 1, 1), (6, 2, 0), (6, 3, 1), (4, 2, 1), (4, 1, 0)):
+        if size <= max(case.taps):
+            continue
+        most, wide = machine.tiles[(size + ahead) % len(machine.tiles)]
         yield {
-            "m": m,
+            "size": size,
             "lanes": min(wide, vectors) * width,
             "height": most,
             "several": several,
@@ -74,10 +83,12 @@ def schedules(case: Case, machine: Machine, itemsize: int = 4) -> Iterator[dict]
         }
 
 
-def forced(group: Group, machine: Machine, m: int, height: int, several: int, **options) -> list[KernelCall]:
+def forced(
+    group: Group, machine: Machine, size: int, height: int, several: int, **options
+) -> list[KernelCall]:
     """The kernels of a group around a convolution, by a plan with these options."""
     (problem,) = conv_problems(anchor_of(group))
-    g = geometry(problem, m)
+    g = geometry(problem, size)
     assert g is not None
     rows, columns = g.grid
     images, band = (min(2, g.images), rows) if several else (1, -(-rows // 2))

@@ -13,7 +13,7 @@ from graphc.backends.llvm import Backend
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import float32, float64
-from graphc.loop.lower import lower_group
+from graphc.loop.lower import contract, lower_group
 from graphc.loop.lowered import KernelCall
 from graphc.plan import make
 from tests.loop.test_contract import draw, evaluate, group_of, leaf, tiles
@@ -62,7 +62,7 @@ def test_schedules(target: str, name: str, gradient: bool) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_large_weights_are_fetched_ahead(target: str) -> None:
     case, backend = Case(1, 100, 96, (13, 14)), Backend(target)
-    plan = {"m": 4, "height": 8, "several": 1, "lanes": backend.machine.lanes(4), "panels": 2}
+    plan = {"size": 6, "height": 8, "several": 1, "lanes": backend.machine.lanes(4), "panels": 2}
     plan |= {"data_ahead": True, "weights_ahead": True}
     calls = forced(group_of(case.forward()), backend.machine, **plan)
     assert any(tile.fetch is not None for tile in tiles(calls))
@@ -97,21 +97,65 @@ def test_chosen_with_epilogue(target: str, case: Case) -> None:
         compare(outputs, target)
 
 
-def reach(x: np.ndarray, w: np.ndarray, m: int) -> np.ndarray:
+def windows(kernel: int, stride: int, space: tuple[int, ...], dilation: int = 1) -> list[Node]:
+    """A convolution of planes or lines, and its data gradient."""
+    rank, low = len(space), (kernel - 1) // 2 * dilation
+    axes = ((stride,) * rank, (low,) * rank, (low,) * rank, (dilation,) * rank)
+    w = leaf("w", 64, 21, *(kernel,) * rank)
+    y = ops.conv(leaf("x", 2, 21, *space), w, *axes)
+    return [y, ops.conv_input_grad(leaf("dy", *y.shape), w, space, *axes)]
+
+
+WINDOWS = {
+    "even": windows(4, 2, (22, 27)),
+    "uneven": windows(5, 2, (23, 20)),
+    "stem": windows(7, 2, (17, 19)),
+    "stride-3": windows(9, 3, (22, 18)),
+    "line": windows(3, 1, (517,)),
+    "dilated-line": windows(5, 1, (96,), 4),
+    "strided-line": windows(8, 2, (1001,)),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", WINDOWS)
+def test_other_windows(target: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phases of strided windows are channels of the source, or apart in the gradient; lines are columns."""
+    monkeypatch.setattr(contract, "LITTLE", 0.0)
+    monkeypatch.setattr(contract, "CLEARLY", 1e6)  # whatever it costs
+    backend = Backend(target)
+    for node in WINDOWS[name]:
+        group = group_of(node)
+        calls = contract.lower_contraction(group, backend.machine)
+        assert any(call.kernel.name.endswith("_winograd") for call in calls)
+        values = {n: draw(n, np.random.default_rng(1)) for n in group.inputs}
+        (want,) = evaluate([node], values)
+        one, three = on_threads(node, backend, calls, values)
+        assert one.tobytes() == three.tobytes()
+        np.testing.assert_allclose(one, want, rtol=0, atol=ULPS[node.dtype] * np.abs(want).max())
+
+
+def reach(x: np.ndarray, w: np.ndarray, size: int) -> np.ndarray:
     """What the error bound is relative to: for each result the sum over channels of the largest |x| in any
     tile of the source that has the result's window, times the sum of |w|."""
-    r = m + 1  # a tile with the window reaches so far from the result
+    r = size - 1  # a tile with the window reaches so far from the result
     padded = np.pad(np.abs(x), ((0, 0), (0, 0), (r, r), (r, r)))
     largest = np.lib.stride_tricks.sliding_window_view(padded, (2 * r + 1, 2 * r + 1), (2, 3)).max((-1, -2))
     return np.einsum("nchw,kc->nkhw", largest, np.abs(w).sum((2, 3)))
 
 
-@pytest.mark.parametrize("m,units", [(2, 16), (4, 64)])
+@pytest.mark.parametrize(
+    "size,units,taps", [(4, 16, 2), (4, 16, 3), (6, 64, 2), (6, 64, 3), (6, 64, 4), (6, 64, 5)]
+)
 @pytest.mark.parametrize("spread", [0, 1, 3, 8])
 @pytest.mark.parametrize("channels", [1, 16, 64])
-def test_error_bound(m: int, units: int, spread: float, channels: int) -> None:
+def test_error_bound(size: int, units: int, taps: int, spread: float, channels: int) -> None:
     """The bound in the package's documentation, on data of magnitudes e to a normal power of this spread."""
-    case, backend = Case(2, channels, 32, (24, 24)), Backend()
+    low = (taps - 1) // 2
+    case, backend = (
+        Case(2, channels, 32, (24, 24), (low,) * 2, (taps - 1 - low,) * 2, 1, (taps,) * 2),
+        Backend(),
+    )
     node, double = case.forward(float32), case.forward(float64)
     rng = np.random.default_rng(5)
     values = {}
@@ -120,7 +164,7 @@ def test_error_bound(m: int, units: int, spread: float, channels: int) -> None:
         values[leaf_] = (draw(leaf_, rng) * scale).astype(np.float32)
     exact = [values[n].astype(np.float64) for n in node.inputs]
     (want,) = evaluate([double], dict(zip(double.inputs, exact, strict=True)))
-    plan = next(p for p in schedules(case, backend.machine) if p["m"] == m)
+    plan = next(p for p in schedules(case, backend.machine) if p["size"] == size)
     got, _ = on_threads(node, backend, forced(group_of(node), backend.machine, **plan), values)
-    bound = units * np.finfo(np.float32).eps * reach(exact[0], exact[1], m)
+    bound = units * np.finfo(np.float32).eps * reach(exact[0], exact[1], size)
     assert (np.abs(got - want) <= bound).all()

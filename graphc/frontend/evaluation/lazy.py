@@ -469,8 +469,9 @@ def memory(tensor: Tensor) -> np.ndarray:
 def set_backend(name: str, **options: bool) -> None:
     """Choose the backend of programs compiled from now on ("llvm", or "reference": NumPy), and its options.
 
-    "llvm" has two: `winograd` (True), whether 3x3 convolutions may run by Winograd's algorithm, which takes
-    a third of the time and has a larger, bounded rounding error (graphc.loop.lower.convolution.winograd);
+    "llvm" has two: `winograd` (True), whether convolutions of small windows may run by Winograd's algorithm,
+    which takes a third to two thirds of the time and has a larger, bounded rounding error (see
+    graphc.loop.lower.convolution.winograd);
     `layout` (True), whether convolutions of a network that is not trained may keep their channels last.
     ValueError unless a backend is registered as `name` and has these options.
     """

@@ -200,7 +200,7 @@ def compile(
     Arguments that are tensors or Python floats may change from call to call; everything else is
     part of the signature, and another value means another program. Parameters, buffers and optimizer
     state that the function changes are updated in place by the program. `backend` names a graphc
-    backend. `options={"winograd": False}` keeps Winograd's algorithm out of 3x3 convolutions, and
+    backend. `options={"winograd": False}` keeps Winograd's algorithm out of convolutions, and
     `{"layout": False}` their channels where they are (see `graphc.set_backend`); names of PyTorch's own
     options there are warned about. Both also hold for the backward pass through a result, and for a
     step that runs in one program with it. `disable=True` gives the function back as it is. PyTorch's

@@ -57,13 +57,13 @@ from graphc.loop.lower.convolution.bands import plan_bands
 from graphc.loop.lower.convolution.depthwise import depthwise_calls, depthwise_cost
 from graphc.loop.lower.convolution.grouped import grouped_weight_calls
 from graphc.loop.lower.convolution.pad import pad_call, worth_padding
-from graphc.loop.lower.convolution.phases import split_call, worth_splitting
+from graphc.loop.lower.convolution.phases import phases_as_channels, split_call, worth_splitting
 from graphc.loop.lower.convolution.spread import close_group, spread_call
 from graphc.loop.lower.convolution.weight_bands import plan_weight_bands, weight_band_calls
 from graphc.loop.lower.convolution.windows import plan_windows, windows_calls
 from graphc.loop.lower.convolution.winograd.choose import plan_winograd
-from graphc.loop.lower.convolution.winograd.dilated import is_dilated, spreading, undilated
 from graphc.loop.lower.convolution.winograd.kernels import winograd_calls
+from graphc.loop.lower.convolution.winograd.planes import on_planes
 from graphc.loop.lower.convolution.winograd.volumes import is_volume, slice_call, sliced, slicing
 from graphc.loop.lower.convolution.winograd.weight_grad import weight_grad_calls
 from graphc.loop.lower.convolution.winograd.weight_plan import plan_weight_grad
@@ -179,7 +179,8 @@ class _Lowering:
         if not self.anchor.type.size or not some:
             return
         each = [self._cheapest(self._as_contraction(p), self._as_winograd_weights(p)) for p in some]
-        apart = sum(cost for cost, _ in each), lambda: [put() for _, put in each]
+        clearly = WORTH if len(each) > 1 else 1.0  # than in one kernel
+        apart = sum(cost for cost, _ in each) / clearly, lambda: [put() for _, put in each]
         _, put = self._cheapest(apart, self._as_bands(problems), self._as_weight_bands(problems[0]))
         put()
 
@@ -202,9 +203,11 @@ class _Lowering:
     def _as_contraction(self, problem: Contraction) -> _Option:
         """The cheapest way to compute the results one by one or in tiles."""
         ahead: list[KernelCall] = []
+        filtered: Contraction | None = problem
         if worth_splitting(problem):
             problem, call = split_call(problem, self._fused(), self.width, f"{self.name}_phases")
             ahead.append(call)
+            filtered = phases_as_channels(problem)
         elif worth_padding(problem):
             problem, call = pad_call(problem, self._fused(), self.width, f"{self.name}_pad")
             ahead.append(call)
@@ -212,7 +215,7 @@ class _Lowering:
         ways = [self._way(problem), self._way(problem.swapped())]
         if self.cells is not None:
             del ways[1]
-        options = [self._as_loops(ways), self._as_windows(whole), self._as_winograd(whole)]
+        options = [self._as_loops(ways), self._as_windows(whole), self._as_winograd(filtered)]
         for way in ways:
             options += [self._as_tiles(way), self._as_dots(way), self._as_scaled(way)]
         options.append(self._as_tiles_apart(problem))
@@ -356,15 +359,13 @@ class _Lowering:
         plan, cost = found
         return cost / CLEARLY, lambda: self.each.extend(weight_grad_calls(self.anchor, plan, self.group))
 
-    def _as_winograd(self, problem: Contraction) -> _Option | None:
+    def _as_winograd(self, problem: Contraction | None) -> _Option | None:
         """A convolution with fewer multiplications. Its rounding errors are larger: it must pay clearly."""
-        if problem.window is None or problem.flops < LITTLE:
+        if problem is None or problem.window is None or problem.flops < LITTLE:
             return None
         weights = problem.a(*(symbols("q", s) for s in (problem.batch, problem.rows, problem.depth))).node
         fixed = self._is_fixed(weights)
-        around = 0.0
-        if is_dilated(problem):
-            around, problem = spreading(problem), undilated(problem)
+        problem, around = on_planes(problem, self.machine)
         volume = is_volume(problem, self.width)
         around += slicing(problem, self.width) if volume else 0.0
         found = plan_winograd(sliced(problem) if volume else problem, self.machine, fixed)

@@ -78,6 +78,13 @@ def along_rows(problem: Contraction) -> bool:
     return bool(at[1]) and ix.linear(place, at[1][-1]) == 1
 
 
+def along_columns(problem: Contraction) -> bool:
+    """Whether neighbouring columns of the result are neighbours in memory: not so in a phase of a strided
+    gradient."""
+    at = symbols("b", problem.batch), symbols("m", problem.rows), symbols("n", problem.cols)
+    return ix.linear(ix.flatten(problem.c(*at), problem.anchor.shape), at[2][-1]) == 1
+
+
 def symbols(stem: str, shape: Shape) -> tuple[Var, ...]:
     """One variable per axis."""
     return tuple(Var(int64, f"{stem}{i}", extent) for i, extent in enumerate(shape))

@@ -19,7 +19,7 @@ from graphc.ir.types import Shape, TensorType, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import Var, identity_of
 from graphc.loop.lower.contraction.fused import Fused
-from graphc.loop.lower.contraction.problem import Access, Contraction, Index
+from graphc.loop.lower.contraction.problem import Access, Contraction, Index, Window
 from graphc.loop.lowered import KernelCall, Temp
 from graphc.ops.conv import ConvAttrs
 
@@ -84,6 +84,35 @@ def split_call(problem: Contraction, fused: Fused, width: int, name: str) -> tup
     with fused.scope.loop("i", ix.minimum(chunk, ix.sub(planes, first)), chunk) as i:
         _copy_plane(fused, source, temp, shape, ix.unflatten(ix.add(first, i), source.shape[:2]), at, width)
     return replace(problem, b=phased, window=None), fused.call(name, task, task.extent, 0.0)
+
+
+def phases_as_channels(problem: Contraction) -> Contraction | None:
+    """A problem on the copy as a convolution at unit stride, with every phase of a channel as a channel of
+    its own. Phases with fewer taps than others have zeros for them. None if a window does not reach all
+    phases, or its taps under one are not neighbours."""
+    at, cut = problem.anchor.attrs, _phases(problem.anchor)
+    if max(at.dilation) > 1 or cut.phases != at.stride or len(at.stride) > 2:
+        return None
+    channels, *_ = problem.depth
+
+    def whole(depth: Index) -> Index:
+        channel, *phase = ix.unflatten(depth[0], (channels, *cut.phases))
+        taps = [ix.add(ix.mul(t, s), r) for t, s, r in zip(depth[1:], at.stride, phase, strict=True)]
+        return (channel, *taps)
+
+    def a(batch: Index, row: Index, depth: Index) -> Access:
+        found = whole(depth)
+        uneven = [(t, k) for t, k, s in zip(found[1:], at.kernel, at.stride, strict=True) if k % s]
+        access = problem.a(batch, row, found)
+        return replace(access, bounds=(*access.bounds, *uneven))
+
+    def b(batch: Index, depth: Index, col: Index) -> Access:
+        return problem.b(batch, whole(depth), col)
+
+    taps = [-(-k // s) for k, s in zip(at.kernel, at.stride, strict=True)]
+    window = Window(cut.extents, (0,) * len(taps), (1,) * len(taps))
+    depth = (channels * math.prod(cut.phases), *taps)
+    return replace(problem, depth=depth, a=a, b=b, window=window)
 
 
 def _copy_plane(

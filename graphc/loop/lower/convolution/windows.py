@@ -33,7 +33,7 @@ from graphc.loop.lower.contraction.blocking import (
     panel_lanes,
 )
 from graphc.loop.lower.contraction.fused import Fused, flat_buffer, place
-from graphc.loop.lower.contraction.operand import Layout, flat_stride, probe, symbols
+from graphc.loop.lower.contraction.operand import Layout, along_columns, flat_stride, probe
 from graphc.loop.lower.contraction.pack import COPY, GATHER, RUN, SCATTER
 from graphc.loop.lower.contraction.problem import Contraction, Index
 from graphc.loop.lower.contraction.stage import stage_call
@@ -102,17 +102,11 @@ def _cost(plan: Plan, problem: Contraction, machine: Machine) -> float:
     lines = math.prod(space[:-1])
     each = -(-plan.row_count // plan.rows) * tile + problem.depth[0] * math.prod(plan.plane[:-1]) * run
     far = problem.anchor.type.nbytes > BEYOND * machine.l2_bytes  # each phase fetches all lines of the result
-    finished = run if _dense(problem) else (SCATTER if far else GATHER) * space[-1]
+    finished = run if along_columns(problem) else (SCATTER if far else GATHER) * space[-1]
     work = groups * images * (plan.row_blocks * each + m * lines * finished)
     tasks = groups * plan.row_blocks * -(-images // plan.images)
     worth = min(THREADS[-1], max(1, int(problem.flops / SMALL)))
     return work * idle(tasks, worth) + TASK * tasks
-
-
-def _dense(problem: Contraction) -> bool:
-    """Whether neighbouring results are neighbours in memory: not in a phase of a strided gradient."""
-    at = symbols("b", problem.batch), symbols("m", problem.rows), symbols("n", problem.cols)
-    return ix.linear(ix.flatten(problem.c(*at), problem.anchor.shape), at[2][-1]) == 1
 
 
 def windows_calls(

@@ -9,6 +9,7 @@ few tiles and large weights: tasks have all tiles and a panel of weights, transf
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -30,7 +31,7 @@ from graphc.loop.lower.convolution.winograd.plan import Plan, pitch_of
 from graphc.loop.lower.convolution.winograd.weights import CHUNK
 from graphc.program import Machine
 
-SIZES = (4, 2)  # results of a tile along an axis
+SIZES = (6, 4)  # elements of a tile of the source along an axis
 DATA = 10.0  # cycles for each vector of transformed data: turning the source round, the transform, storing it
 WEIGHTS = 6.5  # cycles for each vector of transformed weights
 PRODUCT = 6.0  # cycles to read a vector of products and transform it
@@ -44,11 +45,12 @@ CLOSE = 0.7  # second-level caches from which on the operands of a task are fetc
 
 
 def plan_winograd(problem: Contraction, machine: Machine, fixed: bool) -> tuple[Plan, float] | None:
-    """The cheapest plan and its cost; None if the problem is no convolution of 3x3 windows at unit stride, or
-    the machine's options exclude Winograd's algorithm. `fixed`: the weights are the same each time."""
+    """The cheapest plan and its cost; None if the problem is no convolution of planes at unit stride under
+    windows of at most five elements a side, or the machine's options exclude Winograd's algorithm. `fixed`:
+    the weights are the same each time."""
     if not machine.winograd:
         return None
-    found = [g for g in (geometry(problem, m) for m in SIZES) if g is not None]
+    found = [g for g in (geometry(problem, size) for size in SIZES) if g is not None]
     return _cheapest(tuple(found), machine, problem.anchor.dtype.itemsize, fixed) if found else None
 
 
@@ -117,7 +119,7 @@ def _cost(plan: Plan, machine: Machine, itemsize: int, fixed: bool) -> float:
     data = DATA * g.groups * g.tiles * source * g.points
     weights = WEIGHTS * g.groups * g.channels * target * g.points
     work = g.groups * plan.all_panels * _products(plan, width)
-    work += g.groups * g.tiles * target * (PRODUCT * g.points + RESULT * g.m**2)
+    work += g.groups * g.tiles * target * (PRODUCT * g.points + RESULT * math.prod(g.m))
     before = 0.0
     if plan.data_ahead:
         before += KERNEL + data + _far(g.groups * g.tiles * g.channels * g.points, machine, itemsize)

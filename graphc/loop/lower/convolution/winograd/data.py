@@ -28,14 +28,15 @@ class Data:
         self.p, self.g, self.fused, self.width, self.band = problem, geometry, fused, width, band
         self.w = fused.scope
         g = geometry
-        self.high, self.wide = g.m * band + g.size - g.m, g.m * g.grid[1] + g.size - g.m
+        counts = zip((band, g.grid[1]), g.m, g.size, strict=True)
+        self.high, self.wide = [(count - 1) * m + size for count, m, size in counts]
         self.stage: Buffer | None = None
         self.half: Buffer | None = None
 
     def room(self) -> None:
         """Scratch for a band, zeros: what is outside the image is never written. And for a row of tiles that
         is transformed along columns only."""
-        self.half = self.w.alloc("half", self.p.anchor.dtype, (self.g.size, self.wide, self.width))
+        self.half = self.w.alloc("half", self.p.anchor.dtype, (self.g.size[0], self.wide, self.width))
         shape = (self.high, self.wide, self.width)
         self.stage = self.w.alloc("stage", self.p.anchor.dtype, shape)
         with self.w.nest("z", shape[:2]) as at, self.w.loop("c", self.width, None, "vector", self.width) as c:
@@ -48,7 +49,7 @@ class Data:
         from row `top` on, numbered from `tile0`."""
         self._fill(batch, image, top, rows, first, count)
         with self.w.loop("y", rows, self.band) as y:
-            self._columns(ix.mul(y, self.g.m), count)
+            self._columns(ix.mul(y, self.g.m[0]), count)
             self._rows(ix.add(tile0, ix.mul(y, self.g.grid[1])), first, count, put)
 
     def _columns(self, top: Expr, count: int) -> None:
@@ -57,8 +58,8 @@ class Data:
         assert stage is not None
         assert half is not None
         with w.loop("x", self.wide) as x, w.loop("c", count, None, "vector", self.width) as c:
-            column = [w.let(load(stage, (ix.add(top, i), x, c)), "d") for i in range(g.size)]
-            for i, value in enumerate(apply(w, g.filtering.bt, column)):
+            column = [w.let(load(stage, (ix.add(top, i), x, c)), "d") for i in range(g.size[0])]
+            for i, value in enumerate(apply(w, g.filterings[0].bt, column)):
                 assert value is not None
                 w.store(half, (ix.const(i), x, c), value)
 
@@ -68,19 +69,19 @@ class Data:
         assert half is not None
         with (
             w.loop("x", g.grid[1]) as x,
-            w.loop("i", g.size) as i,
+            w.loop("i", g.size[0]) as i,
             w.loop("c", count, None, "vector", self.width) as c,
         ):
-            row = [w.let(load(half, (i, ix.add(ix.mul(x, g.m), j), c)), "h") for j in range(g.size)]
-            for j, value in enumerate(apply(w, g.filtering.bt, row)):
+            row = [w.let(load(half, (i, ix.add(ix.mul(x, g.m[1]), j), c)), "h") for j in range(g.size[1])]
+            for j, value in enumerate(apply(w, g.filterings[1].bt, row)):
                 assert value is not None
-                put(ix.add(ix.mul(i, g.size), j), ix.add(tile0, x), ix.add(first, c), value)
+                put(ix.add(ix.mul(i, g.size[1]), j), ix.add(tile0, x), ix.add(first, c), value)
 
     def _fill(self, batch: Index, image: Expr, top: Expr, rows: Expr, first: Expr, count: int) -> None:
         """The inside of the stage."""
         w, g = self.w, self.g
-        start = ix.add(ix.mul(top, g.m), g.origin[0])  # source row of the first row of the stage
-        high = ix.add(ix.mul(rows, g.m), g.size - g.m)
+        start = ix.add(ix.mul(top, g.m[0]), g.origin[0])  # source row of the first row of the stage
+        high = ix.add(ix.mul(rows, g.m[0]), g.size[0] - g.m[0])
         low = ix.mul(ix.minimum(ZERO, start), -1)
         end = ix.minimum(high, ix.sub(g.extents[0], start))
         left = max(0, -g.origin[1])

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr
 from graphc.loop.lower.contraction.problem import Contraction
-from graphc.loop.lower.convolution.winograd.transforms import Filtering, filtering
-
-TAPS = 3
+from graphc.loop.lower.convolution.winograd.transforms import Filtering, Matrix, filtering
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution of 3x3 windows at unit stride, in tiles of m x m results.
+    """A convolution of small windows (`taps`) at unit stride, in tiles of m[0] x m[1] results.
 
     Source coordinate `origin` + q + t meets tap t of result q along an axis; `turned` axes have the taps in
     the opposite order. Coordinates outside range(extents) are zeros.
     """
 
-    m: int
+    m: tuple[int, int]
+    taps: tuple[int, int]
     groups: int
     results: int  # channels of a group
     channels: int
@@ -32,23 +31,31 @@ class Geometry:
     turned: tuple[bool, bool]
 
     @property
-    def filtering(self) -> Filtering:
-        return filtering(self.m, TAPS)
+    def filterings(self) -> tuple[Filtering, Filtering]:
+        """Along each axis."""
+        (high, wide), (down, across) = self.m, self.taps
+        return filtering(high, down), filtering(wide, across)
+
+    def matrices(self, name: str) -> tuple[Matrix, Matrix]:
+        """A^T ("at"), G ("g") or B^T ("bt") of each axis."""
+        first, second = self.filterings
+        return getattr(first, name), getattr(second, name)
 
     @property
-    def size(self) -> int:
-        """Elements of a tile of the source along an axis."""
-        return self.m + TAPS - 1
+    def size(self) -> tuple[int, int]:
+        """Elements of a tile of the source along each axis."""
+        first, second = self.filterings
+        return first.inputs, second.inputs
 
     @property
     def points(self) -> int:
-        return self.size**2
+        return math.prod(self.size)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Tiles of an image along each axis."""
-        high, wide = self.space
-        return -(-high // self.m), -(-wide // self.m)
+        (high, wide), m = self.space, self.m
+        return -(-high // m[0]), -(-wide // m[1])
 
     @property
     def tiles(self) -> int:
@@ -57,15 +64,25 @@ class Geometry:
 
     def tap(self, at: tuple[Expr, Expr]) -> tuple[Expr, ...]:
         """The weight's index for the tap that source element `at` of a window meets."""
-        return tuple([ix.sub(TAPS - 1, t) if turn else t for t, turn in zip(at, self.turned, strict=True)])
+        return tuple(
+            [
+                ix.sub(taps - 1, t) if turn else t
+                for t, taps, turn in zip(at, self.taps, self.turned, strict=True)
+            ]
+        )
 
 
-def geometry(problem: Contraction, m: int) -> Geometry | None:
-    """The tiles of a problem; None if it is no such convolution."""
+def geometry(problem: Contraction, size: int) -> Geometry | None:
+    """The tiles of a problem, of `size` elements of the source along axes with more than one tap; None if it
+    is no such convolution."""
     window = problem.window
-    if window is None or not problem.anchor.dtype.is_float or problem.depth[1:] != (TAPS, TAPS):
+    if window is None or not problem.anchor.dtype.is_float or len(window.extents) != 2:
         return None
     if len(problem.rows) != 1 or any(abs(step) != 1 for step in window.step):
+        return None
+    down, across = problem.depth[1:]
+    m = size - down + 1 if down > 1 else 1, size - across + 1 if across > 1 else 1
+    if down * across == 1 or size <= max(down, across):
         return None
     high, wide = problem.cols[1:]
     if not all((*problem.sizes, *window.extents)) or high * wide == 1:
@@ -73,12 +90,13 @@ def geometry(problem: Contraction, m: int) -> Geometry | None:
     (y, x), (dy, dx) = window.base, window.step
     return Geometry(
         m,
+        (down, across),
         problem.sizes[0],
         problem.rows[0],
         problem.depth[0],
         problem.cols[0],
         (high, wide),
         (window.extents[0], window.extents[1]),
-        (y + min(0, dy * (TAPS - 1)), x + min(0, dx * (TAPS - 1))),
+        (y + min(0, dy * (down - 1)), x + min(0, dx * (across - 1))),
         (dy < 0, dx < 0),
     )

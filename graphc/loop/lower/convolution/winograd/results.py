@@ -30,8 +30,8 @@ class Results:
         """Scratch for a band; the tiles of its last row may reach beyond it. And for a tile that is
         transformed along columns only."""
         g = self.g
-        self.half = self.w.alloc("half", self.p.anchor.dtype, (g.m, g.size, self.width))
-        size = g.m * self.band * g.space[1] + g.m
+        self.half = self.w.alloc("half", self.p.anchor.dtype, (g.m[0], g.size[1], self.width))
+        size = g.m[0] * self.band * g.space[1] + g.m[1]
         self.pixels = self.w.alloc("pixels", self.p.anchor.dtype, (size, self.width))
 
     def finish(
@@ -50,13 +50,13 @@ class Results:
         self._transform(products, at, rows, channels[1])
         w, g, pixels = self.w, self.g, self.pixels
         assert pixels is not None
-        wide = g.space[1]
-        first = ix.mul(ix.mul(top, g.m), wide)
-        left = ix.mul(ix.sub(g.space[0], ix.mul(top, g.m)), wide)
-        whole = g.space[0] % g.m == 0 and g.m * wide % self.width == 0
+        high, wide = g.m[0], g.space[1]
+        first = ix.mul(ix.mul(top, high), wide)
+        left = ix.mul(ix.sub(g.space[0], ix.mul(top, high)), wide)
+        whole = g.space[0] % high == 0 and high * wide % self.width == 0
         # a run of whole vectors for each row of tiles, or one run of all
-        runs, most = (rows, g.m * wide) if whole else (ix.ONE, g.m * self.band * wide)
-        count = ix.const(most) if whole else ix.minimum(ix.mul(rows, g.m * wide), left)
+        runs, most = (rows, high * wide) if whole else (ix.ONE, high * self.band * wide)
+        count = ix.const(most) if whole else ix.minimum(ix.mul(rows, high * wide), left)
         with (
             w.loop("y", runs, self.band) as y,
             w.loop("v", count, most, "vector", self.width) as v,
@@ -79,15 +79,15 @@ class Results:
             x = ix.sub(g.grid[1] - 1, back)
             tile = ix.add(tile0, ix.flatten((y, x), g.grid))
             place = ix.add(start, ix.mul(tile, pitch))
-            pixel = ix.add(ix.mul(y, g.m * wide), ix.mul(x, g.m))
+            pixel = ix.add(ix.mul(y, g.m[0] * wide), ix.mul(x, g.m[1]))
 
             def across() -> AbstractContextManager[Expr]:
                 return w.loop("k", channels, None, "vector", self.width)
 
             def product(i: int, j: Expr, k: Expr) -> Expr:
-                return load(products, (ix.add(i * g.size, j), ix.add(place, k)))
+                return load(products, (ix.add(i * g.size[1], j), ix.add(place, k)))
 
             def write(i: Expr, j: int, k: Expr, value: Expr) -> None:
                 w.store(pixels, (ix.add(pixel, ix.add(ix.mul(i, wide), j)), k), value)
 
-            nested(w, g.filtering.at, half, across, product, write)
+            nested(w, g.matrices("at"), half, across, product, write)

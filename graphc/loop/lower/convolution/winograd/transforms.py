@@ -32,6 +32,7 @@ Matrix = tuple[Row, ...]
 # Finite points for n inputs. Largest errors in float32, relative to the sum of |g| |d| (direct: 6e-8), on 64
 # channels of normal data: F(2x2, 3x3) 9e-8; F(4x4, 3x3) 5e-7, and 1.5e-6 on the usual points 0, +-1, +-2.
 POINTS: dict[int, Row] = {
+    1: (),
     4: (Fraction(0), Fraction(1), Fraction(-1)),
     6: (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)),
 }
@@ -205,25 +206,27 @@ def _constant(value: Fraction, dtype: DType) -> Const:
 
 def nested(
     w: Writer,
-    matrix: Matrix,
+    matrices: tuple[Matrix, Matrix],
     half: Buffer,
     lanes: Callable[[], AbstractContextManager[Expr]],
     element: Callable[[int, Expr, Expr], Expr],
     put: Callable[[Expr, int, Expr, Expr], None],
 ) -> None:
-    """put(i, j, lane, (matrix @ x @ matrix^T)[i, j]) for vectors of `lanes()`; element(i, j, lane) is x's.
+    """put(i, j, lane, (left @ x @ right^T)[i, j]) for vectors of `lanes()`; `matrices` are left and right,
+    element(i, j, lane) is x's.
 
     Loops over columns, then over rows, with `half` [rows, columns, lanes] between them: a sixth of the code
     that all elements in a line would be, at the same speed, for it does not spill.
     """
-    rows, size = len(matrix), len(matrix[0])
-    with w.loop("j", size) as column, lanes() as v:
-        values = apply(w, matrix, [w.let(element(i, column, v), "x") for i in range(size)])
+    left, right = matrices
+    high, wide = len(left[0]), len(right[0])
+    with w.loop("j", wide) as column, lanes() as v:
+        values = apply(w, left, [w.let(element(i, column, v), "x") for i in range(high)])
         for i, value in enumerate(values):
             assert value is not None
             w.store(half, (ix.const(i), column, v), value)
-    with w.loop("i", rows) as row, lanes() as v:
-        values = apply(w, matrix, [w.let(load(half, (row, ix.const(j), v)), "x") for j in range(size)])
+    with w.loop("i", len(left)) as row, lanes() as v:
+        values = apply(w, right, [w.let(load(half, (row, ix.const(j), v)), "x") for j in range(wide)])
         for j, value in enumerate(values):
             assert value is not None
             put(row, j, v, value)

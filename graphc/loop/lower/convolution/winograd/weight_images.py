@@ -17,9 +17,9 @@ from graphc.ir.types import Shape
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr
 from graphc.loop.lower.contraction.problem import Access, Index
-from graphc.loop.lower.convolution.winograd.geometry import TAPS
 
 PLANE = 2  # axes of an image
+TAPS = 3  # of a window, along each of them
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,10 +24,10 @@ from graphc.loop.lower.contraction.blocking import (
     idle,
 )
 from graphc.loop.lower.convolution.winograd.dilated import APART
-from graphc.loop.lower.convolution.winograd.weight_images import images_of
+from graphc.loop.lower.convolution.winograd.weight_images import TAPS, images_of
 from graphc.program import Machine
 
-OUTPUTS, TAPS = 4, 3  # F(4x4, 3x3)
+OUTPUTS = 4  # F(4x4, 3x3)
 DEPTH = 64  # tiles that are multiplied at once, roughly
 DEPTHS = (1 << 30, 256, 192, 128, 96, 64, 48, 32)
 SHARES = (1, 2, 4, 8)

@@ -1,7 +1,8 @@
-"""Transformed weights: G w G^T of every 3x3 filter w, with result channels along vectors."""
+"""Transformed weights: G w G^T of every filter w, with result channels along vectors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -9,10 +10,10 @@ from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
 from graphc.loop.ir import Buffer, Expr, Var, load
 from graphc.loop.lower.contraction.fused import Fused, flat_buffer, place
-from graphc.loop.lower.contraction.operand import probe
+from graphc.loop.lower.contraction.operand import flat_stride, probe
 from graphc.loop.lower.contraction.problem import Contraction, Index
 from graphc.loop.lower.convolution.winograd.cases import cases
-from graphc.loop.lower.convolution.winograd.geometry import TAPS, Geometry
+from graphc.loop.lower.convolution.winograd.geometry import Geometry
 from graphc.loop.lower.convolution.winograd.plan import Plan, plane
 from graphc.loop.lower.convolution.winograd.transforms import nested
 from graphc.loop.lowered import KernelCall, Temp
@@ -31,14 +32,15 @@ class Weights:
         self.w = fused.scope
         shapes = problem.batch, problem.rows, problem.depth
         depth = probe(lambda a: place(fused.group, flat_buffer, a), problem.a, shapes).depth
-        self.close = depth == (TAPS * TAPS, TAPS, 1)  # filters of neighbouring channels are neighbours
+        self.close = flat_stride(depth, problem.depth) == 1  # filters of neighbouring channels are neighbours
+        self.taps = math.prod(geometry.taps)
         self.stage: Buffer | None = None
         self.half: Buffer | None = None
 
     def room(self) -> None:
         """Scratch for some filters, and for one that is transformed along columns only."""
-        self.half = self.w.alloc("half", self.p.anchor.dtype, (self.g.size, TAPS, self.width))
-        self.stage = self.w.alloc("filters", self.p.anchor.dtype, (CHUNK * TAPS * TAPS, self.width))
+        self.half = self.w.alloc("half", self.p.anchor.dtype, (self.g.size[0], self.g.taps[1], self.width))
+        self.stage = self.w.alloc("filters", self.p.anchor.dtype, (CHUNK * self.taps, self.width))
 
     def transform(
         self, batch: Index, panel: Expr, lanes: int, first: Expr, count: Expr, most: int, put: Put
@@ -65,13 +67,13 @@ class Weights:
         """stage[c * taps + t, lane] = the weight of tap t of channel first + c for result row0 + lane."""
         w, stage = self.w, self.stage
         assert stage is not None
-        runs = (1, count * TAPS * TAPS) if self.close else (count, TAPS * TAPS)
+        runs = (1, count * self.taps) if self.close else (count, self.taps)
         with (
             w.loop("c", runs[0]) as c,
             w.loop("k", lanes, None, "vector", self.width) as k,
             w.loop("t", runs[1]) as t,
         ):
-            at = ix.unflatten(ix.add(ix.mul(c, runs[1]), t), (count, TAPS, TAPS))
+            at = ix.unflatten(ix.add(ix.mul(c, runs[1]), t), (count, *self.g.taps))
             access = self.p.a(batch, (ix.add(row0, k),), (ix.add(first, at[0]), *at[1:]))
             w.store(stage, (ix.add(ix.mul(c, runs[1]), t), k), self.fused.read(access))
 
@@ -85,13 +87,13 @@ class Weights:
                 return w.loop("k", lanes, None, "vector", self.width)
 
             def tap(i: int, j: Expr, k: Expr) -> Expr:
-                place = ix.flatten((c, *g.tap((ix.const(i), j))), (count, TAPS, TAPS))
+                place = ix.flatten((c, *g.tap((ix.const(i), j))), (count, *self.g.taps))
                 return load(stage, (place, k))
 
             def write(i: Expr, j: int, k: Expr, value: Expr) -> None:
-                put(ix.add(ix.mul(i, g.size), j), ix.add(before, c), ix.add(k, part), value)
+                put(ix.add(ix.mul(i, g.size[1]), j), ix.add(before, c), ix.add(k, part), value)
 
-            nested(w, g.filtering.g, half, across, tap, write)
+            nested(w, g.matrices("g"), half, across, tap, write)
 
 
 def weights_call(
