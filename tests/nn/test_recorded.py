@@ -168,7 +168,7 @@ def test_errors_name_the_line_and_the_module() -> None:
         with pytest.raises(RuntimeError, match=r"test_recorded.py:\d+ in Net.body.0"):
             net(gc.ones(4, 7))
     nodes = net(gc.from_numpy(X[0]))  # built later, at another line
-    text = str(gc.frontend.lazy.site_of(nodes._cell.node))
+    text = str(lazy.site_of(nodes._cell.node))
     assert "in Net.head" in text
 
 
