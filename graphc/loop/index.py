@@ -299,7 +299,7 @@ def _divide(rest: Expr, by: int) -> Expr:
         return const(int(low))
     major, minor, step = _layers(sums, by)
     if step > 1:
-        return floordiv(add(major, floordiv(minor, step)), by // step)
+        return floordiv(_whole(sums, major, minor, step), by // step)
     if len(sums.terms) == 1 and sums.constant == 0 and sums.terms[0][1] == 1:
         atom = sums.terms[0][0]
         if isinstance(atom, Binary) and isinstance(atom.b, Const):
@@ -319,7 +319,7 @@ def _remainder(rest: Expr, by: int) -> Expr:
         return add(rest, -int(low) * by)
     major, minor, step = _layers(sums, by)
     if step > 1:
-        carried = mod(add(major, floordiv(minor, step)), by // step)
+        carried = mod(_whole(sums, major, minor, step), by // step)
         return add(mul(carried, step), mod(minor, step))
     return _atom("rem", rest, const(by))
 
@@ -338,6 +338,12 @@ def _layers(sums: Form, by: int) -> tuple[Expr, Expr, int]:
             major = _build({a: k // step for a, k in terms[:cut]}, whole)
             return major, _build(dict(terms[cut:]), constant), step
     return ZERO, ZERO, 1
+
+
+def _whole(sums: Form, major: Expr, minor: Expr, step: int) -> Expr:
+    """(step*major + minor) // step, with what is known of the range of that sum (see `below`)."""
+    quotient, high = add(major, floordiv(minor, step)), _floor(sums.high, step)
+    return quotient if math.isinf(high) else below(quotient, int(high) + 1)
 
 
 def _unwrap(sums: Form, by: int) -> Form:

@@ -221,6 +221,18 @@ def divisions(graph: Graph, machine: Machine = WIDE) -> list[bool]:
     return found
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 25, 50), (5, 4, 14, 14), (3, 4, 5, 40, 2)])
+def test_rows_over_several_axes_cut_anywhere(shape: tuple[int, ...]) -> None:
+    """Vectors run across rows, and blocks of them end amid an axis: a row written in two ways is one."""
+    x, ct = m.leaf("x", *shape), m.leaf("ct", *shape)
+    last = (0, *range(2, len(shape)), 1)
+    first = (0, len(shape) - 1, *range(1, len(shape) - 1))
+    y = ops.transpose(m.softmax(ops.transpose(x, last)), first)
+    graph = m.graph([x, ct], m.with_gradients(y, [x], ct))
+    for machine in (WIDE, NARROW):
+        check(graph, partition(graph, machine), machine)
+
+
 @pytest.mark.parametrize("axis", [1, 0])
 def test_softmax_divides_once_a_row(axis: int) -> None:
     """Its sum is at least one, so its inverse is exact enough; that of any other sum need not be."""

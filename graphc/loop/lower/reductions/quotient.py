@@ -1,6 +1,7 @@
-"""Quotients by the sum of a softmax: products with its inverse, which is computed once for a row.
+"""Evaluating the elements of rows, whose reductions are known.
 
-Such a sum is at least one, since the largest power is, and at most the number of elements; its inverse is an
+Quotients by the sum of a softmax are products with its inverse, which is computed once for a row. Such a
+sum is at least one, since the largest power is, and at most the number of elements; its inverse is an
 ordinary number that is rounded once more. (The inverse of any divisor may overflow or lose digits.)
 """
 
@@ -9,17 +10,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.ir.node import Kind, Node
+from graphc.loop import index as ix
 from graphc.loop.ir import Binary, Const, Expr, binary
-from graphc.loop.lower.evaluate import Evaluator
+from graphc.loop.lower.evaluate import Evaluator, Want
+from graphc.loop.lower.frame import Frame
+from graphc.loop.lower.scope import Scope
 
 
 class RowEvaluator(Evaluator):
-    """Evaluates the elements of rows; reductions are bound by those who write their loops."""
+    """Evaluates the elements of rows; reductions are bound by those who write their loops.
+
+    A row only reads its own reductions (`rows.analyse` sees to that): where they are known of one row alone
+    they are those, however the row is written that they are read at. (Where a task's range of rows does not
+    end with an axis, the same row may come out of index arithmetic in two ways.)
+    """
+
+    def __init__(self, scope: Scope, frame: Frame) -> None:
+        super().__init__(scope, frame.group.inputs, frame.buffer)
+        self._rows: dict[Node, dict[Expr, None]] = {}
 
     def bind(self, node: Node, index: Sequence[Expr], value: Expr) -> None:
         super().bind(node, index, value)
+        self._rows.setdefault(node, {})[ix.flatten(index, node.shape)] = None
         if is_softmax_total(node):
             self.scope.remember(("softmax total", value), value)
+
+    def unbound(self, want: Want) -> Expr:
+        rows = self._rows.get(want.node, {})
+        known = [value for row in rows if (value := self.scope.known((want.node, row))) is not None]
+        return known[0] if len(known) == 1 else super().unbound(want)
 
     def _share(self, value: Expr) -> Expr:
         if isinstance(value, Binary) and value.op == "div":

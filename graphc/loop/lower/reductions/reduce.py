@@ -18,7 +18,6 @@ from graphc.ir.partition import Group
 from graphc.loop.lower import cost
 from graphc.loop.lower.reductions.choose import choose, settle_rows
 from graphc.loop.lower.reductions.keep import dear_values, keep_columns
-from graphc.loop.lower.reductions.quotient import RowEvaluator
 from graphc.loop.lower.reductions.rows import rows_of
 from graphc.loop.lower.reductions.stages import in_crossing, in_stream, in_two_stages
 from graphc.loop.lower.reductions.sweeps import Nest
@@ -48,7 +47,7 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
         plan = replace(plan, rows=box)
     frame.set_tasks(plan.rows.tasks)
     scope = Scope()
-    nest = Nest(scope, frame, rows, plan, RowEvaluator(scope, group.inputs, frame.buffer))
+    nest = Nest(scope, frame, rows, plan)
     nest.keep(kept)
     nest.write(frame.task())
     return (frame.call(scope, plan.name, cost.flops(group)),)

@@ -41,7 +41,7 @@ def in_two_stages(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tup
     frame.set_tasks(plan.rows.tasks * plan.splits)
     part = ix.mod(frame.task(), plan.splits)
     scope = Scope()
-    nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
+    nest = Nest(scope, frame, rows, plan)
     with enter(scope, plan.rows, ix.floordiv(frame.task(), plan.splits)) as row:
         totals = nest.totals(sweep, row, part)
         for node, total in zip(sweep.reductions, totals, strict=True):
@@ -60,7 +60,7 @@ def in_stream(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[K
     part = ix.mod(frame.task(), plan.splits)
     share = ix.floordiv(frame.task(), plan.splits)
     scope = Scope()
-    nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
+    nest = Nest(scope, frame, rows, plan)
     sums = [scope.alloc("sums", n.dtype, (box.inner.block,)) for n in sweep.reductions]
     start = ix.mul(share, box.inner.block)
     count = box.inner.extent(share)
@@ -109,7 +109,7 @@ def in_crossing(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple
     parts = _temps(columns, tasks)
     frame.set_tasks(tasks)
     scope = Scope()
-    nest = Nest(scope, frame, rows, plan, frame.evaluator(scope))
+    nest = Nest(scope, frame, rows, plan)
     nest.sums = {n: scope.alloc("sums", n.dtype, (columns.count,)) for n in parts}
     lanes = max(plan.elements[columns.count].lanes, 1)
 
@@ -137,8 +137,7 @@ def combine(group: Group, rows: Rows, parts: Parts, count: int, machine: Machine
     work = float(rows.count * count * 8 * len(parts))
     box = make_box((rows.count,), 0, lanes_for(max(rows.count, 2), width, 2), cost.tasks_wanted(work))
     frame.set_tasks(box.tasks)
-    evaluator = frame.evaluator(scope)
-    nest = Nest(scope, frame, rows, Plan("combine", box, {}), evaluator)
+    nest = Nest(scope, frame, rows, Plan("combine", box, {}))
     with enter(scope, box, frame.task()) as row:
         totals: list[Buffer] = [nest.accumulator(n) for n in sweep.reductions]
         parts_box = Box((count,)) if rows.count > 1 else make_box((count,), 0, lanes_for(count, width, 1))
@@ -149,6 +148,6 @@ def combine(group: Group, rows: Rows, parts: Parts, count: int, machine: Machine
                 scope.put(Accumulate(total, (), rows.rules[node].combine, value))
         for node, total in zip(sweep.reductions, totals, strict=True):
             value = scope.let(load(total, ()), "sum")
-            evaluator.bind(node, ix.unflatten(row, node.shape), value)
+            nest.evaluator.bind(node, ix.unflatten(row, node.shape), value)
         nest.scalars(row)
     return frame.call(scope, "combine", work / 8)

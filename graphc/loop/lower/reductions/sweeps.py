@@ -10,9 +10,9 @@ from graphc.ir.node import Node
 from graphc.loop import index as ix
 from graphc.loop.ir import ZERO, Accumulate, Buffer, Const, Expr, Store, identity_of, load
 from graphc.loop.lower.box import Box, enter
-from graphc.loop.lower.evaluate import Evaluator
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.reductions.keep import Kept
+from graphc.loop.lower.reductions.quotient import RowEvaluator
 from graphc.loop.lower.reductions.rows import Rows, Sweep
 from graphc.loop.lower.scope import Scope
 
@@ -35,8 +35,9 @@ class Plan:
 class Nest:
     """Writes sweeps into an open row loop."""
 
-    def __init__(self, scope: Scope, frame: Frame, rows: Rows, plan: Plan, evaluator: Evaluator) -> None:
-        self.scope, self.frame, self.rows, self.plan, self.evaluator = scope, frame, rows, plan, evaluator
+    def __init__(self, scope: Scope, frame: Frame, rows: Rows, plan: Plan) -> None:
+        self.scope, self.frame, self.rows, self.plan = scope, frame, rows, plan
+        self.evaluator = RowEvaluator(scope, frame)
         self.kept: list[tuple[Kept, Buffer]] = []
         self.sums: dict[Node, Buffer] = {}  # of reductions across the rows, with a place for every element
 
