@@ -120,23 +120,27 @@ class Program:
             self._given = [] if steady is None else outputs.copy()
         else:
             outputs = self._given.copy()
-        self._ready = None
+        status = 0
+        with code.lock:  # only one thread at a time is inside, and looks for memory that nobody holds
+            self._ready = None
+            self._supply(outputs, ready)
+            if code.can_bind:
+                status = code.executable.call(inputs, outputs, self._loose, self._transient, steady)
+            elif code.executable is not None:
+                status = code.executable(inputs, outputs)
+        if status:
+            raise self._explain(inputs, status)
+        return outputs
+
+    def _supply(self, outputs: list[Any], ready: Mapping[int, np.ndarray] | None) -> None:
+        """Enter arrays for the outputs that take no input's memory."""
         if self._pools is None:
-            self._pools = tuple([(o, Reused(shape, dtype)) for o, shape, dtype in code.fresh])
-            for o, shape, dtype in code.fresh:
+            self._pools = tuple([(o, Reused(shape, dtype)) for o, shape, dtype in self.code.fresh])
+            for o, shape, dtype in self.code.fresh:
                 outputs[o] = ready[o] if ready and o in ready else aligned_empty(shape, dtype)
         else:
             for o, pool in self._pools:
                 outputs[o] = ready[o] if ready and o in ready else pool.take()
-        if code.executable is not None:
-            with code.lock:  # only one thread at a time is inside
-                if code.can_bind:
-                    status = code.executable.call(inputs, outputs, self._loose, self._transient, steady)
-                else:
-                    status = code.executable(inputs, outputs)
-            if status:
-                raise self._explain(inputs, status)
-        return outputs
 
     def again(
         self, given: Sequence[np.ndarray], steady: object, ready: Mapping[int, np.ndarray] | None = None

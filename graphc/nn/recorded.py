@@ -21,7 +21,7 @@ from graphc.frontend.tracing import deferred
 from graphc.frontend.tracing.record import NeedStatic, record_call
 from graphc.frontend.tracing.trace import Members
 from graphc.frontend.tracing.variant import Variant
-from graphc.ir.node import Site
+from graphc.ir.node import Site, freeze
 from graphc.nn.tree import CALLING, walk
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _like(module: Module, site: Site | None) -> Module:
         if isinstance(value, (dict, set)):
             tables.append((name, value))
         elif value is None or type(value) in _PLAIN:
-            key.append((name, type(value), repr(value)))
+            key.append((name, freeze(value)))
         else:
             return module
     found = _stateless.get(tuple(key))

@@ -1,5 +1,6 @@
 """What one backward pass leaves pending is computed together, whichever part of it is read first."""
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import graphc
 from graphc import nn
-from graphc.frontend.evaluation import lazy
+from graphc.frontend.evaluation import canonical, lazy, relatives
 from graphc.frontend.tracing import deferred
 
 
@@ -72,10 +73,19 @@ def test_norms_read_one_by_one_need_one_backward_pass(monkeypatch: pytest.Monkey
 
 
 def test_many_kept_gradients_do_not_slow_small_reads_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    class Counted(weakref.WeakKeyDictionary):
+        def items(self):
+            looks.append(len(self))
+            return super().items()
+
+    monkeypatch.setattr(relatives, "_relatives", Counted())
     kept = []
-    for i in range(300):
+    for i in range(canonical.FEW + 44):
         w = graphc.full((2,), float(i), requires_grad=True)
         (w * w * 3).sum().backward()
         kept.append(w.grad)
     assert (graphc.ones(3) * 2 + 1).sum().item() == 9
     assert kept[7].tolist() == [42.0, 42.0]
+    assert max(looks, default=0) <= canonical.FEW

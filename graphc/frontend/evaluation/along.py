@@ -9,7 +9,7 @@ in each round computes: the state that it carries is an output before long.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from graphc.frontend.cell import Cell, Deferred, root
@@ -23,24 +23,23 @@ if TYPE_CHECKING:
 COSTLY = frozenset(
     (Kind.CONTRACT, Kind.CONV, Kind.REDUCE, Kind.SCAN, Kind.SORT, Kind.CUMULATIVE, Kind.SCATTER)
 )
-# So many pending tensors may be looked through always, and so many for each node of the graph: whoever reads
-# thousands of small results one by one must not look at all the others each time.
-FEW = 256
-A_NODE = 16
 CHAIN = 16  # cheap operations to have a value again, which are about as dear as writing and reading it
 
 
-def along(found: Pending, targets: Sequence[Cell]) -> list[Cell]:
-    """Cells of live tensors with a value inside the graph of `targets` that is costly to have again."""
-    if len(MODE.pending) > max(FEW, A_NODE * len(found.order)):
-        return []
-    wanted = {found.index[cell.node] for cell in targets}
+def along(found: Pending, targets: Iterable[int]) -> dict[int, Cell]:
+    """Cells of live tensors with a value inside a graph that is costly to have again, by its position there.
+
+    `targets` are the positions of what is computed anyway.
+    """
+    if not found.pays(len(MODE.pending)):
+        return {}
+    wanted = set(targets)
     inner: dict[int, Cell] = {}
     for cell in _pending_cells():
         at = found.index.get(cell.node)
         if at is not None and at not in wanted:
             inner.setdefault(at, cell)
-    return [inner[at] for at in _costly(found, wanted, inner)] if inner else []
+    return {at: inner[at] for at in _costly(found, wanted, inner)} if inner else {}
 
 
 def _pending_cells() -> Iterator[Cell]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.arrays import aligned_copy
 from graphc.frontend.drawn import Drawn
 from graphc.frontend.errors import TracerError, here
 from graphc.frontend.evaluation.parts import part_of
@@ -15,6 +16,9 @@ from graphc.frontend.shown import Shown
 from graphc.ir.node import Kind, Node, site_of
 from graphc.ops.constant import CONSTANT, INPUT
 from graphc.ops.view import SLICE
+
+FEW = 256  # others that may always be looked through for a graph
+A_NODE = 16  # and so many for each of its nodes
 
 
 class Overwritten:
@@ -35,7 +39,7 @@ class Pending:
     order    leaves and operations, operands first; `index` gives positions in it
     arrays   values of the leaves, in order; `leaves` the nodes that had them
     scalars  values of constants that the key leaves open
-    parts    how many of the leaves are slices of known values (`graphc.frontend.evaluation.parts`)
+    parts    which of the arrays are parts of known values (`graphc.frontend.evaluation.parts`), until `cut`
     """
 
     order: list[Node] = field(default_factory=list)
@@ -46,7 +50,20 @@ class Pending:
     leaf_at: list[int] = field(default_factory=list)
     scalars: list[Any] = field(default_factory=list)
     scalar_at: list[int] = field(default_factory=list)
-    parts: int = 0
+    parts: list[int] = field(default_factory=list)
+
+    def cut(self) -> None:
+        """Make arrays of their own of those that are parts of others, as a program takes them."""
+        for slot in self.parts:
+            self.arrays[slot] = aligned_copy(self.arrays[slot])
+        self.parts.clear()
+
+    def pays(self, others: int) -> bool:
+        """Whether so many others may be looked through for the sake of this graph.
+
+        Who reads thousands of small values one by one must not look at all the others each time.
+        """
+        return others <= max(FEW, A_NODE * len(self.order))
 
 
 def canonical(
@@ -91,9 +108,9 @@ def canonical(
             _constant(found, node)
             continue
         if op is SLICE and parts and (part := part_of(node, outside)) is not None:
-            found.parts += 1
-            if found.parts > parts:
+            if len(found.parts) == parts:
                 return canonical(targets, given, barriers)
+            found.parts.append(len(found.arrays))
             _leaf(found, slots, node, part)
             continue
         inputs = node.inputs

@@ -191,6 +191,7 @@ def run(
     if not donate and len(found.order) <= MOVES and _only_moves(found):
         return _move(found, outputs)
     variant = _find(found, outputs, donate)
+    found.cut()
     arrays = found.arrays
     if variant.lifted:
         numbers = [found.order[found.scalar_at[i]] for i in variant.lifted]
@@ -293,35 +294,45 @@ def realise(tensors: Sequence[Tensor]) -> None:
 def compute(cells: list[Cell], donating: bool = False) -> None:
     """Run one program for the values of `cells` (if `donating`, of all that is pending). If a check fails,
     in-place changes are undone."""
-    found = canonical([c.node for c in cells], parts=FEW)
+    nodes = [c.node for c in cells]  # once: another thread may be computing some of them too
+    found = canonical(nodes, parts=FEW)
     if not donating:
         more = [cell for cell in relatives(found, cells) if not _resolve(cell)]
         if more:
             cells = cells + more
-            found = canonical([c.node for c in cells], parts=FEW)
-        cells = cells + along(found, cells)
-    outputs = tuple([found.index[c.node] for c in cells])
+            nodes += [c.node for c in more]
+            found = canonical(nodes, parts=FEW)
+    outputs = [found.index[n] for n in nodes]
+    if not donating:
+        kept = along(found, outputs)
+        cells = [*cells, *kept.values()]
+        nodes += [c.node for c in kept.values()]
+        outputs += kept
     donate = _donations(cells, outputs, found) if donating else ()
     try:
-        values = run(found, outputs, donate)
+        values = run(found, tuple(outputs), donate)
     except IndexError:
         for cell in cells:
             _undo(cell)
         raise
     for o, i in donate:
         _overwrite(cells[o], found.leaves[i])
-    nodes = [_within(c.node) for c in cells]
-    settled = sorted(zip(outputs, nodes, values, strict=True), key=lambda item: item[0])
-    del nodes
-    del found
+    settled = sorted(zip(outputs, map(_within, nodes), values, strict=True), key=lambda item: item[0])
+    del nodes, found
     taken: set[int] = set()
     for cell, array in zip(cells, values, strict=True):
         if id(array) in taken:  # two cells with one node: each has an array of its own
             array = array.copy()
         taken.add(id(array))
         store(cell, array)
-    # Nodes that somebody still holds (histories, other tensors) keep the value too, last ones first,
-    # since a node that goes lets go of its operands.
+    _keep(settled)
+
+
+def _keep(settled: list[tuple[int, Node, np.ndarray]]) -> None:
+    """Let nodes that somebody still holds (histories, other tensors) keep their values too.
+
+    Last ones first, since a node that goes lets go of its operands; the list is used up.
+    """
     while settled:
         _, node, array = settled.pop()
         if node.bound is None and sys.getrefcount(node) > 2 and not is_constant(node):
@@ -369,7 +380,7 @@ def _overwrite(cell: Cell, leaves: Sequence[Node]) -> None:
     cell.vars = None
 
 
-def _donations(cells: list[Cell], outputs: tuple[int, ...], found: Pending) -> tuple[tuple[int, int], ...]:
+def _donations(cells: list[Cell], outputs: Sequence[int], found: Pending) -> tuple[tuple[int, int], ...]:
     """(output, leaf) pairs: the buffer of a replaced value that is no other cell's value too."""
     slot_of = {id(a): i for i, a in enumerate(found.arrays)}
     leaf_at = set(found.leaf_at)

@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from graphc.frontend.evaluation.canonical import Pending
     from graphc.frontend.tensor import Tensor
 
-# So many nodes with relatives may be looked through always, and so many for each node of the graph that is
-# read: thousands of gradients that are kept and not read must not be looked at again by each small read.
-FEW = 256
-A_NODE = 16
-
 _relatives: weakref.WeakKeyDictionary[Node, tuple[weakref.ref[Cell], ...]] = weakref.WeakKeyDictionary()
 
 
@@ -54,7 +49,7 @@ def _note(cells: Sequence[Cell]) -> None:
 
 def relatives(found: Pending, targets: Sequence[Cell]) -> list[Cell]:
     """The cells that are to be computed with the targets of a graph: relatives of any value in it."""
-    if not _relatives or len(_relatives) > max(FEW, A_NODE * len(found.order)):
+    if not _relatives or not found.pays(len(_relatives)):
         return []
     groups = {id(known): known for node, known in list(_relatives.items()) if node in found.index}
     cells = {cell: None for known in groups.values() for held in known if (cell := held()) is not None}

@@ -14,7 +14,7 @@ have to be built is left alone.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -142,8 +142,7 @@ def note(loss: Tensor) -> bool:
     passes_of(found.leaves[0]).refused = 0
     tensors = [wrap_cell(Cell(leaf_node(array))) for array in found.data]
     assert known.replay is not None
-    for state in found.states:
-        put_back(state._cell)
+    put_back(found.states)
     taken = deferred.take_over(known.replay, tensors, found.results, known)
     assert taken, "whether a call can be noted is asked before"
     for tensor in (*found.results, *found.states):
@@ -226,10 +225,19 @@ def _replaces(cell: Cell) -> bool:
     )
 
 
-def put_back(cell: Cell) -> None:
-    """Give state the value that the pass replaces: the call that is noted replaces it."""
-    assert cell.old is not None
-    cell.node, cell.tracks, cell.old, cell.past = cell.old, False, None, None
+def put_back(states: Sequence[Tensor]) -> Callable[[], None]:
+    """Give states the values that a pass replaces: the call that is noted replaces them. What this returns
+    takes it back."""
+    saved = [(t._cell, t._cell.node, t._cell.tracks, t._cell.old, t._cell.past) for t in states]
+    for cell, *_ in saved:
+        assert cell.old is not None
+        cell.node, cell.tracks, cell.old, cell.past = cell.old, False, None, None
+
+    def restore() -> None:
+        for cell, node, tracks, old, past in saved:
+            cell.node, cell.tracks, cell.old, cell.past = node, tracks, old, past
+
+    return restore
 
 
 # ------------------------------------------------------------------------- recording
@@ -238,7 +246,7 @@ def put_back(cell: Cell) -> None:
 def find(found: Pass) -> Known | None:
     """What a pass has been recorded as, now or before; None if it cannot be, or is better left alone.
 
-    Sets the `data` of the pass.
+    Sets the `data` of the pass if it has been.
     """
     nodes = [variable(leaf) for leaf in found.leaves]
     try:
@@ -250,7 +258,6 @@ def find(found: Pass) -> Known | None:
         return None  # a value on the way is known already: the graph ends there, but not its history
     owned = {id(t._cell.old.bound): i for i, t in enumerate(found.states) if t._cell.old is not None}
     owner = [owned.get(id(array), -1) for array in pending.arrays]
-    found.data = [array for array, state in zip(pending.arrays, owner, strict=True) if state < 0]
     targets = tuple([pending.index[node] for node in found.targets])
     backend = MODE.backend
     key = (tuple(pending.key), targets, tuple(owner), tuple(found.labels), backend or lazy.SETTINGS.backend)
@@ -262,7 +269,16 @@ def find(found: Pass) -> Known | None:
             table.clear()
         variant = _traced(found, pending, targets, owner, backend)
         known = table[key] = Known(variant, pending.scalars, tensors)
-    return known if known.fits(pending.scalars, tensors) else None
+    if not known.fits(pending.scalars, tensors):
+        return None
+    pending.cut()
+    found.data = _unowned(pending, owner)
+    return known
+
+
+def _unowned(pending: Pending, owner: Sequence[int]) -> list[np.ndarray]:
+    """The arrays that a pass reads and that no state owns."""
+    return [array for array, state in zip(pending.arrays, owner, strict=True) if state < 0]
 
 
 def _traced(
@@ -288,15 +304,12 @@ def _traced(
                 new.append(fresh)
         return _results(found, [new[at] for at in targets])
 
-    saved = [(t._cell, t._cell.node, t._cell.tracks, t._cell.old, t._cell.past) for t in found.states]
-    arguments = [wrap_cell(Cell(leaf_node(array))) for array in found.data]
-    for cell, *_ in saved:
-        put_back(cell)
+    arguments = [wrap_cell(Cell(leaf_node(array))) for array in _unowned(pending, owner)]
+    restore = put_back(found.states)
     try:
         record = record_call(again, "forward pass", arguments, {}, apart=True)
     finally:
-        for cell, node, tracks, old, past in saved:
-            cell.node, cell.tracks, cell.old, cell.past = node, tracks, old, past
+        restore()
     usable = record.differentiable and not record.calls_back and not record.trace.asked
     variant = Variant(record, backend) if usable else None
     return variant if variant is not None and variant.replay is not None and variant.replay.can_wait else None

@@ -98,12 +98,10 @@ def _compute(found: Pass, known: Known, foresight: Foresight) -> None:
     replay = known.replay
     assert replay is not None
     assert _differentiate is not None
-    saved = [(t._cell, t._cell.node, t._cell.tracks, t._cell.old, t._cell.past) for t in found.states]
     present = [leaf._grad for leaf in found.leaves]
     for leaf in found.leaves:
         leaf._grad = None
-    for cell, *_ in saved:
-        adopted.put_back(cell)
+    restore = adopted.put_back(found.states)
     computed = None
     try:
         data = [wrap_cell(Cell(leaf_node(array))) for array in found.data]
@@ -112,8 +110,7 @@ def _compute(found: Pass, known: Known, foresight: Foresight) -> None:
         for leaf, gradient in zip(found.leaves, present, strict=True):
             leaf._grad = gradient
         if computed is None:
-            for cell, node, tracks, old, past in saved:
-                cell.node, cell.tracks, cell.old, cell.past = node, tracks, old, past
+            restore()
     if computed is None:
         return
     promise, arrays = computed

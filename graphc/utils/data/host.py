@@ -31,7 +31,6 @@ class _Local(threading.local):
 
 
 _local = _Local()
-_reading = threading.Lock()
 
 
 @contextmanager
@@ -65,8 +64,7 @@ def permutation(n: int, generator: Generator | None = None) -> np.ndarray:
 
 def host_array(tensor: Tensor) -> np.ndarray:
     """The tensor's values, without a copy. To be read at once, and not to be written to."""
-    with _reading:  # a tensor that is not computed yet, by one of a loader's threads
-        return memory(tensor)
+    return memory(tensor)
 
 
 def host_rows(tensor: Tensor, index: Any) -> Tensor:
