@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from graphc.frontend.pending import PendingTensors
 
 if TYPE_CHECKING:
-    from graphc.frontend.tracing.deferred import Events
+    from graphc.frontend.tracing.events import Events
     from graphc.frontend.tracing.trace import Trace
     from graphc.ir.node import Node
 

@@ -16,7 +16,7 @@ from graphc.frontend.cell import Deferred
 from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE
 from graphc.frontend.steps import known_step
-from graphc.frontend.tracing import deferred
+from graphc.frontend.tracing import deferred, events
 from graphc.nn import recorded
 
 from .training_loops import LOOPS, World, X, Y, plain
@@ -90,7 +90,7 @@ def test_a_step_is_one_program(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(*_: Any) -> None:
         raise AssertionError("events were built")
 
-    monkeypatch.setattr(deferred.Events, "redo", refuse)
+    monkeypatch.setattr(events.Events, "redo", refuse)
     calls, programs = lazy.STATS.native_calls, lazy.STATS.compilations
     for i in (3, 4):
         LOOPS[name](w, gc.from_numpy(X[i]), gc.from_numpy(Y[i]), i)
@@ -207,7 +207,7 @@ def test_results_of_an_interrupted_step_say_so(monkeypatch: pytest.MonkeyPatch) 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(deferred.Call, "build", interrupt)
+        patch.setattr(events.Call, "build", interrupt)
         with pytest.raises(KeyboardInterrupt):
             loss.item()
     with pytest.raises(RuntimeError, match="an error interrupted the step"):

@@ -15,7 +15,7 @@ from graphc import nn
 from graphc.frontend.cell import Deferred
 from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE
-from graphc.frontend.tracing import deferred
+from graphc.frontend.tracing import events
 from graphc.nn import recorded
 
 RNG = np.random.default_rng(9)
@@ -95,7 +95,7 @@ def test_a_step_is_one_program_and_builds_nothing(make: Any, monkeypatch: pytest
         assert out.shape == (4, 3)
         assert loss.dtype is gc.float32
 
-    monkeypatch.setattr(deferred.Events, "redo", lambda self: pytest.fail("events were built"))
+    monkeypatch.setattr(events.Events, "redo", lambda self: pytest.fail("events were built"))
     lazy.realise([])
     train(make, 5, count)
     assert [b[0] - a[0] for a, b in itertools.pairwise(counts[1:])] == [1, 1, 1]

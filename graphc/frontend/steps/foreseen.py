@@ -26,7 +26,7 @@ from graphc.frontend.steps import adopted
 from graphc.frontend.steps.adopted import Foresight, Known, Pass, leaves_of, passes_of
 from graphc.frontend.tensor import Tensor, inplace, wrap_cell
 from graphc.frontend.tracing import deferred
-from graphc.frontend.tracing.deferred import Promised
+from graphc.frontend.tracing.events import Promised
 
 MOST = 2048  # pending tensors that are looked through for a loss
 

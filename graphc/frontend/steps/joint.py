@@ -20,7 +20,7 @@ from graphc.frontend.history import GradFn
 from graphc.frontend.modes import MODE, enable_grad
 from graphc.frontend.steps.state_program import StateProgram
 from graphc.frontend.tensor import Tensor, from_array, operand, wrap_cell
-from graphc.frontend.tracing.deferred import Call, Events, Promised, compute_by, fill
+from graphc.frontend.tracing.events import Call, Events, Promised, compute_by, fill
 from graphc.frontend.tracing.record import record_call
 from graphc.frontend.tracing.variant import Variant
 

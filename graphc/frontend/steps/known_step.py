@@ -17,7 +17,7 @@ from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE
 from graphc.frontend.steps.state_program import StateProgram
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.tracing.deferred import Promised
+from graphc.frontend.tracing.events import Promised
 from graphc.frontend.tracing.record import record_call
 from graphc.frontend.tracing.variant import Variant
 
