@@ -7,7 +7,7 @@ import sys
 import threading
 from types import CodeType, FrameType
 
-from graphc.ir.node import Site, set_site_provider
+from graphc.ir.node import Site, provide_sites
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _internal: dict[str, bool] = {}  # by file: hashing a code object takes longer than all the rest
@@ -114,4 +114,4 @@ def leave_module(saved: tuple[tuple[str, ...], str]) -> None:
     _path.names, _path.text = saved
 
 
-set_site_provider(current_site)
+provide_sites(current_site)

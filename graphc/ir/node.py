@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import operator
 import struct
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -187,7 +188,15 @@ def _drop(entry: _Entry) -> None:
 # A WeakValueDictionary does the same through several Python calls a look-up, and `make` is the hot path of
 # tracing.
 _interned: dict[tuple, _Entry] = {}
-_site_provider: Callable[[], Site | None] | None = None
+
+
+class _Thread(threading.local):
+    """Who is asked for the user's line: on the class for all threads, on an instance for one."""
+
+    provider: SiteProvider | None = None
+
+
+_thread = _Thread()
 
 
 def make(op: Op, inputs: Sequence[Node] = (), attrs: Attrs = NO_ATTRS) -> Node:
@@ -200,7 +209,8 @@ def make(op: Op, inputs: Sequence[Node] = (), attrs: Attrs = NO_ATTRS) -> Node:
         if known is not None:
             return known
     type_ = op.infer([n.type for n in inputs], attrs)
-    return _enter(key, attrs, type_, None if _site_provider is None else _site_provider())
+    provider = _thread.provider
+    return _enter(key, attrs, type_, None if provider is None else provider())
 
 
 Operands = Callable[[list[Node]], tuple[Node, ...]]
@@ -230,7 +240,8 @@ def make_all(steps: Sequence[Step], made: list[Node]) -> None:
         if node is None:
             if not asked:
                 asked = True
-                site = None if _site_provider is None else _site_provider()
+                provider = _thread.provider
+                site = None if provider is None else provider()
             node = object.__new__(Node)  # as `_enter`, whose call would cost as much again
             node.op, node.inputs = op, inputs
             node.attrs, node.type, node.bound, node.site = attrs, type_, None, site
@@ -255,13 +266,14 @@ def _enter(
 SiteProvider = Callable[[], Site | None]
 
 
-def set_site_provider(provider: SiteProvider | None) -> SiteProvider | None:
-    """Install the answer to "which user line is running now?"; returns the one it replaces.
+def provide_sites(provider: SiteProvider) -> None:
+    """Install the answer to "which user line is running now?" for all threads."""
+    _Thread.provider = staticmethod(provider)  # (a plain function would become a method)
 
-    The front end installs the user's line; autodiff installs the forward node's site for a while.
-    """
-    global _site_provider
-    previous, _site_provider = _site_provider, provider
+
+def set_site_provider(provider: SiteProvider | None) -> SiteProvider | None:
+    """Another answer in this thread (autodiff gives the forward node's site); returns the one it replaces."""
+    previous, _thread.provider = _thread.provider, provider
     return previous
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.ir.node import site_of
 
 THREADS = 6
 
@@ -67,6 +68,19 @@ def test_threads_that_compute_alike_have_results_of_their_own() -> None:
             np.testing.assert_array_equal(found, np.full((4, 64), number + 0.5) * np.arange(4)[:, None])
 
         assert at_once(read) == []
+
+
+def test_threads_that_compile_at_once_keep_the_lines_of_errors() -> None:
+    def compile_one(number: int) -> None:
+        x = gc.full((3, 5 + number), 1.0)
+        for k in range(6):
+            (x[:, : 4 + k % 3].sum() * x.max()).item()
+
+    assert at_once(compile_one) == []
+    with pytest.raises(RuntimeError, match=r"test_threads\.py"):
+        gc.zeros(2) + gc.zeros(3)
+    made = gc.zeros(5).exp()
+    assert "test_threads.py" in str(site_of(made._cell.node))
 
 
 def test_a_compiled_function_may_be_called_by_many_threads() -> None:

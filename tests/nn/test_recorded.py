@@ -16,6 +16,7 @@ from graphc.frontend.cell import Deferred
 from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE
 from graphc.frontend.tracing import events
+from graphc.ir.node import site_of
 from graphc.nn import recorded
 
 RNG = np.random.default_rng(9)
@@ -168,7 +169,7 @@ def test_errors_name_the_line_and_the_module() -> None:
         with pytest.raises(RuntimeError, match=r"test_recorded.py:\d+ in Net.body.0"):
             net(gc.ones(4, 7))
     nodes = net(gc.from_numpy(X[0]))  # built later, at another line
-    text = str(lazy.site_of(nodes._cell.node))
+    text = str(site_of(nodes._cell.node))
     assert "in Net.head" in text
 
 
