@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -26,17 +27,17 @@ def often_interrupted() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def at_once(work: Callable[[int], None]) -> list[BaseException]:
-    """What `work(0)`, `work(1)` ... raise, in a thread each."""
-    raised: list[BaseException] = []
+def at_once(work: Callable[[int], None]) -> list[str]:
+    """Where `work(0)`, `work(1)` ... fail, in a thread each."""
+    raised: list[str] = []
     ready = threading.Barrier(THREADS)
 
     def run(number: int) -> None:
         ready.wait()
         try:
             work(number)
-        except BaseException as error:
-            raised.append(error)
+        except BaseException:
+            raised.append(traceback.format_exc())
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(THREADS)]
     for thread in threads:

@@ -146,20 +146,19 @@ def _find(found: Pending, outputs: tuple[int, ...], donate: tuple[tuple[int, int
     backend = MODE.backend or SETTINGS.backend
     key = (tuple(found.key), outputs, donate, backend)
     variants = _variants(key)
-    for variant in variants:
+    known = tuple(variants)  # (other threads may find others)
+    for variant in known:
         if variant.fits(found.scalars):
             return variant
     lifted: tuple[int, ...] = ()
-    if variants:
-        known = variants[-1]
-        changed = [i for i, (a, b) in enumerate(zip(found.scalars, known.scalars, strict=True)) if a != b]
-        lifted = tuple(sorted({*known.lifted, *changed}))
+    if known:
+        last = known[-1]
+        changed = [i for i, (a, b) in enumerate(zip(found.scalars, last.scalars, strict=True)) if a != b]
+        lifted = tuple(sorted({*last.lifted, *changed}))
     graph = build_graph(found, outputs, lifted)
     STATS.compilations += 1
     variant = _Variant(found.scalars, lifted, compile_graph(graph, dict(donate), backend))
-    if lifted:
-        variants.clear()
-    variants.append(variant)
+    variants[:] = [variant] if lifted else [*known, variant]
     return variant
 
 
