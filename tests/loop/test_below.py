@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from graphc import ops
 from graphc.ir.node import Node
 from graphc.ir.types import DType, float32, float64
+from graphc.loop.inplace import statements
+from graphc.loop.ir import For, Note, Prefetch, Store, Tile
+from graphc.loop.lower.contract import lower_contraction
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.program import Machine
 
-from .test_contract import CRAMPED, check, leaf, matmul, tiles
+from .test_contract import CRAMPED, WIDE, check, group_of, leaf, matmul, tiles
 
 SMALL = Machine("small", 16, ((4, 2),), False, l1_bytes=2048, l2_bytes=16384)
 
@@ -55,3 +60,38 @@ def test_the_word_after_below_is_checked() -> None:
     text = print_kernel(call.kernel)
     with pytest.raises(ValueError, match="rows or line"):
         parse_kernel(text.replace("below rows", "below all"))
+
+
+def blocks_of_k(m: int, n: int, k: int, across: bool) -> set[int]:
+    x = leaf("x", *((k, m) if across else (m, k)))
+    node = ops.dot_general(x, leaf("y", k, n), ((0 if across else 1,), (0,)))
+    return {int(tile.depth.value) for tile in tiles(lower_contraction(group_of(node), WIDE))}
+
+
+def test_blocks_of_k_are_as_long_as_their_lines_stay() -> None:
+    """Lines of A 4096 bytes apart fall into 32 of the second-level cache's 2048 sets, which hold eight each;
+    lines that are not a power of two apart fall into all of them."""
+    assert blocks_of_k(1024, 256, 2048, across=True) == {256}
+    assert blocks_of_k(1040, 256, 2048, across=True) == {2048}
+    assert blocks_of_k(1024, 256, 2048, across=False) == {2048}
+
+
+def test_the_epilogue_follows_the_last_block_of_k() -> None:
+    """Tile by tile, and what it reads is asked for."""
+    x, y, z = leaf("x", 2048, 1024), leaf("y", 2048, 256), leaf("z", 1024, 256)
+    node = ops.add(ops.dot_general(x, y, ((0,), (0,))), z)
+    (call,) = lower_contraction(group_of(node), WIDE)
+    assert all(tile.accumulate for tile in tiles([call]))
+    last = call.kernel.body[-1]
+    assert isinstance(last, For)
+    inside = [stmt for stmt, _ in statements(last.body)]
+    assert any(isinstance(stmt, Tile) for stmt in inside)
+    assert any(isinstance(stmt, Store) and stmt.buffer.space == "param" for stmt in inside)
+    assert any(isinstance(stmt, Note | Prefetch) for stmt in inside)
+
+
+@pytest.mark.parametrize("m,n,k", [(12, 16, 70), (9, 21, 130)])
+def test_the_epilogue_of_blocks_of_k(m: int, n: int, k: int) -> None:
+    x, y, z = leaf("x", k, m), leaf("y", k, n), leaf("z", m, n)
+    calls = check(ops.tanh(ops.add(ops.dot_general(x, y, ((0,), (0,))), z)), machine=CRAMPED)
+    assert any(tile.accumulate for tile in tiles(calls))

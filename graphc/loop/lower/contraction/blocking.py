@@ -47,6 +47,7 @@ LINES = 8  # lines of a set, in the first-level and in the second-level cache
 ROWS_AHEAD = 12  # rows of B on their way to the first-level cache
 CROWDED = 1.5  # cycles to fetch a row of B that others have displaced
 MEMORY = 0.125  # cycles to fetch a byte from memory, at best: nothing is done meanwhile if it is copied
+AGAIN = 1.5  # cycles of a step of K that waits for a line of A which was there for the tiles above
 UNASKED = 2.0  # cycles to fetch an element of A from memory, in short runs that nobody has asked for
 FAR = 0.4  # cycles more to copy an element to memory outside the second-level cache, and fetch it again
 
@@ -361,10 +362,13 @@ def _panels(
     sizes: Sizes, lanes: int, splits: list[int], machine: Machine
 ) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
     """(split, panel) for each number of partial sums: the largest panel, and if that is too large to read A
-    where it is, one that is not."""
+    where it is, or for the lines of A to stay for the tiles below, one that is not."""
+    kept = _kept_steps(sizes, machine)
     for split in splits:
         panel = _panel(sizes, lanes, split, machine)
         yield split, panel
+        if panel[2] > kept >= MIN_DEPTH:
+            yield split, _panel(sizes, lanes, split, machine, kept)
         if sizes.a_pitch is not None and panel[0] < sizes.a_flat:
             extent = sizes.depth[sizes.a_flat]
             depth = math.prod(sizes.depth[sizes.a_flat :])
@@ -381,13 +385,16 @@ def _sources(sizes: Sizes, axis: int) -> tuple[Source, ...]:
     return Source.PLACE, Source.TASK, Source.KERNEL
 
 
-def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int, int, int, int]:
+def _panel(
+    sizes: Sizes, lanes: int, split: int, machine: Machine, limit: int | None = None
+) -> tuple[int, int, int, int]:
     """(axis, steps of it, k of a panel, number of panels): panels take at most a quarter of the
-    second-level cache, or half of it if that is all of K (nothing has to be summed up in memory then), and
-    there is at least one for each of `split` partial sums if the axes allow it."""
+    second-level cache, or half of it if that is all of K (nothing has to be summed up in memory then), they
+    have at most `limit` steps, and there is at least one for each of `split` partial sums if the axes allow
+    it."""
     most = max(1, machine.l2_bytes // 4 // (lanes * sizes.itemsize))
     most = sizes.k if sizes.k <= 2 * most else most
-    most = max(1, min(most, -(-sizes.k // split)))
+    most = max(1, min(most, -(-sizes.k // split), limit or sizes.k))
     if not sizes.depth:
         return 0, 1, 1, 1
     axis, unit = 0, sizes.k // sizes.depth[0]
@@ -400,6 +407,14 @@ def _panel(sizes: Sizes, lanes: int, split: int, machine: Machine) -> tuple[int,
         axis, extent = axis + 1, sizes.depth[axis + 1]
         units, unit = extent, unit // extent
     return axis, units, units * unit, -(-extent // units) * math.prod(sizes.depth[:axis])
+
+
+def _kept_steps(sizes: Sizes, machine: Machine) -> int:
+    """Steps of K whose lines of A the second-level cache can hold at once, if each step is in a line of its
+    own: several tiles read them, one below the other."""
+    if not sizes.a_across:
+        return sizes.k
+    return machine.l2_bytes // math.gcd(sizes.a_step, machine.l2_bytes // LINES)
 
 
 def _cuts(count: int) -> list[int]:
@@ -437,6 +452,7 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine, limit: float = math.inf) 
     elements = sizes.batch * sizes.rows * sizes.k
     placed, a_bytes = b.source is Source.PLACE and sizes.a_across, elements // sizes.alike * sizes.itemsize
     asked = placed and _passes_by(b, sizes, machine)
+    gone = asked and b.depth > _kept_steps(sizes, machine)
     walked = placed and not asked and (a_bytes > machine.l2_bytes or _collide(b.depth, sizes.a_step))
     cut, least = Rows(sizes.rows, b.rows), ACROSS if walked else 0.0
     steps = panels_steps(cut, panels, vectors, narrow / width, least)
@@ -455,6 +471,8 @@ def _cost(b: Blocking, sizes: Sizes, machine: Machine, limit: float = math.inf) 
     if matrix and from_memory(sizes.cols * sizes.k * sizes.itemsize, machine):
         waits = WALK if sizes.b_place else MEMORY * sizes.itemsize
         work += sizes.batch * sizes.cols * sizes.k * waits
+    if gone:
+        work += AGAIN * sizes.batch * sizes.k * panels * row_tiles
     before = 0.0
     if placed and a_bytes > BEYOND * machine.l2_bytes:
         work += (ASKED if asked else WALK) * elements * panels

@@ -179,22 +179,34 @@ class Tiled:
         per_part = -(-self.depth.count // self.split)
         before = ix.mul(self.part, per_part)
         blocks = ix.minimum(per_part, ix.sub(self.depth.count, before))
-        with w.loop("block", blocks, per_part) as i:
-            block = self.depth.block(ix.add(before, i))
-            after, further = self._block_after(before, i, blocks)
-            a = self._rows_of_a(block)
-            with self._groups() as (first, count):
-                self.b.prepare(block, first, count)
-                with self._row_tiles() as t, w.loop("p", count, self.group) as p:
-                    at = ix.add(first, p)
+        if per_part > 1:
+            with w.loop("block", ix.sub(blocks, 1), per_part - 1) as i:
+                self._add_block(sums, before, i, blocks, last=False)
+        self._add_block(sums, before, ix.sub(blocks, 1), blocks, last=True)
+
+    def _add_block(self, sums: Buffer, before: Expr, i: Expr, blocks: Expr, last: bool) -> None:
+        """Block number `before` + i of K, the i-th of the task's `blocks`. After the last one of them the
+        epilogue follows each tile, while that is in the first-level cache."""
+        w = self.w
+        block = self.depth.block(ix.add(before, i))
+        after, further = self._block_after(before, i, blocks)
+        a = self._rows_of_a(block)
+        with self._groups() as (first, count):
+            self.b.prepare(block, first, count)
+            with self._row_tiles() as t, self._bundles(count) as p:
+                start = len(w.block)
+                with w.loop("q", self.together) as q:
+                    panel = ix.add(p, q)
+                    at = ix.add(first, panel)
                     fetch = self._fetch(block, ix.add(at, self.group), t)
                     if self.group == self.cut.col_panels:
                         fetch = self._fetch(after, ix.add(at, further), t)
                     c = address(sums, (at, t, ZERO, ZERO))
-                    self._tile(a, t, p, c, block, at, fetch)
-        with self._groups() as (first, count), self._row_tiles() as t, self._bundles(count) as p:
-            number = ix.add(first, p)
-            self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
+                    self._tile(a, t, panel, c, block, at, fetch)
+                if last:
+                    finish, number = len(w.block), ix.add(first, p)
+                    self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
+                    self._ask_ahead(start, finish)
 
     def _block_after(self, before: Expr, i: Expr, blocks: Expr) -> tuple[DepthBlock, Expr]:
         """The block of K that comes after number `before` + i, and how many panels further on. Where B
