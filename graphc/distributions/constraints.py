@@ -194,23 +194,62 @@ class _CorrCholesky(_LowerCholesky):
     """Lower Cholesky factors of correlation matrices: their rows have length 1."""
 
     def check(self, value: Value) -> Any:
-        array = value if isinstance(value, np.ndarray) else value.detach().numpy()
+        array = _array(value)
         room = np.finfo(array.dtype).eps * array.shape[-1] * 10
         of_length_1 = (np.abs(np.linalg.norm(array, axis=-1) - 1) < room).all(-1)
         return super().check(value) & _constant(of_length_1, value)
 
 
-class _PositiveDefinite(Constraint):
-    """Symmetric matrices with positive eigenvalues."""
+class _Square(Constraint):
+    """Square matrices."""
 
     event_dim = 2
 
     def check(self, value: Value) -> Any:
-        array = value if isinstance(value, np.ndarray) else value.detach().numpy()
-        turned = np.swapaxes(array, -1, -2)
-        found: Any = np.isclose(array, turned, atol=1e-6).all((-1, -2)) & np.isfinite(array).all((-1, -2))
-        safe = np.where(found[..., None, None], (array + turned) / 2, np.eye(array.shape[-1]))
-        return _constant(found & (np.linalg.eigvalsh(safe) > 0).all(-1), value)
+        is_square = value.shape[-1] == value.shape[-2]
+        return _constant(np.full(tuple(value.shape[:-2]), is_square), value)
+
+
+class _Symmetric(_Square):
+    """Matrices that equal their transposes."""
+
+    def check(self, value: Value) -> Any:
+        return _constant(_is_symmetric(_array(value)), value)
+
+
+class _PositiveSemidefinite(_Symmetric):
+    """Symmetric matrices without negative eigenvalues."""
+
+    def check(self, value: Value) -> Any:
+        return _constant(_least_eigenvalue(_array(value)) >= 0, value)
+
+
+class _PositiveDefinite(_Symmetric):
+    """Symmetric matrices with positive eigenvalues."""
+
+    def check(self, value: Value) -> Any:
+        return _constant(_least_eigenvalue(_array(value)) > 0, value)
+
+
+def _array(value: Value) -> np.ndarray:
+    found: np.ndarray = value if isinstance(value, np.ndarray) else value.detach().numpy()
+    return found
+
+
+def _is_symmetric(array: np.ndarray) -> np.ndarray:
+    if array.shape[-1] != array.shape[-2]:
+        return np.zeros(array.shape[:-2], bool)
+    found: np.ndarray = np.isclose(array, np.swapaxes(array, -1, -2), atol=1e-6).all((-1, -2))
+    return found
+
+
+def _least_eigenvalue(array: np.ndarray) -> np.ndarray:
+    """Of each matrix; minus infinity where it is not symmetric, or not finite."""
+    found = _is_symmetric(array) & np.isfinite(array).all((-1, -2))
+    if array.shape[-1] != array.shape[-2]:
+        return np.full(array.shape[:-2], -np.inf)
+    safe = np.where(found[..., None, None], (array + np.swapaxes(array, -1, -2)) / 2, np.eye(array.shape[-1]))
+    return np.where(found, np.linalg.eigvalsh(safe).min(-1), -np.inf)
 
 
 def _constant(array: np.ndarray, like: Value) -> Any:
@@ -245,11 +284,28 @@ class _Stack(Constraint):
         self.event_dim = max(c.event_dim for c in self.cseq)
 
     def check(self, value: Value) -> Any:
-        array = value if isinstance(value, np.ndarray) else value.detach().numpy()
+        array = _array(value)
         parts = [np.take(array, i, self.dim) for i in range(array.shape[self.dim])]
         return _constant(
             np.stack([c.check(p) for c, p in zip(self.cseq, parts, strict=True)], self.dim), value
         )
+
+
+class _Cat(Constraint):
+    """Constraints for pieces of dim `dim`, which are `lengths` long each (one, unless given)."""
+
+    def __init__(self, cseq: Any, dim: int = 0, lengths: Any = None) -> None:
+        self.cseq, self.dim = list(cseq), dim
+        self.lengths = [1] * len(self.cseq) if lengths is None else list(lengths)
+        if len(self.lengths) != len(self.cseq):
+            raise fail(ValueError, f"cat of {len(self.cseq)} constraints has {len(self.lengths)} lengths")
+        self.is_discrete = any(c.is_discrete for c in self.cseq)
+        self.event_dim = max(c.event_dim for c in self.cseq)
+
+    def check(self, value: Value) -> Any:
+        pieces = np.split(_array(value), np.cumsum(self.lengths)[:-1], self.dim)
+        found = [c.check(p) for c, p in zip(self.cseq, pieces, strict=True)]
+        return _constant(np.concatenate(found, self.dim), value)
 
 
 def parameters(**constraints: Constraint) -> Mapping[str, Constraint]:
@@ -259,7 +315,7 @@ def parameters(**constraints: Constraint) -> Mapping[str, Constraint]:
 
 greater_than, greater_than_eq, less_than = _GreaterThan, _GreaterThanEq, _LessThan
 interval, half_open_interval, integer_interval = _Interval, _HalfOpenInterval, _IntegerInterval
-independent, stack = _IndependentConstraint, _Stack
+cat, independent, stack = _Cat, _IndependentConstraint, _Stack
 dependent = _Dependent()
 boolean = _Boolean()
 one_hot = _OneHot()
@@ -275,4 +331,7 @@ multinomial = _Multinomial
 lower_triangular = _LowerTriangular()
 lower_cholesky = _LowerCholesky()
 corr_cholesky = _CorrCholesky()
+square = _Square()
+symmetric = _Symmetric()
+positive_semidefinite = _PositiveSemidefinite()
 positive_definite = _PositiveDefinite()

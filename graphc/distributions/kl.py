@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from graphc.distributions import bounded
+from graphc.distributions import bounded, wishart
 from graphc.distributions.bounded import ContinuousBernoulli
 from graphc.distributions.categorical import Categorical, OneHotCategorical
 from graphc.distributions.discrete import Bernoulli, Binomial, Geometric, Poisson
@@ -17,6 +17,7 @@ from graphc.distributions.lowrank import LowRankMultivariateNormal
 from graphc.distributions.multivariate import MultivariateNormal, divergence
 from graphc.distributions.positive import Beta, Dirichlet, Exponential, Gamma, HalfNormal
 from graphc.distributions.transformed import LogNormal, TransformedDistribution
+from graphc.distributions.wishart import Wishart
 from graphc.frontend.errors import fail
 from graphc.frontend.functions.elementwise import where
 from graphc.frontend.tensor import Tensor
@@ -182,6 +183,7 @@ def _dirichlet(p: Dirichlet, q: Dirichlet) -> Tensor:
     return norm + ((a - b) * (a.digamma() - total.digamma().unsqueeze(-1))).sum(-1)
 
 
+register_kl(Wishart, Wishart)(wishart.divergence)
 for _p in (MultivariateNormal, LowRankMultivariateNormal):
     for _q in (MultivariateNormal, LowRankMultivariateNormal):
         register_kl(_p, _q)(divergence)

@@ -7,28 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.distributions import constraints
-from graphc.distributions.constraints import parameters
-from graphc.distributions.distribution import Centred, Derived, normal
+from graphc.distributions.covariance import MATRICES, OfMatrix, one_matrix
+from graphc.distributions.distribution import Centred, normal
 from graphc.frontend.errors import fail
-from graphc.frontend.functions.creation import eye
-from graphc.frontend.functions.triangular import cholesky, solve_triangular
+from graphc.frontend.functions.triangular import solve_triangular
 from graphc.frontend.nodes import broadcast_shapes
 from graphc.frontend.tensor import Tensor
 
 
-class MultivariateNormal(Centred):
+class MultivariateNormal(OfMatrix, Centred):
     """Normal vectors with mean `loc` [..., n] and one of three matrices [..., n, n].
 
     `covariance_matrix`, its inverse `precision_matrix`, or its lower Cholesky factor `scale_tril`; the others
     can be read. ValueError unless just one is given, and for a matrix or mean of too few dims.
     """
 
-    arg_constraints = parameters(
-        loc=constraints.real_vector,
-        covariance_matrix=constraints.positive_definite,
-        precision_matrix=constraints.positive_definite,
-        scale_tril=constraints.lower_cholesky,
-    )
+    arg_constraints = {"loc": constraints.real_vector, **MATRICES}  # noqa: RUF012
     support = constraints.real_vector
     has_rsample = True
 
@@ -42,50 +36,11 @@ class MultivariateNormal(Centred):
     ) -> None:
         if loc.ndim < 1:
             raise fail(ValueError, "loc must be at least one-dimensional.")
-        matrices = {
-            "covariance_matrix": covariance_matrix,
-            "precision_matrix": precision_matrix,
-            "scale_tril": scale_tril,
-        }
-        given = {name: m for name, m in matrices.items() if m is not None}
-        if len(given) != 1:
-            raise fail(
-                ValueError,
-                "Exactly one of covariance_matrix or precision_matrix or scale_tril may be specified.",
-            )
-        ((name, matrix),) = given.items()
-        if matrix.ndim < 2:
-            raise fail(
-                ValueError,
-                f"{name} must be at least two-dimensional, with optional leading batch dimensions",
-            )
+        name, matrix = one_matrix(covariance_matrix, precision_matrix, scale_tril)
         batch = broadcast_shapes(tuple(matrix.shape[:-2]), tuple(loc.shape[:-1]))
         self.loc = loc.expand((*batch, loc.shape[-1]))
-        self.__dict__[name] = matrix.expand((*batch, *matrix.shape[-2:]))
+        self._take(name, matrix, batch)
         super().__init__(batch, tuple(loc.shape[-1:]), validate_args=validate_args)
-
-    @Derived
-    def scale_tril(self) -> Tensor:
-        """The lower Cholesky factor of the covariance."""
-        if "covariance_matrix" in self.__dict__:
-            return cholesky(self.covariance_matrix)
-        # the precision's factor from the last row to the first is the inverse of ours, turned round
-        turned = cholesky(self.precision_matrix.flip((-2, -1))).flip((-2, -1)).transpose(-1, -2)
-        return solve_triangular(turned, self._identity(), upper=False)
-
-    @Derived
-    def covariance_matrix(self) -> Tensor:
-        """The covariance."""
-        return self.scale_tril.matmul(self.scale_tril.transpose(-1, -2))
-
-    @Derived
-    def precision_matrix(self) -> Tensor:
-        """The inverse of the covariance."""
-        inverse = solve_triangular(self.scale_tril, self._identity(), upper=False)
-        return inverse.transpose(-1, -2).matmul(inverse)
-
-    def _identity(self) -> Tensor:
-        return eye(self._event_shape[0] if hasattr(self, "_event_shape") else 0, dtype=self.loc.dtype)
 
     @property
     def variance(self) -> Tensor:
@@ -94,9 +49,6 @@ class MultivariateNormal(Centred):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         noise = normal(self._extended_shape(sample_shape), self.loc)
         return self.loc + self.scale_tril.matmul(noise.unsqueeze(-1)).squeeze(-1)
-
-    def _half_log_det(self) -> Tensor:
-        return self.scale_tril.diagonal(0, -2, -1).log().sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._validate_sample(value)

@@ -1,4 +1,4 @@
-"""MultiheadAttention."""
+"""MultiheadAttention, and `sdpa_kernel`, which PyTorch has in a module of this name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from graphc.nn import init
 from graphc.nn.functional.multihead import Options, Projections, multi_head_attention
 from graphc.nn.linear import Linear, parameter
 from graphc.nn.module import Module
+from graphc.nn.sdpa import SDPBackend, sdpa_kernel
+
+__all__ = ["MultiheadAttention", "NonDynamicallyQuantizableLinear", "SDPBackend", "sdpa_kernel"]
 
 
 class NonDynamicallyQuantizableLinear(Linear):

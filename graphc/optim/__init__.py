@@ -16,6 +16,7 @@ from graphc.optim.rmsprop import RMSprop
 from graphc.optim.rprop import Rprop
 from graphc.optim.sgd import SGD
 from graphc.optim.sparse_adam import SparseAdam
+from graphc.paths import module_at
 
 __all__ = [
     "ASGD",
@@ -37,3 +38,5 @@ __all__ = [
     "lr_scheduler",
     "swa_utils",
 ]
+
+module_at("graphc.optim.adamw", {"AdamW": AdamW}, "AdamW, by the path of PyTorch's file.")

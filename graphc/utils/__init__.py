@@ -1,5 +1,9 @@
-"""Tools beside the layers: `graphc.utils.data`, `graphc.utils.checkpoint`."""
+"""Tools beside the layers: `graphc.utils.data`, `graphc.utils.checkpoint`, `graphc.utils.dlpack`."""
 
-from graphc.utils import checkpoint, data
+from graphc.nn.hooks import RemovableHandle
+from graphc.paths import module_at
+from graphc.utils import checkpoint, data, dlpack
 
-__all__ = ["checkpoint", "data"]
+__all__ = ["checkpoint", "data", "dlpack", "hooks"]
+
+hooks = module_at("graphc.utils.hooks", {"RemovableHandle": RemovableHandle}, "What hooks of modules return.")

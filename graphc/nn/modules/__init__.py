@@ -6,7 +6,6 @@ below this one are made when it is imported: each has the classes of some of thi
 
 from __future__ import annotations
 
-import sys
 from types import ModuleType
 
 from graphc.nn import (
@@ -33,6 +32,7 @@ from graphc.nn import (
     transformer,
     vision,
 )
+from graphc.paths import module_at
 
 _FILES = {
     "activation": (activation, attention),
@@ -46,7 +46,7 @@ _FILES = {
     "flatten": (flatten,),
     "fold": (vision,),
     "instancenorm": (batchnorm, lazy),
-    "linear": (linear, lazy),
+    "linear": (linear, lazy, attention),
     "loss": (loss, margin),
     "module": (module,),
     "normalization": (normalization,),
@@ -62,14 +62,14 @@ _FILES = {
 
 def _make(name: str, files: tuple[ModuleType, ...]) -> dict[str, type]:
     """Make the module of this name; its classes that have no underscore."""
-    made = ModuleType(f"{__name__}.{name}", f"Classes of {', '.join(f.__name__ for f in files)}.")
-    for file in files:
-        for key, value in vars(file).items():
-            if isinstance(value, type) and value.__module__ == file.__name__:
-                setattr(made, key, value)
-    sys.modules[made.__name__] = made
-    globals()[name] = made
-    return {key: value for key, value in vars(made).items() if isinstance(value, type) and key[0] != "_"}
+    classes = {
+        key: value
+        for file in files
+        for key, value in vars(file).items()
+        if isinstance(value, type) and value.__module__ == file.__name__
+    }
+    module_at(f"{__name__}.{name}", classes, f"Classes of {', '.join(f.__name__ for f in files)}.")
+    return {key: value for key, value in classes.items() if key[0] != "_"}
 
 
 for _name, _files in _FILES.items():

@@ -8,7 +8,7 @@ from graphc.nn.utils.clip_grad import (
     clip_grads_with_norm_,
     get_total_norm,
 )
-from graphc.nn.utils.convert import parameters_to_vector, vector_to_parameters
+from graphc.nn.utils.convert_parameters import parameters_to_vector, vector_to_parameters
 from graphc.nn.utils.fusion import (
     fuse_conv_bn_eval,
     fuse_conv_bn_weights,

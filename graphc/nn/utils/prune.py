@@ -18,7 +18,7 @@ from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 from graphc.nn import hooks
 from graphc.nn.module import Module
-from graphc.nn.utils.convert import parameters_to_vector
+from graphc.nn.utils.convert_parameters import parameters_to_vector
 
 M = TypeVar("M", bound=Module)
 
