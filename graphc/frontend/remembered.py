@@ -16,11 +16,12 @@ from typing import Any
 from graphc.frontend.cell import fresh_input
 from graphc.frontend.modes import MODE
 from graphc.frontend.promotion import get_default_dtype
-from graphc.ir.node import NO_ATTRS, Node
+from graphc.ir.node import NO_ATTRS, Node, freeze
 from graphc.ir.recipe import Recipe
 from graphc.ir.types import DType
 
 MANY = 4096  # recipes, before all are forgotten
+_PLAIN = frozenset((int, str, type(None), DType, float, bool))
 
 
 class _Unlike(Exception):
@@ -68,12 +69,8 @@ def _key(function: Callable[..., Any]) -> tuple:
 def _plain(value: Any) -> Any:
     """A value as a key that tells apart what == does not."""
     kind = type(value)
-    if kind is int or kind is str or value is None or kind is DType:
-        return value
-    if kind is float:
-        return value.hex()
-    if kind is bool:
-        return ("b", value)
+    if kind in _PLAIN:
+        return freeze(value)
     if kind is tuple:
         return tuple([_plain(v) for v in value])
     if kind is FunctionType:

@@ -22,7 +22,6 @@ class _Path(threading.local):
     names: tuple[str, ...] = ()
     text: str = ""
     line: tuple[str, int] | None = None  # stands for the user's line, if set
-    site: Site | None = None  # what `current_site` gives, if set
 
 
 _path = _Path()
@@ -62,8 +61,6 @@ def move_to(place: Place) -> Place:
 def current_site() -> Site | None:
     """The innermost user line being run, with the path of modules entered; None if there is none."""
     path = _path
-    if path.site is not None:
-        return path.site
     if path.line is not None:
         return _site((*path.line, path.text))
     frame: FrameType | None = sys._getframe(2)  # (who asks is one of us)
@@ -95,10 +92,10 @@ class Pinned:
     __slots__ = ("saved",)
 
     def __enter__(self) -> None:
-        self.saved, _path.site = _path.site, current_site()
+        self.saved = move_to(place_of(current_site()))
 
     def __exit__(self, *error: object) -> None:
-        _path.site = self.saved
+        move_to(self.saved)
 
 
 def enter_module(name: str) -> tuple[tuple[str, ...], str]:

@@ -11,6 +11,7 @@ from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num
 from graphc.optim.checks import check_lr, check_number
 from graphc.optim.hyper import Hyper
+from graphc.optim.moments import with_l2
 from graphc.optim.optimizer import Group, Optimizer, State
 
 
@@ -55,8 +56,7 @@ class Adadelta(Optimizer):
     def _update(
         self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
     ) -> tuple[Num, dict[str, Num]]:
-        if group["weight_decay"] != 0:
-            grad = grad + hyper.weight_decay * p
+        grad = with_l2(group, hyper, p, grad)
         square = state["square_avg"] * hyper.rho + grad * grad * (1 - hyper.rho)
         delta = (state["acc_delta"] + hyper.eps).map(ops.sqrt) / (square + hyper.eps).map(ops.sqrt) * grad
         moved = state["acc_delta"] * hyper.rho + delta * delta * (1 - hyper.rho)

@@ -11,6 +11,7 @@ from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num
 from graphc.optim.checks import check_hints, check_lr, check_number
 from graphc.optim.hyper import Hyper
+from graphc.optim.moments import with_l2
 from graphc.optim.optimizer import Group, Optimizer, State
 
 
@@ -62,8 +63,7 @@ class Adagrad(Optimizer):
     def _update(
         self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
     ) -> tuple[Num, dict[str, Num]]:
-        if group["weight_decay"] != 0:
-            grad = grad + hyper.weight_decay * p
+        grad = with_l2(group, hyper, p, grad)
         total = state["sum"] + grad * grad
         rate = hyper.lr / (1 + (state["step"] - 1) * hyper.lr_decay)
         return p - rate * grad / (total.map(ops.sqrt) + hyper.eps), {"sum": total}

@@ -11,7 +11,7 @@ from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num
 from graphc.optim.checks import check_betas, check_lr, check_number
 from graphc.optim.hyper import Hyper
-from graphc.optim.moments import first_average
+from graphc.optim.moments import first_average, with_l2
 from graphc.optim.optimizer import Group, Optimizer, State
 
 
@@ -56,8 +56,7 @@ class Adamax(Optimizer):
     def _update(
         self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
     ) -> tuple[Num, dict[str, Num]]:
-        if group["weight_decay"] != 0:
-            grad = grad + hyper.weight_decay * p
+        grad = with_l2(group, hyper, p, grad)
         beta1, beta2 = hyper.item("betas", 0), hyper.item("betas", 1)
         mean = first_average(group, hyper, grad, state)
         norm = (state["exp_inf"] * beta2).maximum(grad.map(ops.abs) + hyper.eps)

@@ -11,6 +11,7 @@ from graphc.ir.types import float32
 from graphc.nn.arith import Num, ne, scalar, select
 from graphc.optim.checks import check_lr, check_number
 from graphc.optim.hyper import Hyper
+from graphc.optim.moments import with_l2
 from graphc.optim.optimizer import Group, Optimizer, State
 
 
@@ -55,8 +56,7 @@ class ASGD(Optimizer):
     def _update(
         self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
     ) -> tuple[Num, dict[str, Num]]:
-        if group["weight_decay"] != 0:
-            grad = grad + hyper.weight_decay * p
+        grad = with_l2(group, hyper, p, grad)
         eta, mu, step = scalar(state["eta"].node), scalar(state["mu"].node), state["step"]
         p = p * (1 - hyper.lambd * eta) - eta * grad
         average = select(ne(mu, 1), state["ax"] + (p - state["ax"]) * mu, p)

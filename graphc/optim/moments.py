@@ -1,4 +1,4 @@
-"""What Adam and its relatives share: running averages of gradients and squares, and weight decay."""
+"""What the rules of optimizers share: weight decay, and running averages of gradients and squares."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ def lerp(start: Num, end: Num, weight: Num, high: bool) -> Num:
     return start + weight * (end - start)
 
 
+def with_l2(group: Group, hyper: Hyper, p: Num, grad: Num) -> Num:
+    """The gradient with that of the group's L2 penalty."""
+    return grad if group["weight_decay"] == 0 else grad + hyper.weight_decay * p
+
+
 def decayed(group: Group, hyper: Hyper, p: Num, grad: Num) -> tuple[Num, Num]:
     """(p, grad) with the group's weight decay: of the parameter itself if decoupled, else in the gradient."""
-    if group["weight_decay"] == 0:
-        return p, grad
-    if group["decoupled_weight_decay"]:
+    if group["weight_decay"] != 0 and group["decoupled_weight_decay"]:
         return p * (1 - hyper.lr * hyper.weight_decay), grad
-    return p, grad + hyper.weight_decay * p
+    return p, with_l2(group, hyper, p, grad)
 
 
 def averages(group: Group, hyper: Hyper, grad: Num, state: dict[str, Num]) -> tuple[Num, Num]:

@@ -11,7 +11,7 @@ from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num
 from graphc.optim.checks import check_lr, check_number
 from graphc.optim.hyper import Hyper
-from graphc.optim.moments import lerp
+from graphc.optim.moments import lerp, with_l2
 from graphc.optim.optimizer import Group, Optimizer, State
 
 
@@ -63,8 +63,7 @@ class RMSprop(Optimizer):
     def _update(
         self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
     ) -> tuple[Num, dict[str, Num]]:
-        if group["weight_decay"] != 0:
-            grad = grad + hyper.weight_decay * p
+        grad = with_l2(group, hyper, p, grad)
         square = state["square_avg"] * hyper.alpha + grad * grad * (1 - hyper.alpha)
         changed = {"square_avg": square}
         if group["centered"]:

@@ -10,6 +10,7 @@ from graphc.frontend.tensor import Tensor
 from graphc.nn.arith import Num, scalar
 from graphc.optim.checks import check_hints, check_lr, check_number
 from graphc.optim.hyper import Hyper
+from graphc.optim.moments import with_l2
 from graphc.optim.optimizer import Group, Optimizer, State
 
 
@@ -69,8 +70,7 @@ class SGD(Optimizer):
     def _update(
         self, group: Group, hyper: Hyper, p: Num, grad: Num, state: dict[str, Num]
     ) -> tuple[Num, dict[str, Num]]:
-        if group["weight_decay"] != 0:
-            grad = grad + hyper.weight_decay * p
+        grad = with_l2(group, hyper, p, grad)
         changed: dict[str, Num] = {}
         if group["momentum"] != 0:
             new = grad
