@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from graphc.ir.partition import Group, Partition
 from graphc.ir.types import float64, int64
 from graphc.loop.inplace import statements
 from graphc.loop.ir import Alloc, Binary, For, Kernel, Let, Store, Unary
+from graphc.loop.lower import cost
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.passes.fuse import partition
@@ -32,6 +34,13 @@ def bags(rows: int, bags: int, size: int, width: int) -> Graph:
     """Sums of rows of a table at positions that are data: neighbours in memory are the row's elements."""
     table, at = m.leaf("table", rows, width), m.leaf("at", bags, size, dtype=int64)
     return m.graph([table, at], [ops.reduce_sum(ops.take(table, at, 0), (1,))])
+
+
+def looked_up(*shape: int) -> Graph:
+    """What a cross entropy along the last axis but one reads: the sum of a row, and one of its elements."""
+    x, at = m.leaf("x", *shape), m.leaf("at", shape[0], 1, shape[2], dtype=int64)
+    one = ops.reshape(ops.take_along(x, at, 1), (shape[0], shape[2]))
+    return m.graph([x, at], [ops.sub(ops.reduce_sum(ops.exp(x), (1,)), one)])
 
 
 def pool(size: int, stride: int, low: int, *shape: int) -> Graph:
@@ -71,6 +80,7 @@ NESTS = {
         lambda: m.graph([x := m.leaf("x", 3, 40, 37)], [softmax_1(x)]),
         ["columns"],
     ),
+    "columns of which one element is looked up": (lambda: looked_up(2, 30, 48), ["columns"]),
     "short rows": (lambda: m.softmax_backward(100, 10), ["columns"]),
     "short rows, too few of them": (lambda: m.softmax_backward(6, 10), ["rows"]),
     "rows of two vectors": (lambda: m.softmax_backward(100, 30), ["rows"]),
@@ -260,3 +270,17 @@ def test_columns_keep_exponentials(shape: tuple[int, ...]) -> None:
     ((elements, columns),) = re.findall(r"alloc \w+: f32\[(\d+), (\d+)\] scratch", text)
     assert int(elements) == shape[-2]
     assert 4 * int(elements) * int(columns) <= WIDE.l2_bytes // 4
+
+
+@pytest.mark.parametrize("shape", [(20, 150), (2, 20, 192), (5, 20, 150)])
+def test_columns_keep_exponentials_in_pieces(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a task has too many columns for the cache, even or not."""
+    monkeypatch.setattr(cost, "GRAIN", 1e9)  # one task
+    x = m.leaf("x", *shape)
+    graph, machine = m.graph([x], [softmax_1(x)]), replace(WIDE, l2_bytes=24 << 10)
+    parts = partition(graph, machine)
+    (call,) = calls_of(parts, machine)
+    text = print_kernel(call.kernel)
+    assert text.count("exp(") == 1
+    assert f"alloc s0: f32[{shape[-2]}, 64] scratch" in text
+    check(graph, parts, machine)

@@ -20,8 +20,8 @@ ONE_BLOCK = Grid(1, 1)
 @dataclass(frozen=True)
 class Box:
     """Loops over `dims`. Of those other than `vector`, the first `lead` are one flat range cut by `outer`;
-    the vector loop is cut by `inner`. Factors in `unroll` have no loops: the body is written for each of
-    their points (`offsets`)."""
+    the vector loop is cut by `inner`, and what a task has of it into pieces of `piece` points (0: one).
+    Factors in `unroll` have no loops: the body is written for each of their points (`offsets`)."""
 
     dims: Shape
     vector: int | None = None
@@ -30,6 +30,7 @@ class Box:
     outer: Grid = ONE_BLOCK
     inner: Grid = ONE_BLOCK
     unroll: tuple[int, ...] = ()
+    piece: int = 0
 
     @property
     def tasks(self) -> int:
@@ -101,7 +102,11 @@ def _enter_vector(stack: ExitStack, scope: Scope, box: Box, task: Expr, digits: 
     if box.vector is None:
         return
     part = ix.mod(task, box.inner.tasks)
-    var = stack.enter_context(
-        scope.loop("v", box.inner.extent(part), box.inner.block, mode="vector", lanes=box.lanes)
-    )
-    digits[box.vector] = ix.below(ix.add(ix.mul(part, box.inner.block), var), box.inner.size)
+    extent, most, start = box.inner.extent(part), box.inner.block, ix.mul(part, box.inner.block)
+    if box.piece and box.piece < most:
+        pieces = ix.floordiv(ix.add(extent, box.piece - 1), box.piece)
+        piece = stack.enter_context(scope.loop("p", pieces, -(-most // box.piece)))
+        first = ix.mul(piece, box.piece)
+        extent, most, start = ix.minimum(box.piece, ix.sub(extent, first)), box.piece, ix.add(start, first)
+    var = stack.enter_context(scope.loop("v", extent, most, mode="vector", lanes=box.lanes))
+    digits[box.vector] = ix.below(ix.add(start, var), box.inner.size)

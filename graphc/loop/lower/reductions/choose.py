@@ -7,7 +7,7 @@ from math import prod
 from graphc.ir.partition import Group
 from graphc.ir.types import Shape
 from graphc.loop import index as ix
-from graphc.loop.ir import Var
+from graphc.loop.ir import Expr, Var
 from graphc.loop.lower import cost
 from graphc.loop.lower.box import Box, make_box
 from graphc.loop.lower.frame import Frame
@@ -192,11 +192,21 @@ def _waste(dims: Shape, found: Footprint, names: Index, d: int, width: int) -> t
     var, extent = names[d], dims[d]
     if not isinstance(var, Var):
         return (1e9, 1.0)
-    strided = 0
+    strided = 0.0
     for place, _ in dict.fromkeys(found.places):
-        strided += found.step(place, var) not in (0, 1)
+        if found.step(place, var) not in (0, 1):
+            strided += _share(place, found)
     filled = extent / (-(-extent // width) * width)
     return (strided + (2.0 if extent < 4 else 0.0), -min(filled, 0.5))
+
+
+def _share(place: Expr, found: Footprint) -> float:
+    """For how many elements of a row, of all, a place is read or written: once a row, unless it depends on
+    the element."""
+    size = max(found.names, default=ROWS)
+    swept = {v for s, names in found.names.items() if s != ROWS for v in names}
+    follows = any(v in swept or not swept.isdisjoint(found.sources.get(v, ())) for v in ix.variables(place))
+    return 1.0 if follows or size < 1 else 1.0 / size
 
 
 def _best(dims: Shape, found: Footprint, names: Index, width: int) -> int:

@@ -1,19 +1,19 @@
 """Dear values that several sweeps of a row need (an exponential): computed once, kept in scratch.
 
 Where vectors run across rows, those of a whole vector loop are kept; if they are too many for the cache, the
-loop is cut into pieces of one vector each.
+loop is cut into pieces of a few vectors each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.ir.node import Kind, Node
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr
 from graphc.loop.lower import cost
-from graphc.loop.lower.box import Box, make_box
+from graphc.loop.lower.box import Box
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import Index, variables
 from graphc.loop.lower.reductions.rows import Digit, Placed, Rows, Sweep, Tracer, mixed_radix
@@ -57,14 +57,10 @@ def keep_columns(
     if box.vector is None or written_out:  # what is written out has one scope: nothing is computed twice
         return box, []
     kept = dear_values(rows, frame, room // box.inner.block)
-    if kept or box.inner.tasks > 1 or box.inner.block % box.lanes:
+    if kept or box.inner.block <= box.lanes:
         return box, kept
     kept = dear_values(rows, frame, room // box.lanes)
-    if kept:
-        v = box.vector
-        dims = (*box.dims[:v], box.dims[v] // box.lanes, box.lanes, *box.dims[v + 1 :])
-        box = make_box(dims, v + 1, box.lanes, box.tasks, tuple([d + (d > v) for d in box.unroll]))
-    return box, kept
+    return replace(box, piece=box.lanes) if kept else box, kept
 
 
 def _met(sweep: Sweep, rows: Rows, frame: Frame, dear: set[Node]) -> dict[Node, tuple[Digit, ...]]:

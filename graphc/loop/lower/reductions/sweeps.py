@@ -44,7 +44,7 @@ class Nest:
     def keep(self, kept: Sequence[Kept]) -> None:
         """Make room in scratch for values that several sweeps need: of a row, or of all in a vector loop."""
         box = self.plan.rows
-        beside = () if box.vector is None else (box.inner.block,)
+        beside = () if box.vector is None else (box.piece or box.inner.block,)
         for value in kept:
             node = value.place.node
             self.kept.append((value, self.scope.alloc("kept", node.dtype, (value.place.size, *beside))))
@@ -55,7 +55,8 @@ class Nest:
         if box.vector is None:
             return (place,)
         begin = ix.mul(ix.mod(self.frame.task(), box.inner.tasks), box.inner.block)
-        return (place, ix.sub(ix.unflatten(row, box.dims)[box.vector], begin))
+        beside = ix.sub(ix.unflatten(row, box.dims)[box.vector], begin)
+        return (place, ix.mod(beside, box.piece) if box.piece else beside)
 
     def write(self, task: Expr) -> None:
         """The loops over the rows of a task, with all sweeps and what is stored once a row."""
