@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
         base = Path(config.rootpath) / ".pytest_cache" / "graphc" / root
         base.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.environ["GRAPHC_CACHE"] = str(base)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """PyTorch, the oracle, runs on one thread: two of them, given so little, mostly spin (up to thirty times
+    the processor time), and other tests wait for the processors."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
