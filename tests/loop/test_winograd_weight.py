@@ -30,7 +30,7 @@ def weight_grad(n: int, c: int, k: int, h: int, w: int, pad: Sides = (1, 1, 1, 1
 
 def ahead(plan: Plan) -> Plan:
     """The same blocks, with all tiles transformed ahead."""
-    rows = (tuple(range(plan.size)),)
+    rows = (tuple(range(plan.size[0])),)
     return replace(plan, rows=rows, shares=1, strips_at_once=plan.strips, ahead=True)
 
 

@@ -27,6 +27,10 @@ CASES = {
     "dilated-far-padding": Case((1, 3, 4, 4), (4, 3, 3, 3), low=4, dilation=2),
     "dilated-groups": Case((1, 8, 6, 6), (6, 4, 3, 3), low=2, dilation=2, groups=2),
     "dilated-volume": Case((1, 2, 4, 4, 6), (3, 2, 2, 3, 3), low=2, dilation=2),
+    "windows-of-2x5": Case((1, 2, 6, 9), (3, 2, 2, 5), low=2),
+    "windows-of-4x1": Case((1, 2, 8, 3), (3, 2, 4, 1), low=1),
+    "line": Case((2, 3, 19), (4, 3, 3), low=1),
+    "dilated-line": Case((1, 3, 18), (4, 3, 4), dilation=3),
     "two-axes-of-slices": Case((1, 2, 3, 2, 5, 6), (3, 2, 2, 2, 3, 3)),
 }
 
@@ -63,9 +67,9 @@ def test_what_images_are_made_of() -> None:
     [
         Case((1, 4, 9, 8), (4, 4, 3, 3), low=2, dilation=2),
         Case((1, 4, 8, 8), (4, 4, 3, 3), low=1, dilation=2),
-        Case((1, 4, 16), (4, 4, 3), low=1),
+        Case((1, 4, 16), (4, 4, 1)),
         Case((1, 4, 8, 8), (4, 4, 3, 3), stride=2, low=1),
-        Case((1, 4, 8, 8), (4, 4, 2, 3), low=1),
+        Case((1, 4, 8, 8), (4, 4, 2, 6), low=1),
     ],
     ids=["rows", "padding", "line", "stride", "window"],
 )

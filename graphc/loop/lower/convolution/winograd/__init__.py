@@ -14,7 +14,7 @@ leave the range of the type.
 Other convolutions are written as such ones: volumes go slice by slice (volumes.py; the sum is over channels
 and slices), lines are columns (lines.py), dilated images are smaller ones (dilated.py), strided windows see
 phases of the source as channels (phases.py), and the data gradient of those has phases of its own. Weight
-gradients: 3x3 at unit stride (weight_grad.py).
+gradients, at unit stride: weight_grad.py.
 
 Plans compete by cost with the direct kernels (contract.py) and must win clearly. `Machine.winograd` turns
 them off: ``graphc.compile(f, options={"winograd": False})``, ``graphc.set_backend("llvm", winograd=False)``,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr
 from graphc.loop.lower.contraction.problem import Contraction
-from graphc.loop.lower.convolution.winograd.transforms import Filtering, Matrix, filtering
+from graphc.loop.lower.convolution.winograd.transforms import Filtering, Matrix, filtering, outputs_of
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def geometry(problem: Contraction, size: int) -> Geometry | None:
     if len(problem.rows) != 1 or any(abs(step) != 1 for step in window.step):
         return None
     down, across = problem.depth[1:]
-    m = size - down + 1 if down > 1 else 1, size - across + 1 if across > 1 else 1
+    m = outputs_of(size, (down, across))
     if down * across == 1 or size <= max(down, across):
         return None
     high, wide = problem.cols[1:]

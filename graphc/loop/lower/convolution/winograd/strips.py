@@ -23,31 +23,32 @@ Put = Callable[[Expr, Expr, Expr, Expr], None]  # number of the point, tile of t
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """Overlapping tiles of images, and the matrix for both their sides.
+    """Overlapping tiles of images, and the matrices for both their sides.
 
     pixel    pixel(image, channel, y, x) is one that is inside its image
     extents  height and width of an image
 
-    Tile (i, j) has the elements from (i*step - low[0], j*step - low[1]) on, as many along each axis as
-    `matrix` has columns; what is outside of the image is zero.
+    Tile (i, j) has the elements from (i*step[0] - low[0], j*step[1] - low[1]) on, as many along each axis as
+    its matrix has columns; what is outside of the image is zero.
     """
 
     pixel: Callable[[Expr, Expr, Expr, Expr], Access]
     extents: Shape
-    matrix: Matrix
-    step: int
+    matrices: tuple[Matrix, Matrix]
+    step: Shape
     low: Shape
     count: Shape
 
     @property
-    def reach(self) -> int:
-        """Elements of a tile along an axis."""
-        return len(self.matrix[0])
+    def reach(self) -> tuple[int, int]:
+        """Elements of a tile along each axis."""
+        first, second = self.matrices
+        return len(first[0]), len(second[0])
 
     @property
     def columns(self) -> int:
         """Columns of a strip."""
-        return (self.count[1] - 1) * self.step + self.reach
+        return (self.count[1] - 1) * self.step[1] + self.reach[1]
 
     @property
     def inside(self) -> int:
@@ -95,12 +96,12 @@ class Strip:
         """stage = these rows of the matrix times the rows of the strip, for a vector of channels; channels
         beyond the last are copies of that."""
         w, tiles = self.w, self.tiles
-        matrix, height = [tiles.matrix[r] for r in rows], tiles.extents[0]
+        matrix, height = [tiles.matrices[0][r] for r in rows], tiles.extents[0]
         with w.loop("c", self.width) as c, w.loop("x", tiles.inside, None, "vector", self.width) as x:
             at = ix.add(channel, ix.minimum(ix.add(first, c), self.channels - 1))
             values: list[Expr | None] = []
-            for r in range(tiles.reach):
-                y = ix.add(ix.mul(row, tiles.step), r - tiles.low[0])
+            for r in range(tiles.reach[0]):
+                y = ix.add(ix.mul(row, tiles.step[0]), r - tiles.low[0])
                 access = tiles.pixel(image, at, y, x)
                 access = replace(access, bounds=(*access.bounds, (y, height)))
                 values.append(self.fused.read(access) if any(m[r] for m in matrix) else None)
@@ -126,11 +127,11 @@ class Strip:
             w.loop("t", tiles.count[1]) as t,
             w.loop("c", self.channels, None, "vector", self.width) as c,
         ):
-            places = [(r, ix.add(ix.mul(t, tiles.step), q), c) for q in range(tiles.reach)]
+            places = [(r, ix.add(ix.mul(t, tiles.step[1]), q), c) for q in range(tiles.reach[1])]
             values = [w.let(load(self.lines, place), "x") for place in places]
-            for j, value in enumerate(apply(w, tiles.matrix, values)):
+            for j, value in enumerate(apply(w, tiles.matrices[1], values)):
                 assert value is not None
-                put(ix.add(ix.mul(r, len(tiles.matrix)), j), t, c, value)
+                put(ix.add(ix.mul(r, len(tiles.matrices[1])), j), t, c, value)
 
     def _clear(self, buffer: Buffer) -> None:
         w, lanes = self.w, buffer.shape[-1]

@@ -65,6 +65,12 @@ def filtering(outputs: int, taps: int) -> Filtering:
     return cook_toom(outputs, taps, POINTS[outputs + taps - 1])
 
 
+def outputs_of(size: int, taps: tuple[int, int]) -> tuple[int, int]:
+    """Outputs along two axes from `size` inputs; from one, where there is one tap."""
+    down, across = taps
+    return size - down + 1 if down > 1 else 1, size - across + 1 if across > 1 else 1
+
+
 def cook_toom(outputs: int, taps: int, points: Sequence[Fraction]) -> Filtering:
     """F(outputs, taps) on outputs + taps - 2 distinct points and infinity.
 

@@ -82,6 +82,6 @@ def _blocks_call(plan: Plan, m: Temp, v: Temp, fused: Fused, name: str) -> Kerne
         back.finish(
             ix.add(ix.mul(m_block, outs), i),
             ix.mul(in_, ins),
-            lambda place, column, c: load(sums, (ix.add(column, place * plan.size), i, c)),
+            lambda place, column, c: load(sums, (ix.add(column, place * plan.size[1]), i, c)),
         )
     return fused.call(name, task, task.extent, plan.flops)

@@ -1,9 +1,10 @@
 """The images of a weight gradient: those of volumes are slices, those of dilated images every d-th pixel.
 
-dw[o, c, t] sums dy[n, o, q] * x[n, c, q*s + t*d - p] over all n and q. The last two axes make images of 3x3
-windows at unit stride. Over the axes before them, each tap makes channels of its own: channel (c, t) of image
-(n, q) is slice q*s + t*d - p of x, zeros if there is none. Along the last two, pixels that are equal modulo d
-meet no others, so where d divides images and padding, they are images themselves.
+dw[o, c, t] sums dy[n, o, q] * x[n, c, q*s + t*d - p] over all n and q. The last two axes make images under
+windows at unit stride (those of lines have one row). Over the axes before them, each tap makes channels of
+its own: channel (c, t) of image (n, q) is slice q*s + t*d - p of x, zeros if there is none. Along the last
+two, pixels that are equal modulo d meet no others, so where d divides images and padding, they are images
+themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from graphc.loop.ir import Expr
 from graphc.loop.lower.contraction.problem import Access, Index
 
 PLANE = 2  # axes of an image
-TAPS = 3  # of a window, along each of them
+MOST_TAPS = 5  # of a window, along each of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +51,14 @@ class Images:
         return self.node.shape[1] * math.prod(self.taps)
 
     @property
+    def window(self) -> tuple[int, int]:
+        """Taps along each axis of an image."""
+        return _plane(self.node.attrs.kernel, 1)
+
+    @property
     def apart(self) -> Shape:
         """From one pixel of an image to the next."""
-        return self.node.attrs.dilation[-PLANE:]
+        return _plane(self.node.attrs.dilation, 1)
 
     def of_x(self, image: Expr, channel: Expr, y: Expr, x: Expr) -> Access:
         """A pixel that is inside its image; `channel` counts those of all groups."""
@@ -74,22 +80,24 @@ class Images:
         sample, *rest = ix.unflatten(image, self.numbers)
         slices, residues = rest[: len(self.taps)], rest[len(self.taps) :]
         pixel = [ix.add(ix.mul(q, d), r) for q, d, r in zip((y, x), self.apart, residues, strict=True)]
-        return sample, tuple(slices), tuple(pixel)
+        return sample, tuple(slices), tuple(pixel[-len(self.node.attrs.kernel) :])
 
     def weight(self, out: Expr, channel: Expr, tap: Sequence[Expr]) -> Index:
         """The index of a weight; `channel` is one of a group."""
         c, *taps = ix.unflatten(channel, (self.node.shape[1], *self.taps))
-        return (out, c, *taps, *tap)
+        return (out, c, *taps, *tap[-len(self.node.attrs.kernel) :])
 
 
 def images_of(node: Node) -> Images | None:
     """None if `node` is no weight gradient with such images."""
-    if node.op.name != "conv_weight_grad" or node.attrs.last or len(node.attrs.kernel) < PLANE:
+    if node.op.name != "conv_weight_grad" or node.attrs.last:
         return None
     at, (x, dy) = node.attrs, node.inputs
-    apart, low = at.dilation[-PLANE:], at.low[-PLANE:]
-    sizes = zip(apart, low, x.shape[-PLANE:], dy.shape[-PLANE:], strict=True)
-    if at.kernel[-PLANE:] != (TAPS,) * PLANE or max(at.stride[-PLANE:]) > 1:
+    apart, low = _plane(at.dilation, 1), _plane(at.low, 0)
+    space, extents = _plane(dy.shape[2:], 1), _plane(x.shape[2:], 1)
+    sizes = zip(apart, low, extents, space, strict=True)
+    window = _plane(at.kernel, 1)
+    if max(window) == 1 or max(window) > MOST_TAPS or max(at.stride[-PLANE:]) > 1:
         return None
     if any(size % d for d, *some in sizes for size in some):
         return None
@@ -97,10 +105,16 @@ def images_of(node: Node) -> Images | None:
         node,
         (x.shape[0], *dy.shape[2:-PLANE], *apart),
         node.shape[2:-PLANE],
-        _divided(dy.shape[-PLANE:], apart),
-        _divided(x.shape[-PLANE:], apart),
+        _divided(space, apart),
+        _divided(extents, apart),
         _divided(low, apart),
     )
+
+
+def _plane(sizes: Shape, missing: int) -> tuple[int, int]:
+    """The last two of some axes; a line is a plane of one row."""
+    *_, down, across = (missing, *sizes)
+    return down, across
 
 
 def _divided(sizes: Shape, apart: Shape) -> Shape:

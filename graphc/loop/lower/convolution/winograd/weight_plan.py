@@ -24,10 +24,11 @@ from graphc.loop.lower.contraction.blocking import (
     idle,
 )
 from graphc.loop.lower.convolution.winograd.dilated import APART
-from graphc.loop.lower.convolution.winograd.weight_images import TAPS, images_of
+from graphc.loop.lower.convolution.winograd.transforms import Filtering, filtering, outputs_of
+from graphc.loop.lower.convolution.winograd.weight_images import images_of
 from graphc.program import Machine
 
-OUTPUTS = 4  # F(4x4, 3x3)
+SIZE = 6  # points along an axis: F(4x4, 3x3), F(2x2, 5x5)
 DEPTH = 64  # tiles that are multiplied at once, roughly
 DEPTHS = (1 << 30, 256, 192, 128, 96, 64, 48, 32)
 SHARES = (1, 2, 4, 8)
@@ -57,8 +58,8 @@ class Plan:
     ahead                  all tiles are transformed by kernels of their own, and tasks finish their results
     """
 
-    outputs: int
-    taps: int
+    outputs: tuple[int, int]
+    taps: tuple[int, int]
     groups: int
     outs: int
     ins: int
@@ -75,13 +76,20 @@ class Plan:
     ahead: bool = False
 
     @property
-    def size(self) -> int:
-        """Points along an axis."""
-        return self.outputs + self.taps - 1
+    def filterings(self) -> tuple[Filtering, Filtering]:
+        """Along each axis."""
+        (high, wide), (down, across) = self.outputs, self.taps
+        return filtering(high, down), filtering(wide, across)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Points along each axis."""
+        first, second = self.filterings
+        return first.inputs, second.inputs
 
     @property
     def points(self) -> int:
-        return self.size**2
+        return math.prod(self.size)
 
     @property
     def rows_at_once(self) -> int:
@@ -89,13 +97,13 @@ class Plan:
 
     @property
     def points_at_once(self) -> int:
-        return self.rows_at_once * self.size
+        return self.rows_at_once * self.size[1]
 
     @property
     def order(self) -> list[int]:
         """The place of each row of points among those of all tasks."""
         order = [row for rows in self.rows for row in rows]
-        return [order.index(row) for row in range(self.size)]
+        return [order.index(row) for row in range(self.size[0])]
 
     @property
     def strips(self) -> int:
@@ -142,8 +150,8 @@ class Plan:
 
 
 def plan_weight_grad(node: Node, machine: Machine) -> tuple[Plan, float] | None:
-    """The cheapest plan of a conv_weight_grad, and its cost; None if its images (weight_images.py) are not of
-    3x3 windows at unit stride, or it is not in float32."""
+    """The cheapest plan of a conv_weight_grad, and its cost; None if it has no images (weight_images.py), or
+    is not in float32."""
     images = images_of(node) if machine.winograd else None
     if images is None or node.dtype is not float32 or not node.type.size:
         return None
@@ -152,27 +160,29 @@ def plan_weight_grad(node: Node, machine: Machine) -> tuple[Plan, float] | None:
         return None
     groups = node.attrs.groups
     shape = (groups, node.shape[0] // groups, images.channels, images.count, *images.space)
-    plan, cost = _choose(shape, machine)
+    plan, cost = _choose(images.window, shape, machine)
     spread = APART * (x.type.size + dy.type.size) if max(images.apart) > 1 else 0.0
     return plan, cost + spread
 
 
 @lru_cache(maxsize=256)
-def _choose(shape: Shape, machine: Machine) -> tuple[Plan, float]:
-    plans = [(plan, _cost(plan, machine)) for plan in candidates(OUTPUTS, shape, machine)]
+def _choose(taps: tuple[int, int], shape: Shape, machine: Machine) -> tuple[Plan, float]:
+    plans = [(plan, _cost(plan, machine)) for plan in candidates(SIZE, taps, shape, machine)]
     return min(plans, key=lambda pair: pair[1])
 
 
-def candidates(outputs: int, shape: Shape, machine: Machine) -> Iterator[Plan]:
-    """Plans for (groups, outs, ins, images, height, width) of dy, in tiles of outputs x outputs."""
+def candidates(size: int, taps: tuple[int, int], shape: Shape, machine: Machine) -> Iterator[Plan]:
+    """Plans for (groups, outs, ins, images, height, width) of dy, with `size` points along each axis that has
+    several taps."""
     groups, outs, ins, images, *space = shape
     width = machine.lanes(float32.itemsize)
-    tiles = tuple([-(-extent // outputs) for extent in space])
-    strips, ways = images * tiles[0], _row_groups(outputs + TAPS - 1)
+    outputs = outputs_of(size, taps)
+    tiles = tuple([-(-extent // m) for extent, m in zip(space, outputs, strict=True)])
+    strips, ways = images * tiles[0], _row_groups(outputs[0] + taps[0] - 1)
     for out_block, in_block in itertools.product(_blocks(outs, width), _blocks(ins, width)):
         rows, lanes = choose_tile(out_block, in_block, DEPTH, machine, float32.itemsize)
         whole = Plan(
-            outputs, TAPS, groups, outs, ins, images, tiles, ways[0], out_block, in_block, 1, strips,
+            outputs, taps, groups, outs, ins, images, tiles, ways[0], out_block, in_block, 1, strips,
             rows, lanes, width
         )  # fmt: skip
         sums = whole.points * out_block * whole.pitch(in_block) * float32.itemsize
@@ -197,8 +207,8 @@ def _blocks(channels: int, width: int) -> list[int]:
 
 def _row_groups(size: int) -> list[tuple[tuple[int, ...], ...]]:
     """Ways to cut the rows of points into groups; pairs of opposite points stay together."""
-    order = [*range(1, size - 1), 0, size - 1]
-    lengths = [n for n in (size, 2, 1) if size % n == 0]
+    order = [*range(1, size - 1), *sorted({0, size - 1})]
+    lengths = dict.fromkeys([n for n in (size, 2, 1) if size % n == 0])
     return [tuple(tuple(order[i : i + n]) for i in range(0, size, n)) for n in lengths]
 
 
@@ -227,14 +237,14 @@ def _products(plan: Plan) -> float:
 
 def _transforms(plan: Plan, outs: int, ins: int, machine: Machine) -> float:
     """Cycles to transform a share of the tiles, at some rows of points."""
-    total, line = 0.0, -(-plan.tiles[1] * plan.outputs // plan.width)
-    pixels = plan.images * math.prod(plan.tiles) * plan.outputs**2
+    total, line = 0.0, -(-plan.tiles[1] * plan.outputs[1] // plan.width)
+    pixels = plan.images * math.prod(plan.tiles) * math.prod(plan.outputs)
     size = plan.groups * pixels * (plan.outs + plan.ins) * float32.itemsize
     fetch = MEMORY if size > machine.l2_bytes else FAR
     for reach, channels in ((plan.size, ins), (plan.outputs, outs)):
-        fetched = plan.outputs * fetch / len(plan.rows)  # the tasks of other rows find it in a cache
-        vertical = fetched + LOAD * reach + plan.rows_at_once * VERTICAL
-        horizontal = plan.rows_at_once * (reach + HORIZONTAL + STORE * plan.size)
+        fetched = plan.outputs[0] * fetch / len(plan.rows)  # the tasks of other rows find it in a cache
+        vertical = fetched + LOAD * reach[0] + plan.rows_at_once * VERTICAL
+        horizontal = plan.rows_at_once * (reach[1] + HORIZONTAL + STORE * plan.size[1])
         vectors = plan.pitch(channels) // plan.width
         total += vectors * (line * plan.width * vertical + plan.tiles[1] * horizontal)
     return plan.strips_of_share * total

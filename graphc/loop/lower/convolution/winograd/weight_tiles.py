@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from graphc.ir.node import Node
@@ -9,7 +10,7 @@ from graphc.loop import index as ix
 from graphc.loop.ir import Address, Expr, Tile, load
 from graphc.loop.lower.contraction.fused import Fused
 from graphc.loop.lower.convolution.winograd.strips import Tiles
-from graphc.loop.lower.convolution.winograd.transforms import apply, filtering, transposed
+from graphc.loop.lower.convolution.winograd.transforms import apply, transposed
 from graphc.loop.lower.convolution.winograd.weight_images import images_of
 from graphc.loop.lower.convolution.winograd.weight_plan import Plan
 
@@ -20,10 +21,11 @@ Operand = tuple[
 
 def operands_of(node: Node, plan: Plan) -> tuple[Tiles, Tiles]:
     """The tiles of x and of dy."""
-    images, form = images_of(node), filtering(plan.outputs, plan.taps)
+    images, (first, second) = images_of(node), plan.filterings
     assert images is not None
-    xs = Tiles(images.of_x, images.extents, form.bt, plan.outputs, images.low, plan.tiles)
-    return xs, Tiles(images.of_dy, images.space, transposed(form.at), plan.outputs, (0, 0), plan.tiles)
+    gradients = transposed(first.at), transposed(second.at)
+    xs = Tiles(images.of_x, images.extents, (first.bt, second.bt), plan.outputs, images.low, plan.tiles)
+    return xs, Tiles(images.of_dy, images.space, gradients, plan.outputs, (0, 0), plan.tiles)
 
 
 def put_product(
@@ -60,32 +62,33 @@ class Back:
         assert images is not None
         self.fused, self.w, self.plan, self.ins, self.images = fused, fused.scope, plan, ins, images
         dtype, pitch = fused.anchor.dtype, plan.pitch(ins)
-        self.back = transposed(filtering(plan.outputs, plan.taps).g)
-        self.halves = self.w.alloc("halves", dtype, (plan.taps, plan.size, pitch))
-        self.planes = self.w.alloc("planes", dtype, (plan.taps**2, pitch))
-        self.row = self.w.alloc("row", dtype, (ins * plan.taps**2,))
+        self.back = [transposed(form.g) for form in plan.filterings]
+        self.taps = math.prod(plan.taps)
+        self.halves = self.w.alloc("halves", dtype, (plan.taps[0], plan.size[1], pitch))
+        self.planes = self.w.alloc("planes", dtype, (self.taps, pitch))
+        self.row = self.w.alloc("row", dtype, (ins * self.taps,))
 
     def finish(self, out: Expr, first: Expr, sums: Callable[[int, Expr, Expr], Expr]) -> None:
         """The weights of an output channel (of all groups), from input channel `first` of its group on;
         sums(place of a row of points, column, channel) is an element of dU."""
-        w, taps, lanes = self.w, self.plan.taps, self.plan.width
+        w, taps, lanes = self.w, self.taps, self.plan.width
         self._transform(sums)
-        with w.loop("c", self.ins, None, "vector", lanes) as c, w.loop("t", taps**2) as t:
-            w.store(self.row, (ix.add(ix.mul(c, taps**2), t),), load(self.planes, (t, c)))
-        with w.loop("j", self.ins * taps**2, None, "vector", lanes) as j:
-            c, *tap = ix.unflatten(j, (self.ins, taps, taps))
+        with w.loop("c", self.ins, None, "vector", lanes) as c, w.loop("t", taps) as t:
+            w.store(self.row, (ix.add(ix.mul(c, taps), t),), load(self.planes, (t, c)))
+        with w.loop("j", self.ins * taps, None, "vector", lanes) as j:
+            c, *tap = ix.unflatten(j, (self.ins, *self.plan.taps))
             self.fused.finish(self.images.weight(out, ix.add(first, c), tap), load(self.row, (j,)))
 
     def _transform(self, sums: Callable[[int, Expr, Expr], Expr]) -> None:
         """planes[tap, c] = G^T dU G."""
         w, plan, lanes = self.w, self.plan, self.plan.width
-        with w.loop("j", plan.size) as j, w.loop("c", self.ins, None, "vector", lanes) as c:
+        with w.loop("j", plan.size[1]) as j, w.loop("c", self.ins, None, "vector", lanes) as c:
             column = [w.let(sums(place, j, c), "u") for place in plan.order]
-            for a, value in enumerate(apply(w, self.back, column)):
+            for a, value in enumerate(apply(w, self.back[0], column)):
                 assert value is not None
                 w.store(self.halves, (ix.const(a), j, c), value)
-        with w.loop("a", plan.taps) as tap, w.loop("c", self.ins, None, "vector", lanes) as c:
-            line = [w.let(load(self.halves, (tap, ix.const(j), c)), "h") for j in range(plan.size)]
-            for b, value in enumerate(apply(w, self.back, line)):
+        with w.loop("a", plan.taps[0]) as tap, w.loop("c", self.ins, None, "vector", lanes) as c:
+            line = [w.let(load(self.halves, (tap, ix.const(j), c)), "h") for j in range(plan.size[1])]
+            for b, value in enumerate(apply(w, self.back[1], line)):
                 assert value is not None
-                w.store(self.planes, (ix.add(ix.mul(tap, plan.taps), b), c), value)
+                w.store(self.planes, (ix.add(ix.mul(tap, plan.taps[1]), b), c), value)
