@@ -7,28 +7,26 @@ and none has an effect, as the README's table of differences says.
 from __future__ import annotations
 
 
-class memory_format:
+class _Named:
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"graphc.{self.name}"
+
+
+class memory_format(_Named):
     """How PyTorch would order the dimensions in memory; accepted, without effect."""
 
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"graphc.{self.name}"
+    __slots__ = ()
 
 
-class layout:
+class layout(_Named):
     """The kind of storage of a tensor: `graphc.strided` is the only one."""
 
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"graphc.{self.name}"
+    __slots__ = ()
 
 
 contiguous_format = memory_format("contiguous_format")

@@ -97,30 +97,39 @@ def batch_norm(
                 RuntimeError, "batch_norm: expected running_mean and running_var to be given in evaluation"
             )
         return _batch_norm_eval(input, running_mean, running_var, weight, bias, eps)
-    if eps <= 0:
-        raise fail(ValueError, f"batch_norm eps must be positive during training, but got {eps}")
     if count == 1:
         raise fail(
             ValueError,
             f"Expected more than 1 value per channel when training, got input size {list(input.shape)}",
         )
+    out, mean, variance = _standardised(input, axes, weight, bias, eps)
+    if count == 0:
+        return out  # an empty batch says nothing about the running statistics
+    with no_grad():
+        _follow(running_mean, mean, momentum)
+        if running_var is not None:
+            unbiased = ops.mul(variance, ops.like(variance, count / (count - 1)))
+            _follow(running_var, unbiased, momentum)
+    return out
+
+
+def _standardised(
+    input: Tensor, axes: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Node, Node]:
+    """`input` normalised over `axes`, then scaled and shifted by channel; its mean and biased variance."""
+    if eps <= 0:
+        raise fail(ValueError, f"batch_norm eps must be positive during training, but got {eps}")
     found: list[Node] = []
 
     def build(n: Node, *rest: Node) -> Node:
         mean, variance, centred = moments(n, axes)
         found.extend((mean, variance))
-        y = ops.mul(centred, _along_channels(_inverse(variance, eps), n))
+        y = ops.mul(centred, spread(_inverse(variance, eps), n.shape, axes))
         return _affine(y, *_pick(rest, weight, bias))
 
     out = apply("NativeBatchNormBackward0", build, *_present(input, weight, bias))
-    if count == 0:
-        return out  # an empty batch says nothing about the running statistics
-    with no_grad():
-        _follow(running_mean, found[0], momentum)
-        if running_var is not None:
-            unbiased = ops.mul(found[1], ops.like(found[1], count / (count - 1)))
-            _follow(running_var, unbiased, momentum)
-    return out
+    mean, variance = found
+    return out, mean, variance
 
 
 def _batch_norm_eval(
@@ -180,29 +189,19 @@ def instance_norm(
         return _batch_norm_eval(input, running_mean, running_var, weight, bias, eps)
     axes = tuple(range(2, input.ndim))
     count = math.prod(input.shape[a] for a in axes)
-    if eps <= 0:
-        raise fail(ValueError, f"batch_norm eps must be positive during training, but got {eps}")
     if count == 1:
         raise fail(
             ValueError,
             f"Expected more than 1 spatial element when training, got input size {list(input.shape)}",
         )
     _check_channels("instance_norm", input.shape[1], weight=weight, bias=bias)
-    found: list[Node] = []
-
-    def build(n: Node, *rest: Node) -> Node:
-        mean, variance, centred = moments(n, axes)
-        found.extend((mean, variance))
-        y = ops.mul(centred, spread(_inverse(variance, eps), n.shape, axes))
-        return _affine(y, *_pick(rest, weight, bias))
-
-    out = apply("NativeBatchNormBackward0", build, *_present(input, weight, bias))
+    out, mean, variance = _standardised(input, axes, weight, bias, eps)
     if count == 0:
         return out  # an empty batch says nothing about the running statistics
     with no_grad():
         for running, now, scale in (
-            (running_mean, found[0], 1.0),
-            (running_var, found[1], count / (count - 1)),
+            (running_mean, mean, 1.0),
+            (running_var, variance, count / (count - 1)),
         ):
             total = ops.reduce_sum(now, (0,))
             _follow(running, ops.mul(total, ops.like(total, scale / input.shape[0])), momentum)
