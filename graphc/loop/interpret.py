@@ -1,42 +1,21 @@
-"""The plain interpreter of the loop IR: slow, obvious, the oracle for every emitter.
+"""The interpreter of the loop IR, the oracle for every emitter: kernels run as Python text (as_python.py).
 
 Vector loops run lane by lane (their meaning does not depend on the lanes, except for the order of
-reductions). Scratch starts as a poison value, reads outside a buffer raise.
+reductions). Scratch starts as a poison value, reads and writes outside a buffer raise.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from graphc.ir.types import DType, int64
-from graphc.loop.ir import (
-    Accumulate,
-    Address,
-    Alloc,
-    Binary,
-    Block,
-    Buffer,
-    Cast,
-    Check,
-    Const,
-    Expr,
-    For,
-    If,
-    Kernel,
-    Let,
-    Load,
-    Note,
-    Prefetch,
-    Select,
-    Stmt,
-    Store,
-    Tile,
-    Unary,
-)
+from graphc.loop.as_python import Writer
+from graphc.loop.ir import Buffer, Kernel, Tile
 
 
 def _erf(x: Any) -> Any:
@@ -48,17 +27,13 @@ def _sigmoid(x: Any) -> Any:
     return one / (one + np.exp(-x)) if x >= 0 else np.exp(x) / (one + np.exp(x))
 
 
-def _round(x: Any) -> Any:
-    return np.rint(x)
-
-
-UNARY: dict[str, Callable[[Any], Any]] = {
-    "neg": np.negative,
+_UNARY: dict[str, Callable[[Any], Any]] = {
+    "neg": np.negative,  # of integers that are no plain ones
     "abs": np.abs,
     "sign": lambda x: np.sign(x) if x == x else type(x)(0),  # (0 for NaN)
     "floor": np.floor,
     "ceil": np.ceil,
-    "round": _round,
+    "round": np.rint,
     "trunc": np.trunc,
     "sqrt": np.sqrt,
     "rsqrt": lambda x: type(x)(1) / np.sqrt(x),
@@ -88,10 +63,6 @@ UNARY: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _div(a: Any, b: Any) -> Any:
-    return np.divide(a, b) if np.issubdtype(type(a), np.floating) else np.floor_divide(a, b)
-
-
 def _pow(a: Any, b: Any) -> Any:
     """A negative power of an integer is truncated to an integer: 0 unless `a` is 1 or -1."""
     if np.issubdtype(type(b), np.signedinteger) and b < 0:
@@ -103,29 +74,28 @@ def _mulhi(a: Any, b: Any) -> Any:
     return np.uint32((int(a) * int(b)) >> 32)
 
 
-BINARY: dict[str, Callable[[Any, Any], Any]] = {
+_BINARY: dict[str, Callable[[Any, Any], Any]] = {  # where Python has no operator that does the same
     "add": np.add,
-    "sub": np.subtract,
     "mul": np.multiply,
-    "div": _div,
+    "div": np.floor_divide,
     "rem": np.remainder,
     "pow": _pow,
     "max": np.maximum,
     "min": np.minimum,
-    "and": np.bitwise_and,
-    "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
     "shl": np.left_shift,
     "shr": np.right_shift,
     "atan2": np.arctan2,
     "mulhi": _mulhi,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
 }
+
+
+@lru_cache(maxsize=256)
+def _written(kernel: Kernel) -> tuple[Callable[..., int], dict[str, Any]]:
+    """The function of a kernel, and what the names in it are."""
+    writer = Writer(kernel, _FUNCTIONS)
+    space = writer.given
+    exec(compile(writer.text, f"<kernel {kernel.name}>", "exec"), space)
+    return space["task"], writer.meaning
 
 
 def run(kernel: Kernel, arrays: Sequence[np.ndarray], tasks: Sequence[int] | None = None) -> int:
@@ -136,7 +106,6 @@ def run(kernel: Kernel, arrays: Sequence[np.ndarray], tasks: Sequence[int] | Non
     """
     if len(arrays) != len(kernel.params):
         raise ValueError(f"kernel {kernel.name} has {len(kernel.params)} params, got {len(arrays)} arrays")
-    memory: dict[Buffer, np.ndarray] = {}
     for param, array in zip(kernel.params, arrays, strict=True):
         if array.dtype != param.dtype.numpy or array.size != math.prod(param.shape):
             raise ValueError(
@@ -144,124 +113,72 @@ def run(kernel: Kernel, arrays: Sequence[np.ndarray], tasks: Sequence[int] | Non
             )
         if not array.flags.c_contiguous:
             raise ValueError(f"array for param {param.name} is not contiguous")
-        memory[param] = array.reshape(-1)
-    machine = _Interpreter(memory)
+    flat = [array.reshape(-1) for array in arrays]
+    function, meaning = _written(kernel)
+    status = 0
     with np.errstate(all="ignore"):
         for task in range(kernel.tasks) if tasks is None else tasks:
-            machine.env = {kernel.task: np.int64(task)}
-            machine.block(kernel.body)
-    return machine.status
+            try:
+                failed = function(int(task), *flat)
+            except NameError as error:
+                raise IndexError(_unknown(error, meaning)) from None
+            status = status or failed
+    return status
 
 
-class _Interpreter:
-    """State of a running kernel: memory of buffers (flat), values of variables, status."""
-
-    def __init__(self, memory: dict[Buffer, np.ndarray]) -> None:
-        self.memory = memory
-        self.env: dict[Expr, Any] = {}
-        self.status = 0
-
-    def block(self, body: Block) -> None:
-        for stmt in body:
-            self.statement(stmt)
-
-    def statement(self, stmt: Stmt) -> None:
-        match stmt:
-            case For(var, extent, body, _, _):
-                for i in range(int(self.expr(extent))):
-                    self.env[var] = np.int64(i)
-                    self.block(body)
-            case Alloc(buffer):
-                self.memory[buffer] = _poisoned(buffer)
-            case Let(local, value):
-                self.env[local] = self.expr(value)
-            case Store(buffer, index, value):
-                result = self.expr(value)  # before the place: an in-place store reads first
-                self.memory[buffer][self.position(buffer, index)] = result
-            case Accumulate(buffer, index, combine, value):
-                result = self.expr(value)
-                at = self.position(buffer, index)
-                self.memory[buffer][at] = BINARY[combine](self.memory[buffer][at], result)
-            case Tile():
-                self.tile(stmt)
-            case Prefetch() | Note():
-                pass
-            case Check(condition, code):
-                if not self.expr(condition) and not self.status:
-                    self.status = code
-            case If(condition, body):
-                if self.expr(condition):
-                    self.block(body)
-            case _:
-                raise TypeError(f"unknown statement {type(stmt).__name__}")
-
-    def position(self, buffer: Buffer, index: Sequence[Expr]) -> int:
-        """The flat place of an element; IndexError where it lies outside."""
-        if buffer not in self.memory:
-            raise IndexError(f"buffer {buffer.name} is not allocated here")
-        at = [int(self.expr(i)) for i in index]
-        if len(at) != len(buffer.shape) or not all(0 <= i < n for i, n in zip(at, buffer.shape, strict=True)):
-            raise IndexError(f"{buffer.name}{at} is outside {list(buffer.shape)}")
-        flat = 0
-        for i, n in zip(at, buffer.shape, strict=True):
-            flat = flat * n + i
-        return flat
-
-    def expr(self, expr: Expr) -> Any:
-        match expr:
-            case Const(dtype, value):
-                return _scalar(value, dtype)
-            case Load(_, buffer, index, mask, other):
-                if mask is not None and not self.expr(mask):
-                    assert other is not None
-                    return self.expr(other)
-                return self.memory[buffer][self.position(buffer, index)]
-            case Unary(dtype, op, x):
-                return dtype.numpy.type(UNARY[op](self.expr(x)))
-            case Binary(dtype, op, a, b):
-                return dtype.numpy.type(BINARY[op](self.expr(a), self.expr(b)))
-            case Select(_, condition, a, b):
-                return self.expr(a if self.expr(condition) else b)
-            case Cast(dtype, x):
-                return np.asarray(self.expr(x)).astype(dtype.numpy)[()]
-        try:
-            return self.env[expr]
-        except KeyError:
-            name = getattr(expr, "name", type(expr).__name__)
-            raise IndexError(f"{name} has no value here") from None
-
-    def tile(self, tile: Tile) -> None:
-        a, a_at = self.address(tile.a)
-        b, b_at = self.address(tile.b)
-        c, c_at = self.address(tile.c)
-        depth, a_row, a_step = (int(self.expr(e)) for e in (tile.depth, tile.a_row, tile.a_step))
-        b_step, c_row = (int(self.expr(e)) for e in (tile.b_step, tile.c_row))
-        lanes = np.arange(tile.lanes)
-        steps = np.arange(depth)
-        a_steps, b_steps = steps * a_step, steps * b_step
-        if tile.walk is not None:
-            table, start = self.address(tile.walk.at)
-            walked = np.cumsum(table[start + steps]) - table[start + steps]
-            a_steps, b_steps = (walked, b_steps) if tile.walk.operand == "a" else (a_steps, walked)
-        panel = b[b_at + b_steps[:, None] + lanes]
-        for i in range(tile.rows):
-            total = a[a_at + i * a_row + a_steps] @ panel
-            at = c_at + i * c_row
-            if at < 0 or at + tile.lanes > c.size:
-                raise IndexError(f"tile row {i} is outside {tile.c.buffer.name}")
-            c[at : at + tile.lanes] = c[at : at + tile.lanes] + total if tile.accumulate else total
-
-    def address(self, place: Address) -> tuple[np.ndarray, int]:
-        return self.memory[place.buffer], self.position(place.buffer, place.index)
+def _unknown(error: NameError, meaning: dict[str, Any]) -> str:
+    """What a name that has no value yet stands for."""
+    found = re.search(r"'(\w+)'", str(error))
+    thing = meaning.get(found.group(1)) if found else None
+    if isinstance(thing, Buffer):
+        return f"buffer {thing.name} is not allocated here"
+    return f"{getattr(thing, 'name', error)} has no value here"
 
 
-def _scalar(value: int | float | bool, dtype: DType) -> Any:
-    if dtype is int64:
-        return np.int64(value)
-    return np.asarray(value).astype(dtype.numpy)[()]
+def _outside(buffer: Buffer, index: Sequence[int]) -> None:
+    raise IndexError(f"{buffer.name}{[int(i) for i in index]} is outside {list(buffer.shape)}")
 
 
 def _poisoned(buffer: Buffer) -> np.ndarray:
     """Memory that shows when it is read before it is written."""
     poison = np.nan if buffer.dtype.is_float else 113
     return np.full(math.prod(buffer.shape), poison, buffer.dtype.numpy)
+
+
+def _tile(
+    tile: Tile,
+    a: np.ndarray,
+    a_at: int,
+    b: np.ndarray,
+    b_at: int,
+    c: np.ndarray,
+    c_at: int,
+    depth: int,
+    a_row: int,
+    a_step: int,
+    b_step: int,
+    c_row: int,
+    table: np.ndarray | None = None,
+    start: int = 0,
+) -> None:
+    lanes, steps = np.arange(tile.lanes), np.arange(depth)
+    a_steps, b_steps = steps * a_step, steps * b_step
+    if tile.walk is not None and table is not None:
+        walked = np.cumsum(table[start + steps]) - table[start + steps]
+        a_steps, b_steps = (walked, b_steps) if tile.walk.operand == "a" else (a_steps, walked)
+    panel = b[b_at + b_steps[:, None] + lanes]
+    for i in range(tile.rows):
+        total = a[a_at + i * a_row + a_steps] @ panel
+        at = c_at + i * c_row
+        if at < 0 or at + tile.lanes > c.size:
+            raise IndexError(f"tile row {i} is outside {tile.c.buffer.name}")
+        c[at : at + tile.lanes] = c[at : at + tile.lanes] + total if tile.accumulate else total
+
+
+_FUNCTIONS: dict[str, Callable] = {
+    **{f"{op}_": function for op, function in (_UNARY | _BINARY).items()},
+    "asarray": np.asarray,
+    "outside": _outside,
+    "poisoned": _poisoned,
+    "tile": _tile,
+}
