@@ -19,8 +19,11 @@ from graphc.loop.ir import (
     If,
     Kernel,
     Let,
+    Listed,
     Local,
+    Note,
     Store,
+    Tile,
     Unary,
     Var,
     binary,
@@ -105,10 +108,9 @@ def _nest(rows: int) -> For:
 @pytest.mark.parametrize("rows,loops", [(3, 1), (4, 2), (9, 2)])
 def test_a_value_that_a_later_link_reads_is_kept(rows, loops):
     nest = _nest(rows)
-    *kept, cut = link_by_link(nest, lambda stem: f"{stem}0")
+    *kept, cut = link_by_link([nest], lambda stem: f"{stem}0")
     assert isinstance(cut, For)
     assert len(cut.body) == loops
-    assert (cut is nest) == (loops == 1)
     assert [s.buffer.shape for s in kept if isinstance(s, Alloc)] == [(rows, 16)] * (loops - 1)
     x = nest.body[0].body[-1].buffer
     data = np.linspace(-3, 1, rows * 16, dtype=np.float32)
@@ -124,4 +126,19 @@ def test_other_statements_keep_a_loop_whole():
     nest = replace(
         nest, body=(replace(rows, body=(If(ix.compare("lt", rows.var, index_const(3)), rows.body),)),)
     )
-    assert link_by_link(nest, lambda stem: stem) == [nest]
+    (same,) = link_by_link([nest], lambda stem: stem)
+    assert isinstance(same, For)
+    assert same.body == nest.body
+
+
+def test_the_lines_of_all_links_are_asked_for_while_tiles_multiply():
+    """The list of what an epilogue reads and writes is that of the whole epilogue."""
+    (h, c), _, _ = lstm(32, 256)
+    (kernel,) = [call.kernel for call in lower_contraction(group_of(h, c), WIDE)]
+    assert len(row_loops(kernel)) == 2
+    stmts = [stmt for stmt, _ in statements(kernel.body)]
+    assert all(isinstance(stmt.fetch, Listed) for stmt in stmts if isinstance(stmt, Tile))
+    noted = {stmt.buffer for stmt in stmts if isinstance(stmt, Note)}
+    assert {
+        stmt.buffer for stmt in stmts if isinstance(stmt, Store) and stmt.buffer.space == "param"
+    } <= noted

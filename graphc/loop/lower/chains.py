@@ -10,7 +10,8 @@ first-level cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from graphc.loop.inplace import children, expressions, walk
 from graphc.loop.ir import (
@@ -21,6 +22,7 @@ from graphc.loop.ir import (
     Buffer,
     Expr,
     For,
+    If,
     Let,
     Local,
     Stmt,
@@ -34,24 +36,38 @@ LONG = (UNARY_OPS - SHORT) | {"pow", "atan2"}
 LEAST = 4  # iterations of a loop: with fewer there is nothing to overlap
 
 
-def link_by_link(loop: For, name: Callable[[str], str]) -> list[Stmt]:
-    """A loop over columns, with loops over rows in it that compute one link of a chain each, and the scratch
-    memory between them. The loop itself where there is no chain of two functions.
+def link_by_link(body: Sequence[Stmt], name: Callable[[str], str]) -> list[Stmt]:
+    """The statements of an epilogue, in which loops over rows, inside a loop over columns, become loops that
+    compute one link of a chain each, with scratch memory between them. Where there is no chain of two
+    functions, they stay.
 
     Stores stay behind the loads of their row: a result may still be written over an operand.
     """
+    result: list[Stmt] = []
+    for stmt in body:
+        if isinstance(stmt, For) and stmt.mode == "vector":
+            result += _cut(stmt, name)
+        elif isinstance(stmt, For | If):
+            result.append(replace(stmt, body=tuple(link_by_link(stmt.body, name))))
+        else:
+            result.append(stmt)
+    return result
+
+
+def _cut(columns: For, name: Callable[[str], str]) -> list[Stmt]:
+    """A loop over columns with its loops over rows cut, after the scratch memory for what is kept."""
     allocs: list[Stmt] = []
     body: list[Stmt] = []
-    for stmt in loop.body:
+    for stmt in columns.body:
         rows = stmt if isinstance(stmt, For) and stmt.var.extent >= LEAST else None
         links = _links(rows.body) if rows is not None else {}
         if rows is None or len(set(links.values())) < 2:
             body.append(stmt)
             continue
-        split = _Split(loop, rows, links, name)
+        split = _Split(columns, rows, links, name)
         body += split.loops()
         allocs += [Alloc(buffer) for buffer in split.kept.values()]
-    return [*allocs, For(loop.var, loop.extent, tuple(body), loop.mode, loop.lanes)] if allocs else [loop]
+    return [*allocs, replace(columns, body=tuple(body))]
 
 
 def _links(body: Block) -> dict[Stmt, int]:

@@ -233,6 +233,7 @@ class Tiled:
         lines instead of the next panel's: all at once they would hold up the tile's own loads."""
         block = self.w.block
         tiles, epilogue = block[start:finish], block[finish:]
+        block[finish:] = link_by_link(epilogue, self.w.name)
         cycles = self.rows.most * self.together * self.lanes // self.width * self.depth.most
         reads, found = fetch_ahead(epilogue, cycles), None
         if reads and (self.fetcher is None or self.cut.row_tiles >= SHARING):
@@ -515,6 +516,3 @@ class Tiled:
             values = [tile(ix.floordiv(x, self.lanes), r, ix.mod(x, self.lanes)) for x in lanes]
             row = ix.add(ix.mul(self.flat_batch, self.m), ix.add(self._row_of(t), r))
             finish_cell(self.fused, cells, row, ix.add(ix.mul(block, unit), j), values)
-        nest = w.block.pop()
-        assert isinstance(nest, For)
-        w.block.extend(link_by_link(nest, w.name))
