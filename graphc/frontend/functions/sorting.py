@@ -2,7 +2,8 @@
 
 The order is found first, as an index; values are gathered by it, so gradients flow. Outside traces
 NumPy sorts the computed values. Inside a trace there is no sorting primitive: each element's rank is
-counted by comparing it with every other, which is quadratic and therefore bounded.
+counted by comparing it with every other, which is quadratic and therefore bounded; the first few are looked
+for one after the other (selection.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.methods import method
+from graphc.frontend.functions.selection import FEW, first_few
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast, normal_axis, number
 from graphc.frontend.tensor import Tensor, apply, from_array
@@ -69,8 +71,8 @@ def order(input: Tensor, axis: int, descending: bool) -> Tensor:
     if input.shape[axis] > LONGEST_IN_TRACE:
         raise MODE.trace.needs_value(
             f"sorting {describe(input)} along dim {axis}: inside a trace at most {LONGEST_IN_TRACE} "
-            f"elements can be "
-            "sorted; sort outside, or use topk/max of a smaller slice"
+            "elements can be "
+            f"sorted; sort outside, or use topk with k up to {FEW}"
         )
 
     def build(n: Node) -> Node:
@@ -117,7 +119,10 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         raise fail(
             RuntimeError, f"selected index k out of range: k={k} along dim {axis} of {describe(input)}"
         )
-    indices = order(input, axis, largest).narrow(axis, 0, k)
+    if MODE.trace is not None and 0 < k <= FEW:
+        indices = apply("", lambda n: first_few(n, axis, k, largest), input)
+    else:
+        indices = order(input, axis, largest).narrow(axis, 0, k)
     return kinds.topk(gathered("TopkBackward0", input, indices, axis), indices)
 
 
