@@ -120,13 +120,14 @@ class RemovableHandle:
     """What `register_hook` returns; `remove()` takes the hook away."""
 
     def __init__(self, hooks: list[Callable[..., Any]], hook: Callable[..., Any]) -> None:
-        self._list = hooks
+        self._list: list[Callable[..., Any]] | None = hooks
         self._hook = hook
 
     def remove(self) -> None:
-        """Forget the hook; doing so twice is harmless."""
-        if self._hook in self._list:
-            self._list.remove(self._hook)
+        """Forget the hook; doing so twice is harmless (the same hook may have been registered twice)."""
+        hooks, self._list = self._list, None
+        if hooks is not None and self._hook in hooks:
+            hooks.remove(self._hook)
 
     def __enter__(self) -> RemovableHandle:
         return self

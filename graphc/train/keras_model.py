@@ -111,8 +111,10 @@ class KerasModel(Module):
         patience  epochs without a better one after which training stops early
         plot      save a picture of the monitored number beside the checkpoint
         quiet     print nothing
-        Returns the table of all epochs. ValueError for a monitor that is no column.
+        Returns the table of all epochs. ValueError for a monitor that is no column, and for no epochs.
         """
+        if epochs < 1:
+            raise ValueError(f"epochs should be at least 1, got {epochs}")
         if mode not in ("min", "max"):
             raise ValueError(f"mode should be 'min' or 'max', got {mode!r}")
         if val_data is None and monitor.startswith("val_"):

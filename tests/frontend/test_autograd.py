@@ -315,3 +315,21 @@ def test_hooks_after_gradients_in_a_compiled_step() -> None:
 
     step()
     close(w, np.zeros(4))
+
+
+def test_a_handle_removes_its_hook_once() -> None:
+    """Also where the same hook has been registered twice."""
+    x = gc.ones(2, requires_grad=True)
+
+    def double(g: gc.Tensor) -> gc.Tensor:
+        return g * 2
+
+    first, second = x.register_hook(double), x.register_hook(double)
+    first.remove()
+    first.remove()
+    (x * 1).sum().backward()
+    assert x.grad.tolist() == [2, 2]
+    second.remove()
+    x.grad = None
+    (x * 1).sum().backward()
+    assert x.grad.tolist() == [1, 1]

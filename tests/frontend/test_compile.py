@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable
@@ -719,3 +720,30 @@ def test_options_that_do_nothing_say_so_and_disable_disables() -> None:
     assert compiled(gc.ones(2)).tolist() == [2.0, 2.0]
     assert gc.compile(double, disable=True) is double
     assert gc.compile(disable=True)(double) is double
+
+
+def test_copies_of_compiled_modules_have_parameters_of_their_own() -> None:
+    model = gc.compile(nn.Linear(2, 3))
+    x = gc.ones(1, 2)
+    expected = model(x).tolist()
+    other = copy.deepcopy(model)
+    assert isinstance(other, type(model))
+    assert other(x).tolist() == expected
+    with gc.no_grad():
+        other.weight.add_(1.0)
+    assert model(x).tolist() == expected != other(x).tolist()
+    assert copy.copy(gc.compile(abs))(x * -1).tolist() == [[1, 1]]
+    averaged = gc.optim.swa_utils.AveragedModel(nn.Linear(2, 3))
+    assert copy.deepcopy(gc.compile(averaged))(x).shape == (1, 3)
+
+
+def test_methods_that_return_the_module_return_the_compiled_one() -> None:
+    model = gc.compile(nn.Dropout(0.9))
+    assert model.eval() is model
+    assert not model.training
+    assert model(gc.ones(3)).tolist() == [1, 1, 1]
+    assert model.train().requires_grad_(False) is model
+    assert model.native_calls == 1
+    assert model.state_dict.__name__ == "state_dict"
+    with pytest.raises(AttributeError, match="nothing_such"):
+        _ = model.nothing_such

@@ -113,6 +113,8 @@ def test_mistakes(tmp_path):
         model().fit(train, val, epochs=1, ckpt_path=tmp_path / "c", monitor="val_f1", quiet=True)
     with pytest.raises(ValueError, match="'min' or 'max'"):
         model().fit(train, val, mode="most")
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        model().fit(train, val, epochs=0)
     with pytest.raises(ValueError, match="no batches"):
         model().fit([], val, quiet=True)
     with pytest.raises(ValueError, match="no batches"):

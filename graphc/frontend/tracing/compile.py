@@ -6,6 +6,8 @@ are checked at each call, and another variant is made where they differ.
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +21,7 @@ from graphc.frontend.evaluation import lazy
 from graphc.frontend.evaluation.compiler import check_backend
 from graphc.frontend.modes import MODE
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.tracing.record import (
-    NeedStatic,
-    record_call,
-)
+from graphc.frontend.tracing.record import NeedStatic, record_call
 from graphc.frontend.tracing.variant import Stale, Variant
 
 log = logging.getLogger("graphc")
@@ -148,7 +147,27 @@ class Compiled:
         return list(self._reasons)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["__wrapped__"], name)
+        """What the original has; a method of it that returns it (`eval()`) returns this in its place."""
+        if "__wrapped__" not in self.__dict__:  # a copy that is being made
+            raise AttributeError(name)
+        original = self.__wrapped__
+        found = getattr(original, name)
+        if getattr(found, "__self__", None) is not original:
+            return found
+
+        @functools.wraps(found)
+        def method(*args: Any, **kwargs: Any) -> Any:
+            result = found(*args, **kwargs)
+            return self if result is original else result
+
+        return method
+
+    def __copy__(self) -> Compiled:
+        return Compiled(copy.copy(self.__wrapped__), self.__name__, self._backend)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        """A copy of the original, to be compiled anew: programs belong to the tensors that they change."""
+        return Compiled(copy.deepcopy(self.__wrapped__, memo), self.__name__, self._backend)
 
     def __repr__(self) -> str:
         return f"<graphc.compile of {self.__name__}: {self.compilations} programs>"
