@@ -59,7 +59,7 @@ def test_chosen_for_other_windows(x: tuple, w: tuple, stride: int, low: int) -> 
     y = ops.conv(leaf("x", *x), leaf("w", *w), *axes)
     assert "conv_winograd" in names(y)[1]
     dx = ops.conv_input_grad(leaf("dy", *y.shape), leaf("w", *w), x[2:], *axes)
-    assert "conv_input_grad_winograd" in names(dx)[1]
+    assert ("conv_input_grad_winograd" in names(dx)[1]) == (w[-1] != 4)  # too little for four kernels
 
 
 def test_the_option_turns_it_off() -> None:

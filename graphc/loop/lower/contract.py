@@ -73,6 +73,7 @@ from graphc.program import Machine
 TRANSPOSED = 1.0  # the same if it is along the rows: blocks are transposed in registers
 FAR = 0.25  # cycles more to pack an element from beyond the second-level cache
 WORTH = 0.93  # part of the cost at which a kernel more is worth it
+SEVERAL = 0.8  # part of the cost of one kernel at which one for each phase is worth compiling them
 CLEARLY = 0.85  # part of the cost at which less exact results are worth it
 LITTLE = 3e7  # flops below which Winograd's kernels do not make up for the time it takes to compile them
 LANES = 4  # vectors of a usual tile
@@ -179,7 +180,7 @@ class _Lowering:
         if not self.anchor.type.size or not some:
             return
         each = [self._cheapest(self._as_contraction(p), self._as_winograd_weights(p)) for p in some]
-        clearly = WORTH if len(each) > 1 else 1.0  # than in one kernel
+        clearly = SEVERAL if len(each) > 1 else 1.0
         apart = sum(cost for cost, _ in each) / clearly, lambda: [put() for _, put in each]
         _, put = self._cheapest(apart, self._as_bands(problems), self._as_weight_bands(problems[0]))
         put()
