@@ -89,6 +89,20 @@ def test_native() -> None:
     assert value.numel() == 1
 
 
+@pytest.mark.native
+@pytest.mark.parametrize("n", [5, 16, 33])
+def test_native_factors(n: int) -> None:
+    """The logarithm of a density, as Gaussian processes have it, of matrices of all sizes."""
+    a = RNG.standard_normal((n, n))
+    gradients = []
+    for T in (gc, torch):
+        matrix = T.tensor(a @ a.T + np.eye(n), requires_grad=True)
+        factor = T.linalg.cholesky(matrix)
+        (factor.diagonal().log().sum() + (factor**2 * T.arange(float(n))).sum()).backward()
+        gradients.append(matrix.grad.numpy())
+    np.testing.assert_allclose(*gradients, rtol=1e-9, atol=1e-9 * np.abs(gradients[1]).max())
+
+
 MISTAKES = {
     "no square": (lambda T: T.linalg.inv(T.ones(2, 3)), "square matrices"),
     "integers": (lambda T: T.linalg.cholesky(T.ones(2, 2, dtype=T.int64)), "floating point"),

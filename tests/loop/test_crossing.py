@@ -62,12 +62,20 @@ def feeding(rows: int, elements: int) -> Graph:
     return m.graph([x], [total(centred, (1,))])
 
 
+def added(n: int) -> Graph:
+    """Row i and column i added up: only what comes after the sums of columns needs those of rows."""
+    x, y = m.leaf("x", n, n), m.leaf("y", n)
+    turned = ops.mul(x, spread(y, x, (0,)))
+    return m.graph([x, y], [ops.add(total(ops.mul(x, spread(y, x, (1,))), (1,)), total(turned, (0,)))])
+
+
 NESTS: dict[str, tuple[Callable[[], Graph], bool]] = {
     "both": (lambda: both(64, 100), True),
     "one task": (lambda: both(16, 8), True),
     "rows that do not divide": (lambda: both(67, 33), True),
     "doubles": (lambda: both(64, 50, float64), True),
     "several axes": (lambda: folded(4, 12, 5, 7), True),
+    "sums of rows for those of columns": (lambda: added(64), True),
     "few rows": (lambda: both(8, 300), False),
     "only across": (lambda: only_across(40, 150), False),
     "unrelated": (lambda: unrelated(40, 150), False),

@@ -19,6 +19,7 @@ class Frame:
     def __init__(self, group: Group) -> None:
         self.group = group
         self.buffers: dict[Node | Temp, Buffer] = {}
+        self.instead: dict[Node, Temp] = {}  # where values are that stay between the kernels of the group
         self.written: set[Node | Temp] = set()
         self.tasks = 1
         self._task = Var(int64, "t", 1)
@@ -34,6 +35,7 @@ class Frame:
 
     def buffer(self, value: Node | Temp) -> Buffer:
         """The flat param through which the kernel reaches a value."""
+        value = self._place(value)
         known = self.buffers.get(value)
         if known is None:
             type_: TensorType = value.type
@@ -41,16 +43,19 @@ class Frame:
             self.buffers[value] = known
         return known
 
+    def _place(self, value: Node | Temp) -> Node | Temp:
+        return self.instead.get(value, value) if isinstance(value, Node) else value
+
     def evaluator(self, scope: Scope) -> Evaluator:
         return Evaluator(scope, self.group.inputs, self.buffer)
 
     def store(self, scope: Scope, value: Node | Temp, place: Expr, element: Expr) -> None:
         """Write an element of an output or a temporary at a flat position."""
-        self.written.add(value)
+        self.written.add(self._place(value))
         scope.put(Store(self.buffer(value), (place,), element))
 
     def accumulate(self, scope: Scope, value: Node | Temp, place: Expr, how: Combine, element: Expr) -> None:
-        self.written.add(value)
+        self.written.add(self._place(value))
         scope.put(Accumulate(self.buffer(value), (place,), how, element))
 
     def read(self, value: Node | Temp, place: Expr) -> Expr:

@@ -134,7 +134,7 @@ def analyse(frame: Frame) -> Rows:
         if node in elsewhere:
             continue
         if node.type.size == count and node not in placed:
-            rows.scalars.append(_of_row(node, rows, frame))
+            rows.scalars.append(of_row(node, rows, frame))
             continue
         at = placed.get(node) or _by_its_reductions(node, rows, frame)
         key = (levels[node], at.size)
@@ -234,7 +234,7 @@ def mixed_radix(
     return tuple(digits)
 
 
-def _of_row(node: Node, rows: Rows, frame: Frame) -> Placed:
+def of_row(node: Node, rows: Rows, frame: Frame) -> Placed:
     """Place an output with one value per row: its axes may stand in another order than the rows'."""
     if _rows_read(node, node.shape, frame)[1]:
         return _by_its_reductions(node, rows, frame)

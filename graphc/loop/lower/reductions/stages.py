@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from graphc.ir.node import Node
 from graphc.ir.partition import Group
@@ -19,7 +20,7 @@ from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import lanes_for
 from graphc.loop.lower.reductions.crossing import finishing
 from graphc.loop.lower.reductions.keep import dear_values
-from graphc.loop.lower.reductions.rows import Rows, Sweep, analyse
+from graphc.loop.lower.reductions.rows import Rows, Sweep, analyse, of_row
 from graphc.loop.lower.reductions.sweeps import Nest, Plan
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lowered import KernelCall, Temp
@@ -104,6 +105,8 @@ def _add_runs(nest: Nest, sweep: Sweep, part: Expr, sums: Sequence[Buffer]) -> N
 def in_crossing(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[KernelCall, ...]:
     """Sweeps of rows that leave sums across them: those of a task are in cache, and are a part at its end."""
     last = finishing(frame.group, rows.across)
+    frame.instead = _kept_between(frame.group, last)
+    rows = replace(rows, scalars=[*rows.scalars, *[of_row(n, rows, frame) for n in frame.instead]])
     columns = analyse(Frame(last))
     tasks = plan.rows.tasks
     parts = _temps(columns, tasks)
@@ -126,12 +129,28 @@ def in_crossing(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple
             place = ix.add(ix.mul(frame.task(), columns.count), v)
             frame.store(scope, parts[node], place, scope.let(load(buffer, (v,)), "sum"))
     call = frame.call(scope, plan.name, cost.flops(frame.group))
-    return (call, combine(last, columns, parts, tasks, machine))
+    return (call, combine(last, columns, parts, tasks, machine, frame.instead))
 
 
-def combine(group: Group, rows: Rows, parts: Parts, count: int, machine: Machine) -> KernelCall:
-    """The kernel that combines `count` parts of each row, in order, and finishes the outputs of a row."""
+def _kept_between(group: Group, last: Group) -> dict[Node, Temp]:
+    """Reductions along the rows that the last part of a group reads, and nobody else: room for them."""
+    given = {*group.inputs, *group.outputs}
+    return {n: Temp("sum", TensorType((n.type.size,), n.dtype)) for n in last.inputs if n not in given}
+
+
+def combine(
+    group: Group,
+    rows: Rows,
+    parts: Parts,
+    count: int,
+    machine: Machine,
+    instead: Mapping[Node, Temp] | None = None,
+) -> KernelCall:
+    """The kernel that combines `count` parts of each row, in order, and finishes the outputs of a row.
+
+    `instead`: where inputs of the group are that are no values of the graph's partition."""
     frame, scope = Frame(group), Scope()
+    frame.instead = dict(instead or {})
     (sweep,) = rows.sweeps
     width = machine.lanes(max(4, max(n.dtype.itemsize for n in sweep.reductions)))
     work = float(rows.count * count * 8 * len(parts))
