@@ -6,7 +6,26 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pytest
+
 Case = dict[str, Any]
+
+
+def title(case: Case) -> str:
+    """The name of a case."""
+    return "-".join(str(value) for value in case.values())
+
+
+def compiled_once(cases: Sequence[Case]) -> list[Any]:
+    """Cases as parameters of a test: the compiled ones meet every value of every option, and NumPy runs the
+    nodes of the others."""
+    met: set[tuple[str, Any]] = set()
+    found = []
+    for case in cases:
+        new = set(case.items()) - met
+        met |= new
+        found.append(pytest.param(case, id=title(case), marks=[] if new else [pytest.mark.numpy]))
+    return found
 
 
 def pairwise(

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 import graphc  # noqa: E402
 
 from .gradients import same_gradients  # noqa: E402
-from .pairwise import pairwise  # noqa: E402
+from .pairwise import compiled_once, pairwise  # noqa: E402
 
 N, L, S, HEADS, WIDTH = 3, 4, 5, 2, 6
 RNG = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def masks_of(case) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("case", pairwise(OPTIONS), ids=lambda c: "-".join(map(str, c.values())))
+@pytest.mark.parametrize("case", compiled_once(pairwise(OPTIONS)))
 @pytest.mark.filterwarnings("ignore:Support for mismatched")
 def test_every_pair_of_options(case):
     arrays, masks = arrays_of(case), masks_of(case)

@@ -16,7 +16,7 @@ from graphc import nn
 torch = pytest.importorskip("torch")
 
 from tests.nn.against_torch import close, copy_state, inputs, weighted  # noqa: E402
-from tests.nn.pairwise import pairwise  # noqa: E402
+from tests.nn.pairwise import compiled_once, pairwise  # noqa: E402
 
 STEPS, BATCH, FEATURES, HIDDEN = 5, 3, 4, 6
 MODES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -97,11 +97,7 @@ def compare(case: dict[str, Any]) -> None:
         close(name, found[0][name], found[1][name], rtol=tolerance, atol=tolerance)
 
 
-def title(case: dict[str, Any]) -> str:
-    return "-".join(str(v) for v in case.values())
-
-
-@pytest.mark.parametrize("case", pairwise(OPTIONS), ids=title)
+@pytest.mark.parametrize("case", compiled_once(pairwise(OPTIONS)))
 def test_any_two_options(case: dict[str, Any]) -> None:
     compare(case)
 

@@ -15,7 +15,7 @@ from graphc.ir.printer import print_graph  # noqa: E402
 
 from .against_torch import copy_state  # noqa: E402
 from .gradients import same_gradients  # noqa: E402
-from .pairwise import pairwise  # noqa: E402
+from .pairwise import compiled_once, pairwise  # noqa: E402
 
 N, S, T_, HEADS, WIDTH, HIDDEN = 2, 5, 4, 2, 6, 10
 RNG = np.random.default_rng(0)
@@ -36,6 +36,9 @@ OPTIONS = {
 
 def possible(case) -> bool:
     return not (case["mask"] == "heads" and case["layout"] == "unbatched")
+
+
+CASES = compiled_once(pairwise(OPTIONS, possible))
 
 
 def layer_of(nn, case, name: str):
@@ -79,7 +82,7 @@ def padding_of(case, T, length: int):
     return T.from_numpy(hidden if case["padding"] == "bool" else floats)
 
 
-@pytest.mark.parametrize("case", pairwise(OPTIONS, possible), ids=lambda c: "-".join(map(str, c.values())))
+@pytest.mark.parametrize("case", CASES)
 def test_encoder(case):
     """TransformerEncoderLayer, or a TransformerEncoder of two with a norm."""
 
@@ -98,7 +101,7 @@ def test_encoder(case):
     same_gradients(build, call, [sequence(case, S)], case["dtype"])
 
 
-@pytest.mark.parametrize("case", pairwise(OPTIONS, possible), ids=lambda c: "-".join(map(str, c.values())))
+@pytest.mark.parametrize("case", CASES)
 def test_decoder(case):
     """TransformerDecoderLayer, or a TransformerDecoder of two."""
 
