@@ -79,8 +79,11 @@ from graphc.settings import (
     are_deterministic_algorithms_enabled,
     get_default_device,
     get_float32_matmul_precision,
+    get_num_interop_threads,
     set_default_device,
+    set_default_tensor_type,
     set_float32_matmul_precision,
+    set_num_interop_threads,
     use_deterministic_algorithms,
 )
 from graphc.threads import get_num_threads, set_num_threads

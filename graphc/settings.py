@@ -6,6 +6,8 @@ from typing import Any
 
 from graphc.frontend.errors import fail
 from graphc.frontend.functions.convert import Device, check_device, device
+from graphc.frontend.promotion import set_default_dtype
+from graphc.ir.types import float32, float64
 
 _PRECISIONS = ("highest", "high", "medium")
 
@@ -47,3 +49,24 @@ def set_default_device(name: Any) -> None:
 def get_default_device() -> Device:
     """The CPU."""
     return device("cpu")
+
+
+def set_default_tensor_type(kind: Any) -> None:
+    """Make new tensors of floats of this kind: `graphc.FloatTensor` or `DoubleTensor`, or the name of one
+    ("torch.FloatTensor" too). TypeError for any other."""
+    name = kind if isinstance(kind, str) else getattr(kind, "__name__", repr(kind))
+    dtype = {"FloatTensor": float32, "DoubleTensor": float64}.get(name.rpartition(".")[2])
+    if dtype is None:
+        raise fail(TypeError, f"only FloatTensor and DoubleTensor can be the default tensor type, got {name}")
+    set_default_dtype(dtype)
+
+
+def get_num_interop_threads() -> int:
+    """How many operations run at once: one, on all threads of `set_num_threads`."""
+    return 1
+
+
+def set_num_interop_threads(count: int) -> None:
+    """Allow so many operations at once, of which one is used. RuntimeError unless it is a positive int."""
+    if type(count) is not int or count < 1:
+        raise fail(RuntimeError, f"set_num_interop_threads expects a positive integer, got {count!r}")

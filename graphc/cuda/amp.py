@@ -13,6 +13,9 @@ class autocast(amp.autocast):
         super().__init__("cuda", dtype, enabled, cache_enabled)
 
 
+custom_fwd, custom_bwd = amp.custom_fwd, amp.custom_bwd
+
+
 class GradScaler(amp.GradScaler):
     """`graphc.amp.GradScaler("cuda", ...)`: a warning, and no effect."""
 

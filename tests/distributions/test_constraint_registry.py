@@ -67,6 +67,9 @@ def test_correlations() -> None:
     results = []
     for T in (graphc, torch):
         transform = T.distributions.biject_to(T.distributions.constraints.corr_cholesky)
+        assert type(transform) is T.distributions.CorrCholeskyTransform
+        definite = T.distributions.transform_to(T.distributions.constraints.positive_semidefinite)
+        assert type(definite) is T.distributions.PositiveDefiniteTransform
         x = T.tensor(values, dtype=T.float64)
         y = transform(x)
         assert T.distributions.constraints.corr_cholesky.check(y).all()

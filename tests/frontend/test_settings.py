@@ -126,3 +126,41 @@ def test_classes_by_dtype() -> None:
     assert graphc.ByteTensor(2, 3).shape == (2, 3)
     with pytest.raises(TypeError, match="must be a dtype, its name or its class, got 3"):
         x.type(3)
+
+
+def test_default_tensor_type() -> None:
+    try:
+        for kind in ("torch.DoubleTensor", graphc.DoubleTensor):
+            graphc.set_default_tensor_type(kind)
+            assert graphc.zeros(1).dtype is graphc.float64
+            graphc.set_default_tensor_type("graphc.FloatTensor")
+            assert graphc.zeros(1).dtype is graphc.float32
+        for wrong in ("torch.LongTensor", graphc.LongTensor, 3):
+            with pytest.raises(TypeError, match="only FloatTensor and DoubleTensor"):
+                graphc.set_default_tensor_type(wrong)
+    finally:
+        graphc.set_default_dtype(graphc.float32)
+
+
+def test_threads_between_operations() -> None:
+    graphc.set_num_interop_threads(2)
+    assert graphc.get_num_interop_threads() == 1
+    with pytest.raises(RuntimeError, match="positive"):
+        graphc.set_num_interop_threads(0)
+
+
+def test_functions_decorated_for_autocast_are_themselves() -> None:
+    class Double(graphc.autograd.Function):
+        @staticmethod
+        @graphc.amp.custom_fwd(device_type="cpu", cast_inputs=graphc.float32)
+        def forward(ctx, x):  # type: ignore[no-untyped-def]
+            return x * 2
+
+        @staticmethod
+        @graphc.cuda.amp.custom_bwd
+        def backward(ctx, g):  # type: ignore[no-untyped-def]
+            return g * 2
+
+    x = graphc.ones(2, requires_grad=True)
+    Double.apply(x).sum().backward()
+    assert x.grad.tolist() == [2, 2]

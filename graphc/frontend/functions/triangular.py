@@ -102,3 +102,21 @@ def solve_triangular(
     stacks = (matrix.movedim(-2, 0), right.movedim(-2, 0), eye(n, dtype=input.dtype))
     _, rows = scan(row, right.new_zeros((*batch, n, k)), stacks, reverse=upper)
     return rows.movedim(0, -2)
+
+
+@method()
+def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
+    """X with A X = input, for the matrix A of which `L` [..., n, n] is the lower Cholesky factor (the upper
+    one with `upper`)."""
+    lower = L.transpose(-1, -2) if upper else L
+    half = solve_triangular(lower, input, upper=False)
+    return solve_triangular(lower.transpose(-1, -2), half, upper=True)
+
+
+@method()
+def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
+    """The inverse of the matrix of which `L` [..., n, n] is the lower Cholesky factor (`upper`: the upper
+    one)."""
+    need_square("cholesky_inverse", L)
+    half = solve_triangular(L.transpose(-1, -2) if upper else L, eye(L.shape[-1], dtype=L.dtype), upper=False)
+    return half.transpose(-1, -2).matmul(half)

@@ -32,7 +32,7 @@ from graphc.nn import (
     transformer,
     vision,
 )
-from graphc.paths import module_at
+from graphc.paths import module_at as _module_at
 
 _FILES = {
     "activation": (activation, attention),
@@ -68,7 +68,7 @@ def _make(name: str, files: tuple[ModuleType, ...]) -> dict[str, type]:
         for key, value in vars(file).items()
         if isinstance(value, type) and value.__module__ == file.__name__
     }
-    module_at(f"{__name__}.{name}", classes, f"Classes of {', '.join(f.__name__ for f in files)}.")
+    _module_at(f"{__name__}.{name}", classes, f"Classes of {', '.join(f.__name__ for f in files)}.")
     return {key: value for key, value in classes.items() if key[0] != "_"}
 
 
