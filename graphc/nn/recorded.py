@@ -203,6 +203,4 @@ def _record(module: Module, args: tuple) -> Variant | None:
         record = record_call(module, type(module).__name__, args, {}, apart=True)
     except (Exception, NeedStatic):  # whatever is wrong is for the ordinary call to say
         return None
-    if not record.differentiable or record.calls_back or record.trace.asked:
-        return None
-    return Variant(record)
+    return Variant(record) if record.stands_for_calls else None

@@ -310,8 +310,7 @@ def _traced(
         record = record_call(again, "forward pass", arguments, {}, apart=True)
     finally:
         restore()
-    usable = record.differentiable and not record.calls_back and not record.trace.asked
-    variant = Variant(record, backend) if usable else None
+    variant = Variant(record, backend) if record.stands_for_calls else None
     return variant if variant is not None and variant.replay is not None and variant.replay.can_wait else None
 
 

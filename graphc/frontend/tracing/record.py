@@ -67,6 +67,12 @@ class Record:
     differentiable: bool = False
     calls_back: str = ""  # what a backward pass through a result has to call in Python
 
+    @property
+    def stands_for_calls(self) -> bool:
+        """Whether results have history, all of it in the graph, and no value decides what is done: the graph
+        may stand for ordinary calls."""
+        return self.differentiable and not self.calls_back and not self.trace.asked
+
 
 def _enter(record: Record, leaves: Sequence[Any], static: frozenset[int]) -> list[Any]:
     """Argument leaves as the function sees them: tensors and floats without values."""
