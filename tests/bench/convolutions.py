@@ -131,6 +131,8 @@ def _layers() -> dict[str, Layer]:
     found["dilated3x3_64_56_2"] = Layer(64, 64, 3, plane[56], dilation=2)
     found["dilated3x3_256_28_4"] = Layer(256, 256, 3, plane[28], dilation=4)
     found["5x5_32_64_32"] = Layer(32, 64, 5, plane[32])
+    found["5x5s2_64_128_32"] = Layer(64, 128, 5, plane[32], 2)
+    found["4x4s2_64_128_32"] = Layer(64, 128, 4, plane[32], 2, 1)
     for d in (1, 4, 16):
         found[f"1d_64_256_{d}"] = Layer(64, 64, 3, (256,), dilation=d, batch=32)
     found["1d_16_64"] = Layer(16, 64, 3, (256,), batch=32)

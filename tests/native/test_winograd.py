@@ -13,7 +13,7 @@ from graphc.backends.llvm import Backend
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import float32, float64
-from graphc.loop.lower import contract, lower_group
+from graphc.loop.lower import lower_group
 from graphc.loop.lowered import KernelCall
 from graphc.plan import make
 from tests.loop.test_contract import draw, evaluate, group_of, leaf, tiles
@@ -97,44 +97,6 @@ def test_chosen_with_epilogue(target: str, case: Case) -> None:
         compare(outputs, target)
 
 
-def windows(kernel: int, stride: int, space: tuple[int, ...], dilation: int = 1) -> list[Node]:
-    """A convolution of planes or lines, and its data gradient."""
-    rank, low = len(space), (kernel - 1) // 2 * dilation
-    axes = ((stride,) * rank, (low,) * rank, (low,) * rank, (dilation,) * rank)
-    w = leaf("w", 64, 21, *(kernel,) * rank)
-    y = ops.conv(leaf("x", 2, 21, *space), w, *axes)
-    return [y, ops.conv_input_grad(leaf("dy", *y.shape), w, space, *axes)]
-
-
-WINDOWS = {
-    "even": windows(4, 2, (22, 27)),
-    "uneven": windows(5, 2, (23, 20)),
-    "stem": windows(7, 2, (17, 19)),
-    "stride-3": windows(9, 3, (22, 18)),
-    "line": windows(3, 1, (517,)),
-    "dilated-line": windows(5, 1, (96,), 4),
-    "strided-line": windows(8, 2, (1001,)),
-}
-
-
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", WINDOWS)
-def test_other_windows(target: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Phases of strided windows are channels of the source, or apart in the gradient; lines are columns."""
-    monkeypatch.setattr(contract, "LITTLE", 0.0)
-    monkeypatch.setattr(contract, "CLEARLY", 1e6)  # whatever it costs
-    backend = Backend(target)
-    for node in WINDOWS[name]:
-        group = group_of(node)
-        calls = contract.lower_contraction(group, backend.machine)
-        assert any(call.kernel.name.endswith("_winograd") for call in calls)
-        values = {n: draw(n, np.random.default_rng(1)) for n in group.inputs}
-        (want,) = evaluate([node], values)
-        one, three = on_threads(node, backend, calls, values)
-        assert one.tobytes() == three.tobytes()
-        np.testing.assert_allclose(one, want, rtol=0, atol=ULPS[node.dtype] * np.abs(want).max())
-
-
 def reach(x: np.ndarray, w: np.ndarray, size: int) -> np.ndarray:
     """What the error bound is relative to: for each result the sum over channels of the largest |x| in any
     tile of the source that has the result's window, times the sum of |w|."""
@@ -144,11 +106,17 @@ def reach(x: np.ndarray, w: np.ndarray, size: int) -> np.ndarray:
     return np.einsum("nchw,kc->nkhw", largest, np.abs(w).sum((2, 3)))
 
 
-@pytest.mark.parametrize(
-    "size,units,taps", [(4, 16, 2), (4, 16, 3), (6, 64, 2), (6, 64, 3), (6, 64, 4), (6, 64, 5)]
-)
-@pytest.mark.parametrize("spread", [0, 1, 3, 8])
-@pytest.mark.parametrize("channels", [1, 16, 64])
+TILES = ((4, 16, 2), (6, 64, 2), (6, 64, 4), (6, 64, 5))
+BOUNDS = [
+    (size, units, 3, spread, channels)
+    for size, units in ((4, 16), (6, 64))
+    for spread in (0, 1, 3, 8)
+    for channels in (1, 16, 64)
+]
+BOUNDS += [(*tile, spread, 16) for tile in TILES for spread in (1, 8)]
+
+
+@pytest.mark.parametrize("size,units,taps,spread,channels", BOUNDS)
 def test_error_bound(size: int, units: int, taps: int, spread: float, channels: int) -> None:
     """The bound in the package's documentation, on data of magnitudes e to a normal power of this spread."""
     low = (taps - 1) // 2
