@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from graphc.nn.module import Module
 
 PATIENCE = 4  # calls built one after the other, before a module's calls are no longer noted
-RETRY = 64  # one in so many calls is noted all the same
+RETRY = 64  # after so many calls one is noted all the same; if it has to be built too, after twice as many
 VARIANTS = 8  # for one line and signature
 SIGNATURES = 256  # of one module, before they are forgotten and recorded again
 
@@ -50,7 +50,7 @@ class Recording:
         self.edits = -1
         self.pure = False
         self.missed = 0
-        self.skipped = 0
+        self.skipped, self.wait = 0, RETRY
 
     def __deepcopy__(self, memo: dict) -> None:
         return None
@@ -66,7 +66,10 @@ class Recording:
         if self.missed < PATIENCE:
             return True
         self.skipped += 1
-        return self.skipped % RETRY == 0
+        if self.skipped < self.wait:
+            return False
+        self.skipped, self.wait = 0, 2 * self.wait  # (each such call makes another program of the step)
+        return True
 
 
 def _is_plain(module: Module) -> bool:
@@ -111,7 +114,11 @@ class Noted:
 
     def taken(self, as_noted: bool) -> None:
         """Whether it was worth noting."""
-        self.recording.missed = 0 if as_noted else self.recording.missed + 1
+        recording = self.recording
+        if as_noted:
+            recording.missed, recording.wait = 0, RETRY
+        else:
+            recording.missed += 1
 
 
 def call(module: Module, args: tuple) -> Any:
