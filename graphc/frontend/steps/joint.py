@@ -20,7 +20,8 @@ from graphc.frontend.history import GradFn
 from graphc.frontend.modes import MODE, enable_grad
 from graphc.frontend.steps.state_program import StateProgram
 from graphc.frontend.tensor import Tensor, from_array, operand, wrap_cell
-from graphc.frontend.tracing.events import Call, Events, Promised, compute_by, fill
+from graphc.frontend.tracing.changes import Change
+from graphc.frontend.tracing.events import Backward, Call, Events, Promised, compute_by, fill
 from graphc.frontend.tracing.record import record_call
 from graphc.frontend.tracing.variant import Variant
 
@@ -96,21 +97,23 @@ def _arrays(events: Events) -> list[np.ndarray]:
 def _replay(
     events: Events, data: Sequence[Tensor], extras: Iterator[Tensor], optimizer: Any | None
 ) -> list[Tensor]:
-    """The events, and the step if there is one, on stand-ins for `_arrays`; the results of all calls."""
+    """The events, and the step if there is one, on stand-ins for `_arrays`; what calls give, then changes."""
     made: list[list[Tensor]] = []
+    changed: list[Tensor] = []
     with enable_grad():
         for item in events.items:
             if isinstance(item, Call):
                 made.append(_call(item, data, extras, made))
-            else:
+            elif isinstance(item, Change):
+                changed += item.run()
+            elif isinstance(item, Backward):
                 number, result = item.key
                 item.run(made[number][result])
-    if optimizer is None:
-        return [tensor for results in made for tensor in results]
-    optimizer.step()
-    assert MODE.trace is not None
-    MODE.trace.consumed.clear()  # gradients can be read after the step
-    return [tensor for results in made for tensor in results]
+    if optimizer is not None:
+        optimizer.step()
+        assert MODE.trace is not None
+        MODE.trace.consumed.clear()  # gradients can be read after the step
+    return [*[tensor for results in made for tensor in results], *changed]
 
 
 def _call(
@@ -144,6 +147,9 @@ def _finish(events: Events, values: Sequence[np.ndarray]) -> None:
             at += 1
         if call.source is not None:
             call.source.taken(True)
+    for result, type_ in events.changes.items():
+        fill(result, fresh_input(type_, values[at]), None, False)
+        at += 1
 
 
 # ------------------------------------------------------------------------ stepping

@@ -38,7 +38,7 @@ from graphc.frontend.modes import MODE, settle
 from graphc.frontend.sharing import is_seen
 from graphc.frontend.shown import Showings, Shown
 from graphc.frontend.tensor import Tensor, wrap_cell
-from graphc.frontend.tracing.events import Backward, Call, Events, Promised, Source, compute
+from graphc.frontend.tracing.events import Backward, Call, Events, Promised, Source, compute, without_value
 from graphc.frontend.tracing.replay import Replay
 
 LONGEST = 16  # calls on data; whoever notes more without a step gets lazy nodes, and keeps no more batches
@@ -161,9 +161,7 @@ def _results(events: Events, found: Call) -> list[Tensor]:
     """Tensors for the results of a noted call."""
     tensors = []
     for _ in found.replay.types:
-        cell = object.__new__(Deferred)
-        cell.view = cell.handles = cell.trace = None
-        tensors.append(wrap_cell(cell))
+        tensors.append(without_value(events))
         _await(events, found, tensors[-1])
     return tensors
 

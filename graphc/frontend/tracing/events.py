@@ -35,6 +35,16 @@ class Source(Protocol):
         ...
 
 
+class Item(Protocol):
+    """What is noted. `key`: equal for what one program can do."""
+
+    key: Any
+
+    def build(self) -> None:
+        """Do it now, as lazy nodes with history."""
+        ...
+
+
 class Call:
     """A noted call of a recorded function.
 
@@ -134,6 +144,15 @@ def fill(cell: Cell, node: Node, fn: Any, tracks: bool) -> None:
     del cell.events
 
 
+def without_value(events: Events) -> Tensor:
+    """A tensor whose cell is deferred."""
+    cell = object.__new__(Deferred)
+    cell.view = cell.handles = cell.trace = None
+    cell.old = cell.past = cell.vars = None
+    cell.events = events
+    return wrap_cell(cell)
+
+
 class Promised(Promise):
     """Gradients that events give to leaves: from lazy nodes, or from the arrays of a program that has run.
 
@@ -172,13 +191,14 @@ class Events:
     """What is noted and not built, of one thread."""
 
     __slots__ = (
-        "arrays", "calls", "done", "fresh", "items", "leaves", "place", "promise", "read", "results", "saved",
-        "shown",
+        "arrays", "calls", "changes", "done", "fresh", "items", "leaves", "place", "promise", "read",
+        "results", "saved", "shown",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.items: list[Call | Backward] = []
+        self.items: list[Item] = []
         self.calls: list[Call] = []
+        self.changes: dict[Cell, TensorType] = {}  # results of noted changes
         self.results: dict[Cell, tuple[int, int]] = {}  # cell -> (call, result)
         self.saved: list[tuple[Cell, Node, Any, bool, int]] = []  # deferred state, as it was
         self.leaves: dict[int, Tensor] = {}  # those that get gradients, with `promise` in their `_grad`
@@ -223,7 +243,8 @@ class Events:
         """Type of a noted call's result, and whether gradients flow through it; None for other cells."""
         place = self.results.get(cell)
         if place is None:
-            return None
+            known = self.changes.get(cell)
+            return None if known is None else (known, False)
         replay = self.calls[place[0]].replay
         return replay.types[place[1]], replay.differentiable[place[1]]
 
@@ -270,7 +291,7 @@ class Events:
         """Let go of what has been built. Events and their promise know each other: arguments of the calls
         would stay alive, and be results of programs, until the garbage collector comes."""
         self.items, self.calls, self.results, self.arrays, self.place = [], [], {}, [], {}
-        self.read, self.shown = [], []
+        self.read, self.shown, self.changes = [], [], {}
 
     def redo(self) -> None:
         """The same, for events that are closed already."""

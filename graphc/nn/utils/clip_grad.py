@@ -11,6 +11,8 @@ from graphc.frontend.functions.creation import zeros
 from graphc.frontend.functions.joining import stack
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.tracing.changes import change
+from graphc.ir.types import TensorType
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Any]:
@@ -61,10 +63,20 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale all gradients in place so that their common norm is at most `max_norm`; returns the old norm."""
     found = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    with no_grad():
-        total = get_total_norm(_gradients(found), norm_type, error_if_nonfinite, foreach)
-    clip_grads_with_norm_(found, max_norm, total, foreach)
-    return total
+
+    def clip() -> list[Tensor]:
+        with no_grad():
+            total = get_total_norm(_gradients(found), norm_type, error_if_nonfinite, foreach)
+        clip_grads_with_norm_(found, max_norm, total, foreach)
+        return [total]
+
+    dtypes = {p._cell.type.dtype for p in found}
+    if len(dtypes) == 1 and not error_if_nonfinite:
+        key = ("norm", float(max_norm), float(norm_type))
+        noted = change(clip, found, key, [TensorType((), dtypes.pop())])
+        if noted is not None:
+            return noted[0]
+    return clip()[0]
 
 
 def clip_grads_with_norm_(
@@ -94,6 +106,14 @@ def clip_grad_value_(
     parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
 ) -> None:
     """Clamp all gradients in place to [-clip_value, clip_value]."""
-    with no_grad():
-        for gradient in _gradients(parameters):
-            gradient.clamp_(-float(clip_value), float(clip_value))
+    found = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    limit = float(clip_value)
+
+    def clip() -> list[Tensor]:
+        with no_grad():
+            for gradient in _gradients(found):
+                gradient.clamp_(-limit, limit)
+        return []
+
+    if change(clip, found, ("value", limit), []) is None:
+        clip()
