@@ -87,7 +87,7 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
         if MODE.trace is not None:
             MODE.trace.note_module(self)
         elif caller is None and not MODE.grad and MODE.pending:
-            lazy.sync()  # an evaluation loop computes batch by batch, however late its results are read
+            lazy.end_batch()  # an evaluation loop computes batch by batch, however late its results are read
         elif MODE.grad and self.is_library and not kwargs:
             result = recorded.call(self, args)
             if result is not recorded.ORDINARY:

@@ -47,6 +47,8 @@ class Stats:
 _MOVED = (Kind.VIEW, Kind.CONSTANT, Kind.INPUT)
 MOVES = 32  # graphs up to this size that only move data (zeros, slices, transposes) need no program
 
+FORWARD = 32  # pending tensors that a forward pass may leave
+
 SETTINGS = Settings()
 STATS = Stats()
 
@@ -409,11 +411,8 @@ def sync() -> None:
     cells: dict[Cell, None] = {}
     for tensor in pending:
         tensor._seq = 0
-        cell = tensor._cell
-        if cell.view is not None:
-            _simplify_view(cell)
-        if not _resolve(cell):
-            cells[cell] = None
+        if not _is_settled(tensor._cell):
+            cells[tensor._cell] = None
     pending.clear()
     if cells:
         try:
@@ -425,6 +424,35 @@ def sync() -> None:
     MODE.backend = None
 
 
+def end_batch() -> None:
+    """Compute what is pending, but for a forward pass that is still to be differentiated.
+
+    Targets are made for it (by a teacher, a target network); the program of its backward pass does it all.
+    """
+    settle()
+    pending = list(MODE.pending)
+    others = [tensor for tensor in pending if not _will_be_differentiated(tensor)]
+    if MODE.trace is not None or not 0 < len(pending) - len(others) <= FORWARD:
+        sync()
+        return
+    cells = {tensor._cell: None for tensor in others if not _is_settled(tensor._cell)}
+    if cells:
+        compute(list(cells))
+    for tensor in others:
+        forget(tensor)
+
+
+def _is_settled(cell: Cell) -> bool:
+    if cell.view is not None:
+        simplify_view(cell)
+    return _resolve(cell)
+
+
+def _will_be_differentiated(tensor: Tensor) -> bool:
+    fn = tensor._cell.fn
+    return fn is not None and not fn.freed
+
+
 def _can_be_computed(cell: Cell) -> bool:
     try:
         canonical([cell.node])
@@ -433,7 +461,7 @@ def _can_be_computed(cell: Cell) -> bool:
     return True
 
 
-def _simplify_view(cell: Cell) -> None:
+def simplify_view(cell: Cell) -> None:
     """Bring a view up to date, and let go of a base that nobody else can see.
 
     The base of a chain of views first: one that is a view itself leads to what others may change.

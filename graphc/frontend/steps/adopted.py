@@ -13,6 +13,7 @@ have to be built is left alone.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ from graphc.ops.constant import INPUT
 
 PATIENCE = 4  # calls built, or passes not noted, in a row before a structure, or a model, is left alone
 RETRY = 64  # one in so many passes of such a model is looked at all the same
+UNSHARED = (
+    4  # references to a cell that one tensor has and nothing follows: the tensor's, two here, the question's
+)
+LOOKED_AT = 256  # nodes behind known values
 STRUCTURES = 16  # kept for one model, before they are forgotten and recorded again
 
 
@@ -116,6 +121,13 @@ class Passes:
         self.known: dict[tuple, Known] = {}
         self.refused = 0
         self.foresight = Foresight()
+        self.states: set[int] | None = None  # ids of tensors that passes change, if they change others too
+
+    def tell_states(self, known: Sequence[Tensor], found: Sequence[Tensor]) -> None:
+        """A pass has changed other tensors than the one before: those that are not in both are made anew in
+        each pass, and are no state."""
+        if len(known) == len(found):
+            self.states = {id(a) for a, b in zip(known, found, strict=True) if a is b}
 
     def is_worthwhile(self) -> bool:
         """Whether to look at a pass: not if those before were of no use."""
@@ -147,6 +159,9 @@ def note(loss: Tensor) -> bool:
     assert taken, "whether a call can be noted is asked before"
     for tensor in (*found.results, *found.states):
         lazy.forget(tensor)
+        view = tensor._cell.view
+        if view is not None and type(view.cell) is Deferred:
+            view.seen = 0  # the version of a result that has got its value
     for leaf in found.leaves:
         leaf._var, cell = None, leaf._cell  # the nodes have gone, unless somebody else refers to them
         if cell.vars is not None and not any(ref() is not None for ref in cell.vars):
@@ -171,12 +186,22 @@ def pending_pass(loss: Tensor, stays: bool = False) -> Pass | None:
     if not leaves:
         return None
     found = Pass([loss], [], [cell.fn.label], leaves)
-    return found if _gather(found, cell, set(functions), stays) else None
+    return found if _gather(found, cell, _ends(functions), stays) else None
 
 
-def _gather(found: Pass, loss: Cell, history: set[GradFn], stays: bool) -> bool:
+def _ends(functions: Sequence[GradFn]) -> set[GradFn]:
+    """Those of a history (as `walk` gives it) that a backward pass through all of it uses up."""
+    found: set[GradFn] = set()
+    for fn in reversed(functions):
+        if fn.saves or not found.isdisjoint(fn.parents):
+            found.add(fn)
+    return found
+
+
+def _gather(found: Pass, loss: Cell, used_up: set[GradFn], stays: bool) -> bool:
     """Add what else is pending; False if that cannot be noted together with the loss."""
     cells = {loss}
+    states = passes_of(found.leaves[0]).states
     for tensor in MODE.pending:
         cell = tensor._cell
         if cell in cells:
@@ -184,20 +209,38 @@ def _gather(found: Pass, loss: Cell, history: set[GradFn], stays: bool) -> bool:
         cells.add(cell)
         if stays and cell.view is not None:
             continue
-        if type(cell) is Deferred or cell.view is not None:
+        if type(cell) is Deferred or not _is_apart(cell, found):
             return False
         if cell.node.bound is not None:  # computed along with another, and needs nothing
             continue
         if cell.old is not None:
             if not _replaces(cell):
                 return False
-            found.states.append(tensor)
-        elif cell.fn is None or (cell.fn in history and any(fn.saves for fn in walk([cell.fn]))):
+            if states is None or id(tensor) in states or sys.getrefcount(cell) > UNSHARED:
+                found.states.append(tensor)
+            else:
+                found.results.append(tensor)
+                found.labels.append(None)
+        elif cell.fn is None or cell.fn in used_up:
             found.results.append(tensor)
             found.labels.append(None if cell.fn is None else cell.fn.label)
         else:
             return False  # its history does not end with the loss's backward pass
     return True
+
+
+def _is_apart(cell: Cell, found: Pass) -> bool:
+    """Whether a cell follows no other, or only one that has a value or is a result too."""
+    if cell.view is None:
+        return True
+    lazy.simplify_view(cell)
+    view = cell.view
+    if view is None:
+        return True
+    base = view.cell
+    if type(base) is Deferred or base.view is not None:
+        return False
+    return type(base.node.bound) is np.ndarray or any(t._cell is base for t in found.results)
 
 
 def leaves_of(functions: Sequence[GradFn]) -> list[Tensor] | None:
@@ -253,7 +296,8 @@ def find(found: Pass) -> Known | None:
         pending = canonical(found.targets, nodes, barriers=True, parts=FEW)
     except Gone:
         return None
-    if any(node.op is not INPUT and node.bound is not None for leaf in pending.leaves for node in leaf):
+    known = [n for leaf in pending.leaves for n in leaf if n.op is not INPUT and n.bound is not None]
+    if known and _follow(known, set(nodes)):
         passes_of(found.leaves[0]).foresight.expect()
         return None  # a value on the way is known already: the graph ends there, but not its history
     owned = {id(t._cell.old.bound): i for i, t in enumerate(found.states) if t._cell.old is not None}
@@ -263,22 +307,37 @@ def find(found: Pass) -> Known | None:
     key = (tuple(pending.key), targets, tuple(owner), tuple(found.labels), backend or lazy.SETTINGS.backend)
     table = passes_of(found.leaves[0]).known
     tensors = (*found.leaves, *found.states)
-    known = table.get(key)
-    if known is None:
+    recorded = table.get(key)
+    if recorded is None:
         if len(table) >= STRUCTURES:
             table.clear()
         variant = _traced(found, pending, targets, owner, backend)
-        known = table[key] = Known(variant, pending.scalars, tensors)
-    if not known.fits(pending.scalars, tensors):
+        recorded = table[key] = Known(variant, pending.scalars, tensors)
+    if not recorded.fits(pending.scalars, tensors):
+        passes_of(found.leaves[0]).tell_states(recorded.tensors, tensors)
         return None
     pending.cut()
     found.data = _unowned(pending, owner)
-    return known
+    return recorded
 
 
 def _unowned(pending: Pending, owner: Sequence[int]) -> list[np.ndarray]:
     """The arrays that a pass reads and that no state owns."""
     return [array for array, state in zip(pending.arrays, owner, strict=True) if state < 0]
+
+
+def _follow(known: Sequence[Node], leaves: set[Node]) -> bool:
+    """Whether values that are known already have been computed from leaves, so far as is looked."""
+    seen = set(known)
+    stack = list(known)
+    while stack and len(seen) < LOOKED_AT:
+        for operand_ in stack.pop().inputs:
+            if operand_ in leaves:
+                return True
+            if operand_ not in seen:
+                seen.add(operand_)
+                stack.append(operand_)
+    return bool(stack)
 
 
 def _traced(
