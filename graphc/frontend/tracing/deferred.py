@@ -37,7 +37,7 @@ from graphc.frontend.evaluation import lazy
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.sharing import is_seen
 from graphc.frontend.shown import Showings, Shown
-from graphc.frontend.tensor import Tensor, wrap_cell
+from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracing.events import Backward, Call, Events, Promised, Source, compute, without_value
 from graphc.frontend.tracing.replay import Replay
 
