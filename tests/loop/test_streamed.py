@@ -12,7 +12,7 @@ from graphc import ops
 from graphc.ir.types import float64
 from graphc.loop.ir import Fetch, Tile
 from graphc.loop.lower import contract
-from graphc.loop.lower.contraction.blocking import Blocking, Sizes
+from graphc.loop.lower.contraction.sizes import Blocking, Sizes
 from graphc.loop.lower.contraction.streamed import choose_streamed
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel

@@ -11,7 +11,8 @@ from graphc import ops, pipeline
 from graphc.ir.graph import Graph
 from graphc.loop.lower import contract
 from graphc.loop.lower.contraction import blocking
-from graphc.loop.lower.contraction.blocking import Sizes, Source, choose_blocks
+from graphc.loop.lower.contraction.blocking import choose_blocks
+from graphc.loop.lower.contraction.sizes import Sizes, Source
 from tests.loop.test_contract import CRAMPED, WIDE, check, leaf, matmul, tiles
 
 

@@ -11,15 +11,7 @@ from graphc.ir.graph import toposort
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop import index as ix
-from graphc.loop.lower.contraction.blocking import (
-    Blocking,
-    Sizes,
-    Source,
-    choose_blocks,
-    choose_gate_tile,
-    combining,
-    packing,
-)
+from graphc.loop.lower.contraction.blocking import choose_blocks, choose_gate_tile, combining, packing
 from graphc.loop.lower.contraction.cells import Cells, cells_of, interleaved
 from graphc.loop.lower.contraction.columns import flat_columns
 from graphc.loop.lower.contraction.direct import choose_form, direct_call
@@ -45,6 +37,7 @@ from graphc.loop.lower.contraction.plain import plain_pitch
 from graphc.loop.lower.contraction.prepack import depends_only_on, prepack_call
 from graphc.loop.lower.contraction.problem import Contraction, dot_problem
 from graphc.loop.lower.contraction.scaled import Scaled, plan_scaled
+from graphc.loop.lower.contraction.sizes import Blocking, Sizes, Source
 from graphc.loop.lower.contraction.split import combine_call
 from graphc.loop.lower.contraction.stage import stage_across_call, stage_call
 from graphc.loop.lower.contraction.streamed import choose_streamed

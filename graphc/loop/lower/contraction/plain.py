@@ -4,9 +4,10 @@ whole and at one distance from each other in the result."""
 from __future__ import annotations
 
 from graphc.ir.partition import Group
-from graphc.loop.lower.contraction.blocking import Blocking, whole_panels
+from graphc.loop.lower.contraction.blocking import whole_panels
 from graphc.loop.lower.contraction.operand import Strides, flat_stride
 from graphc.loop.lower.contraction.problem import Contraction
+from graphc.loop.lower.contraction.sizes import Blocking
 
 
 def plain_pitch(

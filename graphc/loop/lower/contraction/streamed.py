@@ -18,14 +18,12 @@ from graphc.loop.lower.contraction.blocking import (
     MEMORY,
     TASK,
     THREADS,
-    Blocking,
     Rows,
-    Sizes,
-    Source,
     from_memory,
     idle,
     whole_panels,
 )
+from graphc.loop.lower.contraction.sizes import Blocking, Sizes, Source
 from graphc.program import Machine
 
 FEWEST_ROWS = 6  # with fewer, multiply-adds wait for memory however they are arranged

@@ -33,7 +33,7 @@ from graphc.loop.ir import (
 )
 from graphc.loop.lower.chains import link_by_link
 from graphc.loop.lower.contraction.ahead import fetch_ahead, lines_of
-from graphc.loop.lower.contraction.blocking import Blocking, Rows, Source, panel_lanes
+from graphc.loop.lower.contraction.blocking import Rows, panel_lanes
 from graphc.loop.lower.contraction.cells import Cells, finish_cell
 from graphc.loop.lower.contraction.columns import segments
 from graphc.loop.lower.contraction.depth import DepthBlock, DepthCut
@@ -44,6 +44,7 @@ from graphc.loop.lower.contraction.operand import Layout, along_rows, flat_strid
 from graphc.loop.lower.contraction.pack import Line, clip, copy_line, padded
 from graphc.loop.lower.contraction.panels import Panels
 from graphc.loop.lower.contraction.problem import Access, Contraction, Index
+from graphc.loop.lower.contraction.sizes import Blocking, Source
 from graphc.loop.lower.contraction.supply import supply
 from graphc.loop.lowered import KernelCall, Temp
 
