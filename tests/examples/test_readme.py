@@ -12,7 +12,8 @@ NUMBER = re.compile(r"\d+\.\d+")
 
 
 def test_the_first_program_prints_what_is_shown() -> None:
-    program, shown = re.findall(r"```(?:python)?\n(.*?)```", README.split("## Twenty lines")[1], re.DOTALL)[:2]
+    section = README.split("## Twenty lines")[1]
+    program, shown = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)[:2]
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert NUMBER.sub("#", run.stdout) == NUMBER.sub("#", shown)
     for found, expected in zip(NUMBER.findall(run.stdout), NUMBER.findall(shown), strict=True):
