@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.ir.graph import depending, toposort
 from graphc.ir.node import Kind, Node, Step, make_all, picked
 
 
@@ -18,7 +19,7 @@ class Recipe:
     def __init__(self, inputs: Sequence[Node], outputs: Sequence[Node]) -> None:
         at = {node: i for i, node in enumerate(inputs)}
         self.steps: list[Step] = []
-        for node in _order(inputs, outputs):
+        for node in toposort(outputs, inputs):
             if node.kind is Kind.INPUT:
                 raise ValueError(f"{node} is none of the inputs")
             at[node] = len(at)
@@ -32,30 +33,9 @@ class Recipe:
         return [made[i] for i in self._outputs]
 
 
-def _order(inputs: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
-    """What lies between, operands first."""
-    done = set(inputs)
-    order: list[Node] = []
-    stack = list(outputs)[::-1]
-    while stack:
-        node = stack.pop()
-        if node in done:
-            continue
-        waiting = [n for n in node.inputs if n not in done]
-        if waiting:
-            stack += (node, *waiting[::-1])
-            continue
-        done.add(node)
-        order.append(node)
-    return order
-
-
 def frontier(inputs: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
     """What `outputs` read that does not depend on `inputs`: given these, the rest follows from `inputs`."""
-    order = _order(inputs, outputs)
-    varying = set(inputs)
-    for node in order:
-        if not varying.isdisjoint(node.inputs):
-            varying.add(node)
+    order = toposort(outputs, inputs)
+    varying = depending(order, inputs)
     read = [n for node in order if node in varying for n in node.inputs]
     return list(dict.fromkeys(n for n in (*read, *outputs) if n not in varying))
