@@ -7,6 +7,7 @@ cheap values belong to every group that reads them (`roles.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from math import prod
@@ -28,6 +29,7 @@ from graphc.program import Machine
 
 FEW = 256  # loops over no more elements are merged even if they share nothing
 CROSSED = 16  # fewer rows are not added up while they are swept
+PLACES = 64  # for each value of a cluster: most places where it is read that are counted; more are too many
 SUMMED = 64  # bytes of cache for each element of a row that is swept while rows are added up
 FELLOWS = 4  # most clusters with which a reduction may share nothing but an operand that are tried
 
@@ -248,7 +250,7 @@ class _Fusion:
             return None
         members = (self.quotient.members[a], self.quotient.members[b])
         may_inline = first.kind == "point" and self._only_reader(*members)
-        if may_inline and self._worth_inlining(first, *members):
+        if may_inline and self._worth_inlining(first, *members) and self._again(a, b) <= CHEAP:
             return self.fitter.inline(first, last, members[0])
         if len(members[1]) == 1 and not last.inlined and members[1][0].kind not in ANCHORS:
             direct = self.fitter.admit(first, members[1][0])
@@ -272,6 +274,36 @@ class _Fusion:
         points = max(max(n.type.size, *[x.type.size for x in n.inputs], 0) for n in rest)
         cost = sum(m.op.cost for m in part)
         return points <= 1.01 * fit.size or cost <= CHEAP
+
+    def _again(self, a: int, b: int) -> float:
+        """Scalar operations for each of its elements that cluster `a` costs in excess of being computed once,
+        if `b` computes it where it reads it: through views that lead to several places of it from one point.
+        (Running products by doubling read each value at two places, which are two each of the next ...) What
+        is repeated over more points is not counted (see `_worth_inlining`)."""
+        inside = {*self.quotient.members[a], *self.fits[a].inlined}
+        free, inlined = self.roles.free, self.fits[b].inlined
+        times: dict[Node, int] = dict.fromkeys(inside, 0)
+        roots = [x for n in self.quotient.members[b] for x in n.inputs]
+        stack: list[tuple[Node, tuple[Node, ...], int]] = [(x, (), x.type.size) for x in roots]
+        seen: set[tuple[Node, tuple[Node, ...]]] = set()
+        while stack:
+            x, way, points = stack.pop()
+            if (x, way) in seen or not (x in inside or x in free or x in inlined):
+                continue
+            seen.add((x, way))
+            if len(seen) > PLACES * len(inside):
+                return math.inf
+            if x in inside:
+                times[x] += points
+            if x.kind is Kind.VIEW:
+                way, points = (*way, x), min(points, x.type.size)
+            stack += [(y, way, min(points, y.type.size)) for y in x.inputs]
+        more = {n: count / max(n.type.size, 1) - 1.0 for n, count in times.items()}
+        return sum(self._cost(n) * extra for n, extra in more.items() if extra > 0.0)
+
+    def _cost(self, member: Node) -> float:
+        """Scalar operations for an element of a member, and for the free values that it is made of."""
+        return member.op.cost + sum(self.roles.cost.get(x, 0.0) for x in dict.fromkeys(member.inputs))
 
     def _free_of_anchor(self, a: Sequence[Node], b: Sequence[Node]) -> bool:
         """Whether no contraction among the members reads another member as an operand."""

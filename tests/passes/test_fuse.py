@@ -269,3 +269,23 @@ def test_epilogues_do_not_read_without_limit() -> None:
     verify(parts)
     assert len(parts.groups) == len(products)  # every sum is in the epilogue of some product
     assert max(len(group.inputs) for group in parts.groups) == READ
+
+
+def test_values_read_at_two_places_each_are_not_computed_for_each_of_them() -> None:
+    """The gradient of running products by doubling: in one kernel, it would compute thousands of values."""
+    x, ct = m.leaf("x", 4, 64), m.leaf("ct", 4, 64)
+    graph = m.graph([x, ct], m.with_gradients(ops.cumprod(m.scale(x, 1.1), 1), [x], ct))
+    parts = partition(graph, WIDE)
+    verify(parts)
+    assert max(len(list(statements(call.kernel.body))) for call in calls_of(parts)) < 2000
+    check(graph, parts)
+
+
+def test_parts_that_do_not_overlap_are_computed_where_they_are_read() -> None:
+    """Gates cut from one sum: each of its elements is computed once."""
+    x, y = m.leaf("x", 6, 32), m.leaf("y", 6, 32)
+    total = ops.exp(ops.tanh(ops.add(x, y)))  # dear
+    gated = ops.mul(ops.slice_axis(total, 1, 0, 16), ops.slice_axis(total, 1, 16, 32))
+    parts = partition(m.graph([x, y], [gated]), WIDE)
+    verify(parts)
+    assert len(parts.groups) == 1
