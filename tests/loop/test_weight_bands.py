@@ -85,7 +85,7 @@ def test_update_in_place(monkeypatch, always):
 
 def test_chosen_for_strided_windows_and_volumes():
     strided = Case((8, 128, 56, 56), (128, 128, 3, 3), stride=2, low=1).weight_grad()
-    volume = Case((2, 32, 8, 16, 16), (64, 32, 3, 3, 2), low=1).weight_grad()  # no windows for Winograd
+    volume = Case((2, 32, 8, 16, 16), (64, 32, 3, 2, 2), low=1).weight_grad()  # not for Winograd
     for node in (strided, volume):
         calls = contract.lower_contraction(group_of(node), WIDE)
         assert walking(calls)
