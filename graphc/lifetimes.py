@@ -56,7 +56,10 @@ class ArenaBuffer:
 
 
 def arena(listing: Listing, place: Mapping[Value, Slot]) -> tuple[ArenaBuffer, ...]:
-    """Lifetimes of the values without a place, chained in place where possible, and packed."""
+    """Lifetimes of the values without a place, chained in place where possible, and packed.
+
+    Raises ValueError if a call reads what none before it has written: a mistake of its lowering.
+    """
     lives = _Lives(listing, place)
     chains = _chain_in_place(listing, lives)
     intervals = [
@@ -87,7 +90,17 @@ class _Lives:
                 if value not in place:
                     self.touched.setdefault(value, []).append(i)
         for value, calls in self.touched.items():
+            self._check_written(value, calls)
             self._settle(value, calls)
+
+    def _check_written(self, value: Value, touched: Sequence[int]) -> None:
+        """The first call that touches a value writes it, or reads what an earlier trip of its loop wrote."""
+        first, loop = touched[0], self.listing.inner[touched[0]]
+        while loop >= 0 and self.around[loop] >= 0:
+            loop = self.around[loop]
+        stop = first + 1 if loop < 0 else self.listing.loops[loop].stop
+        if not any(value in self.listing.calls[i].written() for i in touched if i < stop):
+            raise ValueError(f"kernel {self.listing.calls[first].kernel.name} reads {value}, which nobody wrote")
 
     def _settle(self, value: Value, calls: Sequence[int]) -> None:
         inner, loops = self.listing.inner, self.listing.loops

@@ -18,7 +18,7 @@ from graphc.ir.types import TensorType, float32, int64
 from graphc.ops.evaluate import evaluate_node
 from graphc.passes import checks
 
-from .planned import Machine, make_plan
+from .planned import Lowered, Machine, make_plan
 from .random_graphs import assert_same, random_graph, random_inputs
 
 
@@ -176,6 +176,16 @@ def test_chain_runs_in_one_buffer() -> None:
     planned = assert_right(Graph((P,), (ops.reduce_max(node, (0,)),)), {}, 11)
     longest = max(planned.buffers, key=lambda b: len(b.values))
     assert len(longest.values) == 6
+
+
+def test_a_value_that_is_read_and_never_written_is_refused() -> None:
+    x = ops.input_("x", TensorType((8,), float32))
+    middle = ops.neg(x)
+    graph = Graph((x,), (ops.exp(middle),))
+    lowered = Lowered(graph)
+    without = {group: calls for group, calls in lowered.calls.items() if middle not in group.outputs}
+    with pytest.raises(ValueError, match=r"kernel exp reads .*neg.* which nobody wrote"):
+        plan.make(graph, list(without), without)
 
 
 def test_impossible_donations_are_refused() -> None:
