@@ -99,8 +99,9 @@ class _Lives:
         while loop >= 0 and self.around[loop] >= 0:
             loop = self.around[loop]
         stop = first + 1 if loop < 0 else self.listing.loops[loop].stop
-        if not any(value in self.listing.calls[i].written() for i in touched if i < stop):
-            raise ValueError(f"kernel {self.listing.calls[first].kernel.name} reads {value}, which nobody wrote")
+        calls = self.listing.calls
+        if not any(value in calls[i].written() for i in touched if i < stop):
+            raise ValueError(f"kernel {calls[first].kernel.name} reads {value}, which nobody wrote")
 
     def _settle(self, value: Value, calls: Sequence[int]) -> None:
         inner, loops = self.listing.inner, self.listing.loops
