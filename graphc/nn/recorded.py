@@ -74,6 +74,8 @@ class Recording:
 
 def _is_plain(module: Module) -> bool:
     fields = module.__dict__
+    if "_forward_hooks" not in fields:  # it is compiled, and has programs of its own
+        return False
     hooked = (
         fields["_forward_hooks"]
         or fields["_forward_pre_hooks"]

@@ -44,7 +44,7 @@ def path_below(root: Module, module: Module) -> str | None:
         return ""
     known = _paths.get(root)
     if known is None or known[0] != _edits:
-        names = {id(m): name for name, m in walk(root)}
+        names = {id(m.__dict__.get("__wrapped__", m)): name for name, m in walk(root)}  # (if it is compiled)
         known = (_edits, names)
         _paths[root] = known
     return known[1].get(id(module))

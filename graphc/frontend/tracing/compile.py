@@ -11,6 +11,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,19 @@ from graphc.frontend.tracing.variant import Stale, Variant
 log = logging.getLogger("graphc")
 log.addHandler(logging.NullHandler())
 
+FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, functools.partial, type)
+# Attributes of what `compile` gives; others are the original's.
+OWN = frozenset(
+    "__wrapped__ __name__ _backend _variants _last _static _reasons compilations native_calls".split()
+)
 VARIANTS = 64  # of one signature, before the oldest is forgotten (a setting may change with every step)
 
 
 class Compiled:
     """A compiled function or module. Call it as the original.
+
+    A module stays one: `isinstance` says so, another module may have it as a part, and what is set on it is
+    set on the original.
 
     compilations   programs made so far
     native_calls   programs run so far
@@ -161,6 +170,22 @@ class Compiled:
             return self if result is original else result
 
         return method
+
+    @property
+    def _orig_mod(self) -> Any:
+        """The original, by PyTorch's name for it."""
+        return self.__wrapped__
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        original = self.__dict__.get("__wrapped__")
+        return Compiled if original is None or isinstance(original, FUNCTIONS) else original.__class__
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in OWN or isinstance(self.__wrapped__, FUNCTIONS):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.__wrapped__, name, value)
 
     def __copy__(self) -> Compiled:
         return Compiled(copy.copy(self.__wrapped__), self.__name__, self._backend)
