@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,21 +18,37 @@ class _Held(weakref.ref):
     number: int
 
 
+_when_long: Callable[[int], None] = lambda number: None
+
+
+def when_long(function: Callable[[int], None]) -> None:
+    """Set what is told the number of a tensor, from the limit of a list on, before the tensor is listed
+    (`graphc.frontend.evaluation.rounds`)."""
+    global _when_long
+    _when_long = function
+
+
 def _drop(entry: _Held) -> None:
     entry.held.pop(entry.number, None)
 
 
 class PendingTensors:
     """Tensors by number. (A WeakValueDictionary does the same in four times the time, and every operation
-    enters its result.)"""
+    enters its result.)
 
-    __slots__ = ("_held",)
+    limit  the number from which on `when_long` is told
+    """
+
+    __slots__ = ("_held", "limit")
 
     def __init__(self) -> None:
         self._held: dict[int, _Held] = {}
+        self.limit = 0
 
     def add(self, number: int, tensor: Tensor) -> None:
-        """List a tensor under a number that no other has."""
+        """List a tensor under a number that no other has; numbers grow."""
+        if number >= self.limit:
+            _when_long(number)
         entry = _Held(tensor, _drop)
         entry.held, entry.number = self._held, number
         self._held[number] = entry

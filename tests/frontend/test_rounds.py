@@ -7,6 +7,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn
+from graphc.frontend.evaluation.canonical import canonical
 from graphc.frontend.modes import MODE
 
 ROUNDS = 40
@@ -123,3 +124,45 @@ def test_nothing_ends_inside_a_trace() -> None:
         expected = expected + np.sin(expected * expected).sum() / 4
     np.testing.assert_allclose(f(w).numpy(), expected, rtol=1e-12)
     assert MODE.trace is None
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_loops_that_make_new_tensors_are_programs_of_bounded_length(kept: bool) -> None:
+    """Each round makes a tensor and reads nothing; where all are `kept`, they are outputs of the programs."""
+    longest = compilations = 0
+    x = gc.linspace(0, 1, 7, dtype=gc.float64)
+    expected = x.numpy().copy()
+    path = []
+    for t in range(1500):
+        x = x * 0.99 + 0.01 * x.cos()
+        path.append(x if kept else None)
+        expected = expected * 0.99 + 0.01 * np.cos(expected)
+        longest = max(longest, len(canonical([x._cell.node]).order))
+        if t == 500:
+            compilations = gc.compilations()
+    np.testing.assert_allclose(x.numpy(), expected, rtol=1e-12)
+    assert longest < 1000
+    assert gc.compilations() - compilations <= 1  # that of the last rounds
+    if kept:
+        np.testing.assert_allclose(path[-1].numpy(), expected, rtol=1e-12)
+        assert path[10]._cell.node.bound is not None
+
+
+def test_a_pass_that_is_still_to_be_differentiated_is_not_cut() -> None:
+    """A recurrent cell written out is one program with its gradients, however many steps it has."""
+    w = gc.ones(3, 3, requires_grad=True)
+    hidden = gc.zeros(2, 3)
+    calls = gc.native_calls()
+    for _ in range(300):
+        hidden = gc.tanh(hidden @ w + 0.1)
+    assert gc.native_calls() == calls
+    hidden.sum().backward()
+    assert w.grad is not None
+
+
+def test_many_small_tensors_are_not_computed_together() -> None:
+    """A list of tensors is no loop that carries something."""
+    calls = gc.native_calls()
+    found = [gc.ones(3) * float(i) for i in range(1500)]
+    assert gc.native_calls() == calls
+    assert found[1000][0].item() == 1000

@@ -23,7 +23,7 @@ from graphc.frontend.evaluation.parts import FEW
 from graphc.frontend.evaluation.relatives import relatives
 from graphc.frontend.modes import MODE, not_while_recording, settle
 from graphc.frontend.shown import Shown
-from graphc.frontend.tensor import Tensor, refresh
+from graphc.frontend.tensor import Tensor, recorded, refresh
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node, make, no_sites, site_of
 from graphc.ops.constant import CONSTANT, constant, input_
@@ -45,6 +45,7 @@ class Stats:
 
 
 _MOVED = (Kind.VIEW, Kind.CONSTANT, Kind.INPUT)
+LONG = 512  # operations without a program in between, from which on loops are looked for (`rounds`)
 MOVES = 32  # graphs up to this size that only move data (zeros, slices, transposes) need no program
 
 FORWARD = 32  # pending tensors that a forward pass may leave
@@ -295,6 +296,7 @@ def realise(tensors: Sequence[Tensor]) -> None:
 def compute(cells: list[Cell], donating: bool = False) -> None:
     """Run one program for the values of `cells` (if `donating`, of all that is pending). If a check fails,
     in-place changes are undone."""
+    MODE.pending.limit = recorded() + LONG
     nodes = [c.node for c in cells]  # once: another thread may be computing some of them too
     found = canonical(nodes, parts=FEW)
     if not donating:

@@ -1,4 +1,4 @@
-"""Where programs end in loops that update tensors in place and read nothing.
+"""Where programs end in loops that read nothing.
 
     for t in range(2000):
         loss = (model(x) - y).pow(2).sum()
@@ -12,14 +12,27 @@ No optimizer steps here, and a value is read at every hundredth round only (or o
 need, so that a later read computes them anew). A tensor whose pending value is about to be updated once
 more, after a round's worth of other operations, says that a round has ended: what is pending is computed
 then, and every round is the same program.
+
+    with torch.no_grad():
+        for t in range(5000):
+            x = x + dt * f(x)
+
+Here every round makes a new tensor and lets go of the last. Where many operations have been recorded and
+nothing was computed, the line that is at work is noted, and when it comes again that is a loop: what is
+pending is computed then, once every few hundred operations, and those are the same program each time.
 """
 
 from __future__ import annotations
 
+import threading
+
 from graphc.frontend.cell import Deferred
-from graphc.frontend.evaluation.lazy import sync
+from graphc.frontend.evaluation.lazy import LONG, sync
 from graphc.frontend.modes import MODE
+from graphc.frontend.pending import when_long
+from graphc.frontend.sites import current_site
 from graphc.frontend.tensor import Tensor, recorded
+from graphc.ir.node import Site
 
 # Operations since the first pending update of a tensor that make a round. Fewer are an update in parts
 # (`average.mul_(0.9).add_(w, alpha=0.1)`), or a loop that costs less to record than a program to run.
@@ -33,3 +46,41 @@ def may_end(tensor: Tensor) -> None:
         return
     if cell.fn is None and cell.node.bound is None and recorded() - cell.past[0][-1] > ROUND:
         sync()
+
+
+class _Watch(threading.local):
+    """The line of the user's that is waited for, up to the operation of a number."""
+
+    line: Site | None = None
+    until = 0
+
+
+_watch = _Watch()
+
+
+def _look(number: int) -> None:
+    """An operation after many of which nothing was computed: the end of a loop's rounds, if its line was at
+    work when their number became large."""
+    pending = MODE.pending
+    line = current_site()
+    if number > _watch.until:
+        _watch.line, _watch.until = line, number + LONG
+    elif line is _watch.line:
+        _watch.until = number + 2 * LONG
+        pending.limit = number + LONG
+        if _carries_little():
+            sync()
+    else:
+        pending.limit = number + 1
+
+
+def _carries_little() -> bool:
+    """Whether what is pending is the state of a loop: few tensors, none of a pass that will be differentiated
+    and none in the middle of an update."""
+    if MODE.trace is not None or MODE.recording or MODE.events is not None or len(MODE.pending) > LONG // 2:
+        return False
+    cells = [tensor._cell for tensor in MODE.pending]
+    return all(type(c) is not Deferred and (c.fn is None or c.fn.freed) and c.old is None for c in cells)
+
+
+when_long(_look)
