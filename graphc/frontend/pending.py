@@ -18,7 +18,7 @@ class _Held(weakref.ref):
     number: int
 
 
-_when_long: Callable[[int], None] = lambda number: None
+_when_long: Callable[[int], None] | None = None
 
 
 def when_long(function: Callable[[int], None]) -> None:
@@ -47,7 +47,7 @@ class PendingTensors:
 
     def add(self, number: int, tensor: Tensor) -> None:
         """List a tensor under a number that no other has; numbers grow."""
-        if number >= self.limit:
+        if number >= self.limit and _when_long is not None:
             _when_long(number)
         entry = _Held(tensor, _drop)
         entry.held, entry.number = self._held, number
