@@ -83,6 +83,10 @@ class Cell:
         return self.fn is not None
 
 
+class Uncomputed(RuntimeError):
+    """The value of an event is wanted that is closed, but not done."""
+
+
 class Deferred(Cell):
     """A cell whose value depends on events that are not built yet (`graphc.frontend.tracing.deferred`).
 
@@ -97,7 +101,7 @@ class Deferred(Cell):
             raise AttributeError(f"a cell has no {name!r}")
         self.events.build()
         if type(self) is Deferred:
-            raise RuntimeError(
+            raise Uncomputed(
                 "this result was never computed: an error interrupted the step that it is part of"
             )
         return getattr(self, name)

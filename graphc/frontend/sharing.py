@@ -52,9 +52,10 @@ def show(cell: Cell) -> np.ndarray:
     events = MODE.events
     if _is_read(cell, node, array) or (events is not None and events.has(array)):
         array = aligned_copy(array)
-        node = cell.node = fresh_input(node.type)
+        node = fresh_input(node.type)
     given = on_memory_of(array)
     node.bound, cell.vars = Shown(array, given), None
+    cell.node = node  # which has its value: another thread may be reading it
     cell.version += 1  # views and compiled functions look again
     if events is not None and events.reads(cell):
         events.guard(cell)

@@ -59,6 +59,17 @@ def test_a_pending_tensor_may_be_read_by_many_threads() -> None:
         assert at_once(read) == []
 
 
+def test_an_array_of_one_tensor_may_be_wanted_by_many_threads() -> None:
+    base = np.arange(40, dtype=np.float32)
+    for _ in range(400):
+        tensor = gc.from_numpy(base) * 2
+
+        def read(number: int, tensor: gc.Tensor = tensor) -> None:
+            np.testing.assert_array_equal(tensor.numpy(), base * 2)
+
+        assert at_once(read) == []
+
+
 def test_threads_that_compute_alike_have_results_of_their_own() -> None:
     """One program serves all: nobody is given the memory of another's result."""
     for _ in range(40):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend.cell import Cell, Steps, fresh_input
+from graphc.frontend.cell import Cell, Steps, Uncomputed, fresh_input
 from graphc.frontend.errors import TracerError
 from graphc.frontend.evaluation import lazy
 from graphc.frontend.history import GradFn
@@ -202,7 +202,7 @@ def _run(events: Events, optimizer: Any | None) -> bool:
         leaf._grad = None
     try:
         joint = Joint(events, optimizer, next(iter(backends), None))
-    except TracerError:
+    except (TracerError, Uncomputed):  # the latter of an optimizer's state that the events give
         joints.append(None)
         return False
     finally:
