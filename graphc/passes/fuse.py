@@ -27,6 +27,7 @@ from graphc.passes.roles import ANCHORS, CHEAP, Roles, assign
 from graphc.passes.shed import shed
 from graphc.program import Machine
 
+MOST = 256  # members of a cluster: the time to compile a kernel grows faster than its length
 FEW = 256  # loops over no more elements are merged even if they share nothing
 CROSSED = 16  # fewer rows are not added up while they are swept
 PLACES = 64  # for each value of a cluster: most places where it is read that are counted; more are too many
@@ -216,7 +217,10 @@ class _Fusion:
 
     def _join(self, a: int, b: int) -> None:
         """Merge cluster `a`, which comes first, with `b`, if that is possible and good."""
-        if not self.quotient.can_merge(a, b) or self._parts(a, b) or self._parts(b, a):
+        members = self.quotient.members
+        if len(members[a]) + len(members[b]) > MOST or not self.quotient.can_merge(a, b):
+            return
+        if self._parts(a, b) or self._parts(b, a):
             return
         fit = self._merged(a, b)
         if fit is not None:

@@ -18,7 +18,7 @@ from graphc.ir.types import TensorType, float32
 from graphc.loop.inplace import statements, walk
 from graphc.loop.ir import Select, Store
 from graphc.passes.fit import READ
-from graphc.passes.fuse import partition
+from graphc.passes.fuse import MOST, partition
 from graphc.passes.roles import is_leaf
 from tests.loop import models as m
 from tests.loop.running import NARROW, WIDE, calls_of, check
@@ -155,6 +155,7 @@ def test_long_chains_do_not_recurse() -> None:
     parts = partition(graph, WIDE)
     verify(parts)
     assert len(parts.groups) < 100
+    assert max(len(group.nodes) for group in parts.groups) <= MOST
     check(graph, parts)
 
 
