@@ -433,7 +433,7 @@ def end_batch() -> None:
     """
     settle()
     pending = list(MODE.pending)
-    others = [tensor for tensor in pending if not _will_be_differentiated(tensor)]
+    others = [tensor for tensor in pending if not may_be_differentiated(tensor)]
     if MODE.trace is not None or not 0 < len(pending) - len(others) <= FORWARD:
         sync()
         return
@@ -450,7 +450,8 @@ def _is_settled(cell: Cell) -> bool:
     return _resolve(cell)
 
 
-def _will_be_differentiated(tensor: Tensor) -> bool:
+def may_be_differentiated(tensor: Tensor) -> bool:
+    """Whether a tensor has history that no backward pass has used up."""
     fn = tensor._cell.fn
     return fn is not None and not fn.freed
 

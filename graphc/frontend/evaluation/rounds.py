@@ -27,7 +27,7 @@ from __future__ import annotations
 import threading
 
 from graphc.frontend.cell import Deferred
-from graphc.frontend.evaluation.lazy import LONG, sync
+from graphc.frontend.evaluation.lazy import LONG, may_be_differentiated, sync
 from graphc.frontend.modes import MODE
 from graphc.frontend.pending import when_long
 from graphc.frontend.sites import current_site
@@ -79,8 +79,10 @@ def _carries_little() -> bool:
     and none in the middle of an update."""
     if MODE.trace is not None or MODE.recording or MODE.events is not None or len(MODE.pending) > LONG // 2:
         return False
-    cells = [tensor._cell for tensor in MODE.pending]
-    return all(type(c) is not Deferred and (c.fn is None or c.fn.freed) and c.old is None for c in cells)
+    return not any(
+        type(tensor._cell) is Deferred or may_be_differentiated(tensor) or tensor._cell.old is not None
+        for tensor in MODE.pending
+    )
 
 
 when_long(_look)
