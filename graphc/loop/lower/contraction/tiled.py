@@ -154,21 +154,18 @@ class Tiled:
         if self.plain is None:
             sums = w.alloc("sums", self.dtype, (self.together, self.rows.most, self.lanes))
         block = self.depth.block(ZERO)
-        a = self._rows_of_a(block)
-        with self._groups() as (first, count):
-            self.b.prepare(block, first, count)
-            with self._row_tiles() as t, self._bundles(count) as p:
-                start = len(w.block)
-                with w.loop("q", self.together) as q:
-                    panel = ix.add(p, q)
-                    number = ix.add(first, panel)
-                    fetch = self._fetch(block, ix.add(number, self.group), t)
-                    c = self._result(t, number) if sums is None else address(sums, (q, ZERO, ZERO))
-                    self._tile(a, t, panel, c, block, number, fetch)
-                if sums is not None:
-                    finish = len(w.block)
-                    self._finish(lambda q, r, c: load(sums, (q, r, c)), t, ix.add(first, p))
-                    self._ask_ahead(start, finish)
+        with self._bundles_of(block) as (a, t, first, p):
+            start = len(w.block)
+            with w.loop("q", self.together) as q:
+                panel = ix.add(p, q)
+                number = ix.add(first, panel)
+                fetch = self._fetch(block, ix.add(number, self.group), t)
+                c = self._result(t, number) if sums is None else address(sums, (q, ZERO, ZERO))
+                self._tile(a, t, panel, c, block, number, fetch)
+            if sums is not None:
+                finish = len(w.block)
+                self._finish(lambda q, r, c: load(sums, (q, r, c)), t, ix.add(first, p))
+                self._ask_ahead(start, finish)
 
     def _deep(self) -> None:
         """Block after block of K, summed in scratch memory."""
@@ -191,23 +188,30 @@ class Tiled:
         w = self.w
         block = self.depth.block(ix.add(before, i))
         after, further = self._block_after(before, i, blocks)
+        with self._bundles_of(block) as (a, t, first, p):
+            start = len(w.block)
+            with w.loop("q", self.together) as q:
+                panel = ix.add(p, q)
+                at = ix.add(first, panel)
+                fetch = self._fetch(block, ix.add(at, self.group), t)
+                if self.group == self.cut.col_panels:
+                    fetch = self._fetch(after, ix.add(at, further), t)
+                c = address(sums, (at, t, ZERO, ZERO))
+                self._tile(a, t, panel, c, block, at, fetch)
+            if last:
+                finish, number = len(w.block), ix.add(first, p)
+                self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
+                self._ask_ahead(start, finish)
+
+    @contextmanager
+    def _bundles_of(self, block: DepthBlock) -> Iterator[tuple[PackedA, Expr, Expr, Expr]]:
+        """Panels of B over a block of K, group by group: rows of A, the tile of them, the first panel of the
+        group, and the first of those that are finished together, from there."""
         a = self._rows_of_a(block)
         with self._groups() as (first, count):
             self.b.prepare(block, first, count)
             with self._row_tiles() as t, self._bundles(count) as p:
-                start = len(w.block)
-                with w.loop("q", self.together) as q:
-                    panel = ix.add(p, q)
-                    at = ix.add(first, panel)
-                    fetch = self._fetch(block, ix.add(at, self.group), t)
-                    if self.group == self.cut.col_panels:
-                        fetch = self._fetch(after, ix.add(at, further), t)
-                    c = address(sums, (at, t, ZERO, ZERO))
-                    self._tile(a, t, panel, c, block, at, fetch)
-                if last:
-                    finish, number = len(w.block), ix.add(first, p)
-                    self._finish(lambda q, r, c: load(sums, (ix.add(number, q), t, r, c)), t, number)
-                    self._ask_ahead(start, finish)
+                yield a, t, first, p
 
     def _block_after(self, before: Expr, i: Expr, blocks: Expr) -> tuple[DepthBlock, Expr]:
         """The block of K that comes after number `before` + i, and how many panels further on. Where B
