@@ -15,6 +15,7 @@ from typing import Any
 from graphc import ops
 from graphc.autodiff import gradients
 from graphc.autograd import anomaly
+from graphc.frontend import hooks
 from graphc.frontend.cell import Cell
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.evaluation.lazy import let_go
@@ -27,10 +28,10 @@ from graphc.frontend.history import (
     CutGrad,
     GradFn,
     LeafHooks,
-    RemovableHandle,
     free,
     walk,
 )
+from graphc.frontend.hooks import HookTable, RemovableHandle
 from graphc.frontend.modes import MODE, no_grad, settle
 from graphc.frontend.steps import adopted, foreseen
 from graphc.frontend.tensor import (
@@ -164,8 +165,8 @@ class _Sweep:
                 _add(self.found, target, ct)
 
 
-def _call_hooks(hooks: Sequence[Callable[..., Any]], gradient: Tensor) -> Tensor:
-    for hook in list(hooks):
+def _call_hooks(table: HookTable, gradient: Tensor) -> Tensor:
+    for hook in list(table.values()):  # (a hook may remove itself)
         changed = hook(gradient)
         if changed is not None:
             gradient = changed
@@ -261,7 +262,7 @@ def backward(
         for t in outputs:
             let_go(t._cell)
     for fn in leaves:
-        for hook in fn.variable._hooks.after if fn.variable._hooks else ():
+        for hook in list(fn.variable._hooks.after.values()) if fn.variable._hooks else ():
             hook(fn.variable)
 
 
@@ -423,10 +424,8 @@ def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Rem
         raise fail(RuntimeError, "cannot register a hook on a tensor that doesn't require gradient")
     fn = self._cell.fn
     if fn is None:
-        hooks = _leaf_hooks(self)
-        hooks.append(hook)
-        return RemovableHandle(hooks, hook)
-    return RemovableHandle(add_hook(fn, operand(self, True), hook), hook)
+        return hooks.add(_leaf_hooks(self), hook)
+    return add_hook(fn, operand(self, True), hook)
 
 
 def _register_post_accumulate_grad_hook(self: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:
@@ -436,9 +435,7 @@ def _register_post_accumulate_grad_hook(self: Tensor, hook: Callable[[Tensor], N
         raise fail(RuntimeError, "cannot register a hook on a tensor that doesn't require gradient")
     if not self.is_leaf:
         raise fail(RuntimeError, "post accumulate grad hooks cannot be registered on non-leaf tensors")
-    hooks = _leaf_hooks(self)
-    hooks.after.append(hook)
-    return RemovableHandle(hooks.after, hook)
+    return hooks.add(_leaf_hooks(self).after, hook)
 
 
 def _leaf_hooks(leaf: Tensor) -> LeafHooks:

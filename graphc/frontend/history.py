@@ -11,6 +11,9 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphc.frontend import hooks
+from graphc.frontend.hooks import HookTable, RemovableHandle
+
 if TYPE_CHECKING:
     from graphc.frontend.tensor import Tensor
     from graphc.ir.node import Node
@@ -40,7 +43,7 @@ class GradFn:
         self.freed = False
         self.order = next(_order)
         self.node: Node | None = None  # set only when the gradient of this very value is wanted
-        self.hooks: list[Callable[..., Any]] | None = None
+        self.hooks: HookTable | None = None
 
     def name(self) -> str:
         return "MulBackward0" if self.label == "MulScalarBackward0" else self.label.replace("Scalar", "")
@@ -75,12 +78,12 @@ class AccumulateGrad(GradFn):
         self.node = node
 
 
-class LeafHooks(list[Callable[[Any], Any]]):
+class LeafHooks(HookTable):
     """What is called with the gradients of a leaf; `after`: with the leaf, once its `.grad` is complete."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.after: list[Callable[[Any], None]] = []
+        self.after = HookTable()
 
     def __bool__(self) -> bool:
         return bool(len(self) or self.after)
@@ -116,32 +119,11 @@ class Promise:
         raise NotImplementedError
 
 
-class RemovableHandle:
-    """What `register_hook` returns; `remove()` takes the hook away."""
-
-    def __init__(self, hooks: list[Callable[..., Any]], hook: Callable[..., Any]) -> None:
-        self._list: list[Callable[..., Any]] | None = hooks
-        self._hook = hook
-
-    def remove(self) -> None:
-        """Forget the hook; doing so twice is harmless (the same hook may have been registered twice)."""
-        hooks, self._list = self._list, None
-        if hooks is not None and self._hook in hooks:
-            hooks.remove(self._hook)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
-
-
-def add_hook(fn: GradFn, node: Node, hook: Callable[..., Any]) -> list[Callable[..., Any]]:
+def add_hook(fn: GradFn, node: Node, hook: Callable[..., Any]) -> RemovableHandle:
     """Call `hook(gradient)` when the gradient of `node`, made by `fn`, is known."""
     if fn.hooks is None:
-        fn.node, fn.hooks = node, []
-    fn.hooks.append(hook)
-    return fn.hooks
+        fn.node, fn.hooks = node, HookTable()
+    return hooks.add(fn.hooks, hook)
 
 
 def walk(roots: Sequence[GradFn]) -> list[GradFn]:

@@ -76,10 +76,10 @@ class StateDict:
     _buffers: dict[str, Any]
     _modules: dict[str, Any]
     _non_persistent_buffers_set: set[str]
-    _state_dict_hooks: OrderedDict
-    _state_dict_pre_hooks: OrderedDict
-    _load_state_dict_pre_hooks: OrderedDict
-    _load_state_dict_post_hooks: OrderedDict
+    _state_dict_hooks: hooks.HookTable
+    _state_dict_pre_hooks: hooks.HookTable
+    _load_state_dict_pre_hooks: hooks.HookTable
+    _load_state_dict_post_hooks: hooks.HookTable
     _version: int
 
     def get_extra_state(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -333,3 +334,28 @@ def test_a_handle_removes_its_hook_once() -> None:
     x.grad = None
     (x * 1).sum().backward()
     assert x.grad.tolist() == [1, 1]
+
+
+def test_hooks_may_remove_themselves() -> None:
+    """While they run: of leaves, of values between, and after a gradient has been added."""
+    x = gc.ones(2, requires_grad=True)
+    seen: list[str] = []
+    handles: dict[str, gc.utils.hooks.RemovableHandle] = {}
+
+    def once(name: str) -> Callable[[gc.Tensor], None]:
+        def hook(_: gc.Tensor) -> None:
+            seen.append(name)
+            handles[name].remove()
+
+        return hook
+
+    y = x * 2
+    handles["leaf"] = x.register_hook(once("leaf"))
+    handles["after"] = x.register_post_accumulate_grad_hook(once("after"))
+    handles["between"] = y.register_hook(once("between"))
+    y.register_hook(lambda g: g * 3)
+    for _ in range(2):
+        (y * y).sum().backward(retain_graph=True)
+    assert seen == ["between", "leaf", "after"]
+    close(x.grad, np.full(2, 48.0))
+    assert all(isinstance(handle, gc.utils.hooks.RemovableHandle) for handle in handles.values())
