@@ -8,7 +8,6 @@ learning rate compiles nothing.
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 import operator
@@ -20,10 +19,11 @@ from typing import Any, ClassVar, cast
 
 from graphc.frontend import sites
 from graphc.frontend.cell import Steps
+from graphc.frontend.errors import describe
 from graphc.frontend.evaluation import lazy
-from graphc.frontend.functions.creation import full, zeros
+from graphc.frontend.functions.creation import zeros
 from graphc.frontend.leaves import zero_grads
-from graphc.frontend.modes import MODE, enable_grad, no_grad, set_grad_enabled
+from graphc.frontend.modes import MODE, enable_grad, set_grad_enabled
 from graphc.frontend.steps import joint, known_step
 from graphc.frontend.tensor import Tensor, inplace, needs_grad, operand, result
 from graphc.frontend.tracing import trace
@@ -33,10 +33,8 @@ from graphc.nn import hooks
 from graphc.nn.arith import Num, scalar
 from graphc.nn.hooks import HookTable, RemovableHandle
 from graphc.optim.hyper import Hyper
+from graphc.optim.state import HOOK_TABLES, Group, State, StateDict
 from graphc.optim.update import Update
-
-Group = dict[str, Any]
-State = dict[str, Any]
 
 
 class _Required:
@@ -83,41 +81,34 @@ def _with_hooks(step: Callable) -> Callable:
     return wrapper
 
 
-class Optimizer:
+class Optimizer(StateDict):
     """Base class of all optimizers, with PyTorch's interface.
 
     params: parameters, (name, parameter) pairs, or dicts with a "params" key and options of their own.
     defaults: the options a group does not give.
     """
 
-    # Options that older saved states lack, and what they were then.
-    _since_saved: ClassVar[Group] = {}
     _library: ClassVar[bool] = True  # the class is this package's, and has no step of its own
-
-    _optimizer_step_pre_hooks: HookTable
-    _optimizer_step_post_hooks: HookTable
-    _optimizer_state_dict_pre_hooks: HookTable
-    _optimizer_state_dict_post_hooks: HookTable
-    _optimizer_load_state_dict_pre_hooks: HookTable
-    _optimizer_load_state_dict_post_hooks: HookTable
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
-        self._stepping = False
-        self._updates: dict[tuple, Update] = {}
-        self._known: dict[int, tuple[Group, tuple]] = {}  # the options of groups, and what they follow from
-        for table in _HOOK_TABLES:
+        self._forget()
+        for table in HOOK_TABLES:
             setattr(self, table, HookTable())
-        if isinstance(params, Tensor):
+        if isinstance(params, Tensor) or not isinstance(params, Iterable):
+            hint = " (call it: model.parameters())" if callable(params) else ""
             raise TypeError(
                 "params argument given to the optimizer should be an iterable of Tensors or dicts, "
-                f"but got {type(params).__name__}"
+                f"but got {type(params).__name__}{hint}"
             )
         self.state: defaultdict[Any, State] = defaultdict(dict)
         self.param_groups: list[Group] = []
         groups = list(params)
         if not groups:
-            raise ValueError("optimizer got an empty parameter list")
+            raise ValueError(
+                "optimizer got an empty parameter list: layers in a plain list or dict are no parts of a "
+                "module (use nn.ModuleList, nn.ModuleDict), and model.parameters() can be iterated over once"
+            )
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for group in groups:
@@ -130,19 +121,10 @@ class Optimizer:
         if callable(step) and not hasattr(step, "hooked"):
             cls.step = _with_hooks(step)  # type: ignore[method-assign]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+    def _forget(self) -> None:
         self._stepping = False
-        self._updates = {}
-        self._known = {}
-        for group in self.param_groups:
-            for name, value in self._since_saved.items():
-                group.setdefault(name, value)
-        for table in _HOOK_TABLES:
-            self.__dict__.setdefault(table, HookTable())
+        self._updates: dict[tuple, Update] = {}
+        self._known: dict[int, tuple[Group, tuple]] = {}  # the options of groups, and what they follow from
 
     def __repr__(self) -> str:
         text = f"{type(self).__name__} ("
@@ -335,7 +317,10 @@ class Optimizer:
                     f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}"
                 )
             if not self.defaults.get("differentiable") and not p.is_leaf:
-                raise ValueError("can't optimize a non-leaf Tensor")
+                raise ValueError(
+                    f"can't optimize a non-leaf Tensor: {describe(p)} was computed from others; optimize "
+                    "those, or tensor.detach().requires_grad_()"
+                )
 
     def _check_groups(self, param_group: Group) -> None:
         mine = {id(p) for p in param_group["params"]}
@@ -352,82 +337,11 @@ class Optimizer:
                     "all optimizer param groups should be with/without names. cannot add param group "
                     f"{'with names' if named else 'without names'} to the optimizer"
                 )
-            if any(id(p) in mine for p in group["params"]):
-                raise ValueError("some parameters appear in more than one parameter group")
-
-    # --------------------------------------------------------------- state dicts
-
-    def state_dict(self) -> dict[str, Any]:
-        """{"state": {index: state}, "param_groups": [...]}; parameters are numbered in order.
-
-        State entries whose name starts with an underscore are private and stay out.
-        """
-        for pre in self._optimizer_state_dict_pre_hooks.values():
-            pre(self)
-        number: dict[int, int] = {}
-        groups = []
-        for group in self.param_groups:
-            start = len(number)
-            for i, p in enumerate(group["params"], start):
-                number.setdefault(id(p), i)
-            packed = {k: v for k, v in group.items() if k != "params"}
-            packed["params"] = [number[id(p)] for p in group["params"]]
-            groups.append(packed)
-        state = {}
-        for key, value in self.state.items():
-            if isinstance(key, Tensor):
-                key, value = number[id(key)], {k: v for k, v in value.items() if not str(k).startswith("_")}
-            state[key] = value
-        result: dict[str, Any] = {"state": state, "param_groups": groups}
-        for post in self._optimizer_state_dict_post_hooks.values():
-            changed = post(self, result)
-            result = result if changed is None else changed
-        return result
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state made by `state_dict`; ValueError if its groups do not fit (nothing changes).
-
-        Tensors are copied, into the tensors that are there already where possible, so that programs
-        compiled with this optimizer go on with the loaded values.
-        """
-        state_dict = dict(state_dict)
-        for pre in self._optimizer_load_state_dict_pre_hooks.values():
-            changed = pre(self, state_dict)
-            state_dict = state_dict if changed is None else changed
-        saved = copy.deepcopy(state_dict["param_groups"])
-        if len(saved) != len(self.param_groups):
-            raise ValueError("loaded state dict has a different number of parameter groups")
-        if any(len(a["params"]) != len(b["params"]) for a, b in zip(self.param_groups, saved, strict=True)):
-            raise ValueError(
-                "loaded state dict contains a parameter group that doesn't match the size of "
-                "optimizer's group"
-            )
-        mine = itertools.chain.from_iterable(g["params"] for g in self.param_groups)
-        theirs = itertools.chain.from_iterable(g["params"] for g in saved)
-        by_number = dict(zip(theirs, mine, strict=True))
-        with no_grad():
-            self._take_state(state_dict["state"], by_number)
-        for group, new in zip(self.param_groups, saved, strict=True):
-            new["params"] = group["params"]
-            if "param_names" in group:
-                new.setdefault("param_names", group["param_names"])
-            group.clear()
-            group.update(new)
-        self.__setstate__({"state": self.state, "param_groups": self.param_groups})
-        for post in self._optimizer_load_state_dict_post_hooks.values():
-            post(self)
-
-    def _take_state(self, saved: dict[Any, Any], by_number: dict[int, Tensor]) -> None:
-        state: defaultdict[Any, State] = defaultdict(dict)
-        counts: dict[tuple[int, float], Tensor] = {}
-        for key, value in saved.items():
-            if key not in by_number:
-                state[key] = value
-                continue
-            p = by_number[key]
-            old = self.state.get(p, {})
-            state[p] = {name: _taken(p, name, item, old.get(name), counts) for name, item in value.items()}
-        self.state = state
+            shared = [p for p in group["params"] if id(p) in mine]
+            if shared:
+                raise ValueError(
+                    f"some parameters appear in more than one parameter group: {describe(*shared)}"
+                )
 
     # --------------------------------------------------------------------- hooks
 
@@ -438,22 +352,6 @@ class Optimizer:
     def register_step_post_hook(self, hook: Callable) -> RemovableHandle:
         """`hook(optimizer, args, kwargs)` runs after `step`."""
         return hooks.add(self._optimizer_step_post_hooks, hook)
-
-    def register_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """`hook(optimizer)` runs before `state_dict`."""
-        return hooks.add(self._optimizer_state_dict_pre_hooks, hook, prepend)
-
-    def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """`hook(optimizer, state_dict)` runs after `state_dict` and may return another."""
-        return hooks.add(self._optimizer_state_dict_post_hooks, hook, prepend)
-
-    def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """`hook(optimizer, state_dict)` runs before loading and may return another."""
-        return hooks.add(self._optimizer_load_state_dict_pre_hooks, hook, prepend)
-
-    def register_load_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """`hook(optimizer)` runs after loading."""
-        return hooks.add(self._optimizer_load_state_dict_post_hooks, hook, prepend)
 
 
 def _seen(value: Any) -> Any:
@@ -472,31 +370,3 @@ def _side(value: Any, of: float) -> int:
 
 _NO_STRUCTURE = frozenset(("params", "param_names", "lr"))
 _VALUES = operator.methodcaller("values")
-_HOOK_TABLES = (
-    "_optimizer_step_pre_hooks",
-    "_optimizer_step_post_hooks",
-    "_optimizer_state_dict_pre_hooks",
-    "_optimizer_state_dict_post_hooks",
-    "_optimizer_load_state_dict_pre_hooks",
-    "_optimizer_load_state_dict_post_hooks",
-)
-
-
-def _taken(p: Tensor, name: str, item: Any, old: Any, counts: dict[tuple[int, float], Tensor]) -> Any:
-    """A state entry as loaded: a copy, in the dtype of the parameter; step counts stay float32.
-
-    Equal step counts become one tensor again (see `Optimizer._advance`).
-    """
-    if name == "step":
-        number = float(item)
-        key = (id(old), number)
-        if key not in counts:
-            fits = isinstance(old, Tensor) and not any(k[0] == id(old) for k in counts)
-            counts[key] = old.fill_(number) if fits else full((), number, dtype=float32)
-        return counts[key]
-    if isinstance(item, Tensor):
-        wanted = p.dtype if p.dtype.is_float else item.dtype
-        if isinstance(old, Tensor) and old.shape == item.shape and old.dtype is wanted:
-            return old.copy_(item)
-        return item.detach().to(wanted).clone()
-    return copy.deepcopy(item)

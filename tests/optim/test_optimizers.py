@@ -229,6 +229,8 @@ def test_groups_and_wrong_options():
         optim.SGD([])
     with pytest.raises(TypeError, match="iterable of Tensors"):
         optim.SGD(a)
+    with pytest.raises(TypeError, match=r"iterable of Tensors or dicts, but got method \(call it"):
+        optim.SGD(graphc.nn.Linear(2, 2).parameters)
     with pytest.raises(TypeError, match="ordered collections"):
         optim.SGD([{"params": {a}}])
     with pytest.raises(ValueError, match=r"Invalid learning rate: -1"):
@@ -237,6 +239,8 @@ def test_groups_and_wrong_options():
         optim.SGD([a], nesterov=True)
     with pytest.raises(ValueError, match="different number of parameter groups"):
         opt.load_state_dict(optim.SGD([a]).state_dict())
+    with pytest.raises(ValueError, match=r"size of optimizer's group: group 0 has 1 parameters, here 2"):
+        optim.SGD([a, b]).load_state_dict(optim.SGD([a]).state_dict())
     with pytest.raises(RuntimeError, match="cannot be `True` together"):
         optim.Adam([c], fused=True, foreach=True)
 
