@@ -50,7 +50,7 @@ def show(cell: Cell) -> np.ndarray:
             return again
         array = array.array
     events = MODE.events
-    if _is_read(cell, node, array) or (events is not None and events.has(array)):
+    if is_read(cell, node, array) or (events is not None and events.has(array)):
         array = aligned_copy(array)
         node = fresh_input(node.type)
     given = on_memory_of(array)
@@ -62,7 +62,7 @@ def show(cell: Cell) -> np.ndarray:
     return given
 
 
-def _is_read(cell: Cell, node: Node, array: np.ndarray) -> bool:
+def is_read(cell: Cell, node: Node, array: np.ndarray) -> bool:
     """Whether anything beside a cell reads, or is going to read, its node or the array that is its value."""
     if getrefcount(node) > OWN or not array.flags.writeable:
         return True

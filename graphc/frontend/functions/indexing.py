@@ -19,6 +19,7 @@ from graphc.frontend.functions.elementwise import need
 from graphc.frontend.functions.methods import METHODS, attach
 from graphc.frontend.functions.shape import reshape_node
 from graphc.frontend.functions.update import set_box
+from graphc.frontend.functions.writing import write_known
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import broadcast_shapes, cast, expand
 from graphc.frontend.repeated import repeatable
@@ -450,6 +451,8 @@ def _set_masked(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 def setitem(x: Tensor, index: Any, source: Any) -> None:
     """x[index] = source."""
     given = need(source, "__setitem__")
+    if _set_known(x, index, given):
+        return
     if not isinstance(given, Tensor):
         given = from_array(np.asarray(given, x.dtype.numpy)) if MODE.trace is None else _number(given, x)
     mask = _single_mask(x, index)
@@ -473,6 +476,18 @@ def setitem(x: Tensor, index: Any, source: Any) -> None:
         METHODS["copy_"](target, _fit(given, target._cell.node.type.shape))
         return
     inplace(target, index_put(target, parsed.tensors, given), "__setitem__")
+
+
+def _set_known(x: Tensor, index: Any, given: Any) -> bool:
+    """x[index] = given at once, if that is possible and the index is made of ints and slices."""
+    if not all([type(i) in _BASIC for i in index] if type(index) is tuple else (type(index) in _BASIC,)):
+        return False
+    parsed = parse(index, x._cell.type.shape)
+    box = tuple(map(slice, parsed.start, parsed.stop, parsed.step))
+    return write_known(x, box, given, tuple(parsed.shape))
+
+
+_BASIC = frozenset((int, slice, type(Ellipsis), type(None), np.int64))
 
 
 def _number(given: Any, x: Tensor) -> Tensor:
