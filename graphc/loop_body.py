@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from graphc.aliases import Aliases, is_alias
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop.inplace import inplace_pairs
@@ -20,7 +21,6 @@ from graphc.loop.lowered import (
     with_args,
 )
 from graphc.plan_kernels import copy_call
-from graphc.storage import is_alias
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,25 +43,23 @@ LowerGroup = Callable[[Group, AbstractSet[Node]], Lowered]
 class LoweredBody:
     """The calls of a body's groups.
 
-    once   calls that depend on `fixed` values alone, on values of the body
-    steps  the others
-    alias  values that lie where others do
-    where  values whose place outside is decided
+    once     calls that depend on `fixed` values alone, on values of the body
+    steps    the others
+    aliases  values that lie where others do
+    where    values whose place outside is decided
     """
 
     def __init__(self, groups: Sequence[Group], fixed: AbstractSet[Node], lower: LowerGroup) -> None:
         self.once: list[KernelCall] = []
-        self.alias: dict[Value, Arg] = {}
+        self.aliases = Aliases()
         self.where: dict[Value, Arg] = {}
         steps: list[Step] = []
         for group in groups:
             if is_alias(group):
-                root = self.root(group.inputs[0])
-                for node in group.outputs:
-                    self.alias[node] = replace(root, type=node.type) if isinstance(root, Part) else root
+                self.aliases.rename(group)
                 continue
             lowered = lower(group, {x for x in group.inputs if x in fixed or x.kind is Kind.CONSTANT})
-            self.alias.update(lowered.parts.items())
+            self.aliases.enter(lowered.parts)
             self.once += lowered.once
             steps += lowered.steps
         self.steps = list(with_args(tuple(steps), self.root))
@@ -69,7 +67,7 @@ class LoweredBody:
 
     def root(self, value: Value) -> Arg:
         """Where in the body a value lies."""
-        return self.alias.get(value, value)
+        return self.aliases.root(value)
 
     def made(self, node: Node) -> Value:
         """The value that calls of the body write as a whole, and which is `node`."""

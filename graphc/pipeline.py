@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from graphc import backend as backends
 from graphc import lookup, plan, program_cache, repeat, report
+from graphc.aliases import is_alias
 from graphc.collecting import no_collections
 from graphc.compiled import Code, Program
 from graphc.debug import Observer, Record, Stage, Validate, observers_from_environment
@@ -30,7 +31,6 @@ from graphc.ops.constant import input_
 from graphc.passes import beside, checks, fold, fuse, layout, loops, prepare, remat, rowdot, simplify, sums
 from graphc.prepared import Prepared
 from graphc.program import Machine, check_donations
-from graphc.storage import is_alias
 
 
 @dataclass(frozen=True)

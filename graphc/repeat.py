@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
+from graphc.aliases import is_alias
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
@@ -44,7 +45,6 @@ from graphc.passes.roles import behind_identity
 from graphc.passes.turn import Turned, turned
 from graphc.plan_kernels import copy_call
 from graphc.program import Machine
-from graphc.storage import is_alias
 
 
 def lower(group: Group, machine: Machine, fixed: AbstractSet[Node] = frozenset()) -> Lowered:

@@ -8,8 +8,9 @@ precedences that make in-place updates of donated inputs safe.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from graphc.aliases import Aliases, is_alias
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
@@ -52,11 +53,6 @@ class Layout:
         return sizes
 
 
-def is_alias(group: Group) -> bool:
-    """Whether the group only renames a value: reshapes of one dense value."""
-    return len(group.inputs) == 1 and all(node.op.name == "reshape" for node in group.nodes)
-
-
 def lay_out(
     graph: Graph,
     groups: Sequence[Group],
@@ -90,23 +86,17 @@ class _Builder:
     ) -> None:
         self.graph = graph
         self.donated = dict(donated)
-        self.alias: dict[Value, Value | Part] = dict(parts.items())
+        self.aliases = Aliases(parts)
         self.shared = frozenset(part.value for part in parts.values())
         self.layout = Layout()
         for call in prelude:
             self.layout.precedence.add(Work((call,)))
         for group in groups:
             if is_alias(group):
-                for node in group.outputs:
-                    root = self.root(group.inputs[0])
-                    self.alias[node] = replace(root, type=node.type) if isinstance(root, Part) else root
+                self.aliases.rename(group)
             else:
                 self._add(calls[group])
-        self.flags = [self.root(flag) for flag in flags]
-
-    def root(self, node: Value) -> Value | Part:
-        """The value whose memory `node` is, or the part of one."""
-        return self.alias.get(node, node)
+        self.flags = [self.aliases.root(flag) for flag in flags]
 
     def run(self) -> Layout:
         layout = self.layout
@@ -132,7 +122,7 @@ class _Builder:
                 body = self._resolved(step.body)
                 result += [Repeat(step.trips, tuple(body))] if body else []
             elif any(step.args[w].type.nbytes for w in step.writes):
-                args = tuple([moved(arg, self.root) for arg in step.args])
+                args = tuple([moved(arg, self.aliases.root) for arg in step.args])
                 result.append(KernelCall(step.kernel, args, step.writes))
         return result
 
@@ -140,7 +130,7 @@ class _Builder:
         layout = self.layout
         calls = [call for work in layout.precedence.works for call in calls_in(work.steps)]
         used = [value for call in calls for value in call.touched()]
-        for arg in (*(self.root(node) for node in self.graph.outputs), *self.flags):
+        for arg in (*(self.aliases.root(node) for node in self.graph.outputs), *self.flags):
             used += values_of(arg)
         for value in used:
             if isinstance(value, Node) and value.kind is Kind.CONSTANT and value not in layout.place:
@@ -159,7 +149,7 @@ class _Builder:
         computed: dict[Value, list[int]] = {}
         parts: list[tuple[Part, int]] = []
         for position, node in enumerate(self.graph.outputs):
-            value = self.root(node)
+            value = self.aliases.root(node)
             if isinstance(value, Part):
                 parts.append((value, position))
             elif value.type.nbytes and value in self.layout.place:

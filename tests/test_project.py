@@ -30,6 +30,7 @@ LAYERS = [
     ("graphc.ir", "graphc.loop", "graphc.autodiff", "graphc.analysis", "graphc.passes"),
     (
         "graphc.plan",
+        "graphc.aliases",
         "graphc.plan_kernels",
         "graphc.lifetimes",
         "graphc.loop_body",
