@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys as _sys
 from typing import Any as _Any
 
 from graphc import accelerator, amp, autograd, cuda, random, return_types, testing
@@ -177,4 +178,5 @@ def __getattr__(name: str) -> _Any:
     if name == "backends":  # (found on demand: the compiler knows its backends by name only)
         return _backends()
     why = f" ({_NOT_BUILT[name]})" if name in _NOT_BUILT else ""
-    raise AttributeError(f"module 'graphc' has no attribute {name!r}{why}")
+    says = f"module 'graphc' has no attribute {name!r}{why}"
+    raise AttributeError(says, name=name, obj=_sys.modules[__name__])

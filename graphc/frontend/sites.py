@@ -1,4 +1,4 @@
-"""Where the user's program is: the first stack frame outside graphc, and the module path."""
+"""Where the user's program is: the first stack frame outside graphc and Python's library; the module path."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import CodeType, FrameType
 from graphc.ir.node import Site, provide_sites
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep  # Python's own: copy, functools, threading
 _internal: dict[str, bool] = {}  # by file: hashing a code object takes longer than all the rest
 _sites: dict[tuple[str, int, str], Site] = {}
 # By instruction: the number of its line is not at hand, it is counted from the beginning of its function.
@@ -29,6 +30,7 @@ _path = _Path()
 
 def _is_internal(file: str) -> bool:
     inside = file.startswith((_PACKAGE, "<frozen"))
+    inside = inside or (file.startswith(_LIBRARY) and "-packages" + os.sep not in file)
     if len(_internal) < _MANY:
         _internal[file] = inside
     return inside

@@ -226,7 +226,9 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
     def add_module(self, name: str, module: Module | None) -> None:
         """Make `module` a child under `name`."""
         if not isinstance(module, Module) and module is not None:
-            raise TypeError(f"{type(module).__name__} is not a Module subclass")
+            what = getattr(module, "__name__", type(module).__name__)
+            hint = f" instance: write {what}()" if isinstance(module, type) else ""
+            raise TypeError(f"{what} is not a Module subclass{hint}")
         self._check_name("module", name)
         if hasattr(self, name) and name not in self._modules:
             raise KeyError(f"attribute '{name}' already exists")
@@ -241,7 +243,7 @@ class Module(tree.Traversal, StateDict, Conversion, Hooked):
             members = fields.get(table)
             if members is not None and name in members:
                 return members[name]
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         fields = self.__dict__

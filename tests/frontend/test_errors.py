@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,8 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ones(*A)[5], IndexError, "index 5 is out of bounds for dimension 0 with size 2"),
     (lambda: ones(*A)[0, 0, 0], IndexError, "too many indices for tensor of dimension 2"),
     (lambda: ones(*A)[::-1], ValueError, "step must be greater than zero"),
-    (lambda: ones(*A)[1.5], TypeError, "only integers, slices"),
+    (lambda: ones(*A)[1.5], IndexError, "only integers, slices"),
+    (lambda: ones(*A)["x"], TypeError, "only integers, slices"),
     (lambda: ones(*A)[gc.tensor([0, 7])], IndexError, "index 7 is out of bounds for dimension 0 with size 2"),
     (lambda: ones(*A)[gc.tensor([True])], IndexError, "The shape of the mask [1]"),
     (lambda: ones(*A).gather(1, gc.tensor([[3]])), IndexError, "out of bounds for dimension 1 with size 3"),
@@ -72,6 +74,11 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     ),
     (lambda: bool(ones(2)), RuntimeError, "Boolean value of Tensor with more than one value is ambiguous"),
     (lambda: ones(2).item(), RuntimeError, "a Tensor with 2 elements cannot be converted to Scalar"),
+    (
+        lambda: float(ones(2)),
+        ValueError,
+        "only one element tensors can be converted to Python scalars, not 2",
+    ),
     (lambda: len(gc.tensor(1)), TypeError, "len() of a 0-d tensor"),
     (lambda: iter(gc.tensor(1)), TypeError, "iteration over a 0-d tensor"),
     (lambda: leaf().numpy(), RuntimeError, "Can't call numpy() on Tensor that requires grad"),
@@ -117,8 +124,18 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "Subtraction, the `-` operator, with two bool tensors",
     ),
     (lambda: gc.arange(3) ** -1, RuntimeError, "Integers to negative integer powers are not allowed."),
-    (lambda: gc.tensor([[1], [2, 3]]), ValueError, "expected sequence of equal length"),
+    (lambda: gc.tensor([[1], [2, 3]]), ValueError, "expected sequence of length 1 at dim 1 (got 2)"),
+    (lambda: gc.tensor([[[1], [2, 3]]] * 2), ValueError, "expected sequence of length 1 at dim 2 (got 2)"),
+    (lambda: gc.tensor([[1], 2]), ValueError, "expected sequence of length 1 at dim 1 (got a number)"),
+    (lambda: gc.tensor([1, [2]]), ValueError, "expected sequence of length 1 at dim 1 (got a number)"),
     (lambda: gc.tensor("x"), TypeError, "str"),
+    (lambda: gc.tensor(["x"]), TypeError, "invalid data type 'str'"),
+    (lambda: gc.sum(ones(2), axsis=0), TypeError, "sum() got an unexpected keyword argument 'axsis'"),
+    (lambda: ones(2).backward(axsis=0), TypeError, "backward() got an unexpected keyword"),
+    (lambda: nn.Sequential(nn.ReLU), TypeError, "ReLU is not a Module subclass instance: write ReLU()"),
+    (lambda: nn.Sequential(gc.relu), TypeError, "relu is not a Module subclass"),
+    (lambda: nn.MSELoss(ones(2), ones(2)), TypeError, "a loss is made first and called then"),
+    (lambda: nn.CrossEntropyLoss(ones(1), ones(1)), TypeError, "a loss is made first and called then"),
     (lambda: gc.zeros(2, -1), RuntimeError, "negative dimension -1"),
     (lambda: ones(2).to("cuda"), RuntimeError, "graphc computes on the CPU only"),
     (lambda: ones(2) + "x", TypeError, "unsupported operand type"),
@@ -133,6 +150,20 @@ def test_error(mistake: Callable[[], Any], error: type[Exception], text: str) ->
     with pytest.raises(error) as caught:
         mistake()
     assert text in str(caught.value)
+
+
+def test_misspelt_names_are_told_apart() -> None:
+    """Python suggests a name where it knows the object that was asked."""
+    for asked, name in ((gc, "zeros_lik"), (nn.Linear(2, 2), "wieght"), (ones(2), "sumn")):
+        with pytest.raises(AttributeError) as caught:
+            getattr(asked, name)
+        assert (caught.value.name, caught.value.obj) == (name, asked)
+
+
+def test_the_line_is_the_users_not_that_of_pythons_library() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        copy.deepcopy(leaf() * 2)
+    assert "test_errors.py" in str(caught.value)
 
 
 def test_error_names_file_line_and_module() -> None:

@@ -142,6 +142,26 @@ def test_collate_tensors_and_errors():
         data.default_collate([graphc.ones(2), graphc.zeros(3)])
     with pytest.raises(TypeError, match="batch must contain tensors"):
         data.default_collate([object()])
+    with pytest.raises(RuntimeError, match=r"got \[2\] at entry 0 and \[3\] at entry 1"):
+        data.default_collate([np.zeros(2), np.zeros(3)])
+
+
+def test_errors_name_the_place_and_the_index():
+    with pytest.raises(TypeError, match="found <class 'NoneType'>") as caught:
+        data.default_collate([{"x": 1, "y": (2, None)}] * 2)
+    assert caught.value.__notes__ == ["at [1] of the samples", "at ['y'] of the samples"]
+
+    class Broken(data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {0: "a", 1: "b", 2: "c"}[index]
+
+    for workers in (0, 2):
+        with pytest.raises(KeyError) as caught:
+            list(data.DataLoader(Broken(), batch_size=2, num_workers=workers))
+        assert caught.value.__notes__ == ["raised by dataset[3] of Broken"]
 
 
 @pytest.mark.parametrize("workers", [0, 3])

@@ -127,8 +127,9 @@ def _scalar(self: Tensor, what: str) -> Any:
     if self._cell.node.type.size != 1:
         if what == "bool":
             raise fail(RuntimeError, "Boolean value of Tensor with more than one value is ambiguous")
+        size = self._cell.node.type.size
         raise fail(
-            RuntimeError, f"a Tensor with {self._cell.node.type.size} elements cannot be converted to Scalar"
+            ValueError, f"only one element tensors can be converted to Python scalars, not {size} elements"
         )
     return value(self).item()
 

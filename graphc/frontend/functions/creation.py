@@ -65,18 +65,27 @@ def _nested(data: Any) -> np.ndarray:
     try:
         array = np.array(data)
     except ValueError:
-        raise fail(
-            ValueError, "expected sequence of equal length at every dimension: the nested lists are ragged"
-        ) from None
+        raise fail(ValueError, _ragged(data)) from None
     if array.dtype.kind not in "fiub":
         if array.dtype.kind == "O" and any(v is not None and hasattr(v, "__len__") for v in array.flat):
-            raise fail(
-                ValueError,
-                "expected sequence of equal length at every dimension: the nested lists are ragged",
-            )
-        kind = type(array.flat[0]).__name__ if array.size else array.dtype.name
+            raise fail(ValueError, _ragged(data))
+        kind = type(array.flat[0]).__name__.rstrip("_") if array.size else array.dtype.name
         raise fail(TypeError, f"new(): invalid data type '{kind}'")
     return array
+
+
+def _ragged(data: Any) -> str:
+    """Where nested sequences are of different lengths first, in PyTorch's words."""
+    level, dim = [data], 0
+    while any(hasattr(part, "__len__") for part in level):
+        lengths = [len(part) if hasattr(part, "__len__") else None for part in level]
+        for length in lengths:
+            if length != lengths[0]:
+                got = "a number" if None in (length, lengths[0]) else length
+                expected = lengths[0] if lengths[0] is not None else length
+                return f"expected sequence of length {expected} at dim {dim} (got {got})"
+        level, dim = [item for part in level for item in part], dim + 1
+    return "expected nested sequences of numbers"
 
 
 def _holds_tensors(data: Any) -> bool:

@@ -127,10 +127,9 @@ def _int(found: Index, item: Any, dim: int, extent: int) -> None:
         i = item.__index__()
     except AttributeError:
         raise fail(
-            TypeError,
+            TypeError if isinstance(item, str) else IndexError,
             "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "
-            "indices "
-            f"(got {type(item).__name__})",
+            f"indices (got {type(item).__name__})",
         ) from None
     if not -extent <= i < extent:
         raise fail(IndexError, f"index {i} is out of bounds for dimension {dim} with size {extent}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 
 from graphc.frontend.evaluation.rounds import may_end
@@ -35,11 +36,15 @@ def method(
     repeats        calls on tensors of the same types are the same (`graphc.frontend.repeated`)
     """
 
+    entered_as = names
+
     def enter(f: F) -> F:
+        names = entered_as or (f.__name__.removesuffix("_"),)
+        f.__name__ = f.__qualname__ = names[0]  # (Python's errors name it: `sum`, where we write `sum_`)
         entered = _with_numpy_names(f)
         if repeats:
             entered = repeatable(entered)
-        for name in names or (f.__name__.removesuffix("_"),):
+        for name in names:
             if not only_function:
                 METHODS[name] = entered
             if function or only_function:
@@ -92,6 +97,8 @@ def install() -> None:
 
 
 def attach(**attributes: Any) -> None:
-    """Put properties and special methods on Tensor."""
+    """Put properties, special methods and what is no function of `graphc` on Tensor."""
     for name, attribute in attributes.items():
+        if isinstance(attribute, FunctionType) and not name.startswith("__"):
+            attribute.__name__ = attribute.__qualname__ = name
         setattr(Tensor, name, attribute)

@@ -78,9 +78,18 @@ def elementwise(
 
 
 def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """PyTorch's deprecated `size_average` and `reduce` as a `reduction`."""
+    """PyTorch's deprecated `size_average` and `reduce` as a `reduction`.
+
+    TypeError for tensors: somebody called the class of a loss, not a loss.
+    """
     if size_average is None and reduce is None:
         return reduction
+    if isinstance(size_average, Tensor) or isinstance(reduce, Tensor):
+        raise fail(
+            TypeError,
+            "size_average and reduce are flags, but got a Tensor: a loss is made first and called then, as "
+            "in nn.MSELoss()(input, target)",
+        )
     average = True if size_average is None else size_average
     found = "none" if reduce is False else ("mean" if average else "sum")
     warnings.warn(

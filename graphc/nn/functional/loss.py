@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 
 from graphc import ops
-from graphc.frontend.errors import describe, fail
+from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.nodes import cast, spread
 from graphc.frontend.repeated import repeatable
 from graphc.frontend.tensor import Tensor, apply
@@ -412,10 +412,10 @@ def _labels_loss(
 
 def _check_labels_dtype(name: str, target: Tensor) -> None:
     if target.dtype is not int64:
-        title = {"int32": "Int", "uint8": "Byte", "float32": "Float", "float64": "Double", "bool": "Bool"}
         raise fail(
             RuntimeError,
-            f"{name}: expected scalar type Long but found {title.get(target.dtype.name, target.dtype.name)}",
+            f"{name}: expected scalar type Long but found {title(target.dtype)} for the target "
+            f"{describe(target)}: classes are integers, target.long()",
         )
 
 

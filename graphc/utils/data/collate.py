@@ -30,15 +30,17 @@ def collate(batch: Sequence[Any], *, collate_fn_map: dict[_Key, Callable[..., An
     for kinds, function in functions.items():
         if isinstance(first, kinds):
             return function(batch, collate_fn_map=collate_fn_map)
-    again: Callable = lambda part: collate(part, collate_fn_map=collate_fn_map)  # noqa: E731
     if isinstance(first, collections.abc.Mapping):
-        return _like_mapping(first, {key: again([sample[key] for sample in batch]) for key in first})
-    if isinstance(first, tuple) and hasattr(first, "_fields"):
-        return type(first)(*[again(part) for part in zip(*batch, strict=True)])
+        return _like_mapping(
+            first, {key: _part([sample[key] for sample in batch], key, functions) for key in first}
+        )
     if isinstance(first, collections.abc.Sequence):
-        if any(len(sample) != len(first) for sample in batch):
-            raise RuntimeError("each element in list of batch should be of equal size")
-        columns = [again(part) for part in zip(*batch, strict=True)]
+        lengths = [len(sample) for sample in batch]
+        if lengths.count(len(first)) != len(batch):
+            raise RuntimeError(f"each element in list of batch should be of equal size, but got {lengths}")
+        columns = [_part(part, i, functions) for i, part in enumerate(zip(*batch, strict=True))]
+        if isinstance(first, tuple) and hasattr(first, "_fields"):
+            return type(first)(*columns)
         if isinstance(first, tuple):  # PyTorch gives a list here, whatever the samples are
             return columns
         try:
@@ -46,6 +48,15 @@ def collate(batch: Sequence[Any], *, collate_fn_map: dict[_Key, Callable[..., An
         except TypeError:
             return columns
     raise TypeError(ERROR.format(type(first)))
+
+
+def _part(parts: Sequence[Any], at: Any, functions: dict[_Key, Callable[..., Any]]) -> Any:
+    """What stands at one place of each sample, collated; errors name the place."""
+    try:
+        return collate(parts, collate_fn_map=functions)
+    except (RuntimeError, TypeError) as error:
+        error.add_note(f"at [{at!r}] of the samples")
+        raise
 
 
 def _like_mapping(first: Any, items: dict) -> Any:
@@ -59,12 +70,20 @@ def _like_mapping(first: Any, items: dict) -> Any:
         return items
 
 
+def _check_shapes(batch: Sequence[Any]) -> None:
+    first = batch[0].shape
+    for i, part in enumerate(batch):
+        if part.shape != first:
+            raise RuntimeError(
+                f"stack expects each tensor to be equal size, but got {list(first)} at entry 0 and "
+                f"{list(part.shape)} at entry {i}: pad the samples, or give the DataLoader a collate_fn"
+            )
+
+
 def _tensors(batch: Sequence[Tensor], **_: Any) -> Tensor:
     if any(t.requires_grad for t in batch):
         return stack(list(batch))
-    shapes = {tuple(t.shape) for t in batch}
-    if len(shapes) > 1:
-        raise RuntimeError(f"stack expects each tensor to be equal size, but got {sorted(shapes)}")
+    _check_shapes(batch)
     return from_array(np.stack([memory(t) for t in batch]))
 
 
@@ -72,6 +91,7 @@ def _arrays(batch: Sequence[np.ndarray], **_: Any) -> Any:
     first = batch[0]
     if first.dtype.kind in "SUOV":
         raise TypeError(ERROR.format(first.dtype))
+    _check_shapes(batch)
     return tensor(np.stack(batch))
 
 

@@ -181,7 +181,10 @@ def random_split(
     else:
         counts = [int(n) for n in lengths]
     if sum(counts) != total:
-        raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
+        raise ValueError(
+            "Sum of input lengths does not equal the length of the input dataset! "
+            f"({sum(counts)} and {total})"
+        )
     order = permutation(total, generator).tolist()
     ends = itertools.accumulate(counts)
     return [Subset(dataset, order[end - count : end]) for end, count in zip(ends, counts, strict=True)]

@@ -17,13 +17,22 @@ def fetcher(dataset: Dataset, batched: bool, collate_fn: Callable, drop_last: bo
     if isinstance(dataset, IterableDataset):
         return _stream(iter(dataset), batched, collate_fn, drop_last)
     if not batched:
-        return lambda index: collate_fn(dataset[index])
+        return lambda index: collate_fn(_sample(dataset, index))
     if collate_fn is default_collate and (rows := _rows(dataset)) is not None:
         return rows
     many = getattr(dataset, "__getitems__", None)
     if callable(many):
         return lambda indices: collate_fn(many(indices))
-    return lambda indices: collate_fn([dataset[i] for i in indices])
+    return lambda indices: collate_fn([_sample(dataset, i) for i in indices])
+
+
+def _sample(dataset: Dataset, index: Any) -> Any:
+    """`dataset[index]`; errors name the index."""
+    try:
+        return dataset[index]
+    except Exception as error:
+        error.add_note(f"raised by dataset[{index!r}] of {type(dataset).__name__}")
+        raise
 
 
 def _rows(dataset: Dataset) -> Fetch | None:
