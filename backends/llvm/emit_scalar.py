@@ -6,6 +6,7 @@ from graphc.backends.llvm import math
 from graphc.backends.llvm.emit_builder import BITS, Builder, Operand
 from graphc.backends.llvm.emit_state import element
 from graphc.ir.types import DType
+from graphc.loop.ir import BIT_TYPE
 
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
@@ -41,6 +42,8 @@ def unary_op(b: Builder, op: str, dtype: DType, x: Operand) -> Operand:
         return b.compare("olt", b.intrinsic("fabs", x), float("inf"))
     if op == "not":
         return b.compare("oeq", x, 0.0)
+    if op == "bits":
+        return b.cast("bitcast", x, element(BIT_TYPE[dtype]))
     return math.unary(b, op, x)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from graphc.ir.types import from_numpy_dtype
 from graphc.loop.as_python import Writer
-from graphc.loop.ir import Buffer, Kernel, Tile
+from graphc.loop.ir import BIT_TYPE, Buffer, Kernel, Tile
 
 
 def _erf(x: Any) -> Any:
@@ -60,6 +61,7 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
     "isnan": np.isnan,
     "isinf": np.isinf,
     "isfinite": np.isfinite,
+    "bits": lambda x: x.view(BIT_TYPE[from_numpy_dtype(x.dtype)].numpy),
 }
 
 

@@ -31,7 +31,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from graphc.ir.types import DType, Shape, bool_, float32, float64, int64
+from graphc.ir.types import DType, Shape, bool_, float32, float64, int32, int64
 
 # --------------------------------------------------------------------- buffers
 
@@ -96,7 +96,7 @@ class Load(Expr):
 
 @dataclass(frozen=True, eq=False)
 class Unary(Expr):
-    """op in UNARY_OPS; the result has the operand's dtype (bool for predicates)."""
+    """op in UNARY_NAMES; the result's dtype is `unary_dtype`."""
 
     op: str
     x: Expr
@@ -130,6 +130,8 @@ UNARY_OPS = frozenset(
     "asin acos atan sinh cosh asinh acosh atanh tanh erf sigmoid not".split()
 )
 PREDICATE_OPS = frozenset(["isnan", "isinf", "isfinite"])
+BIT_TYPE = {float32: int32, float64: int64}  # what the op "bits" reads a float as: its sign is the top bit
+UNARY_NAMES = UNARY_OPS | PREDICATE_OPS | {"bits"}
 BINARY_OPS = frozenset(
     "add sub mul div rem pow max min and or xor shl shr atan2 mulhi".split()
 )  # div of floats is true division; mulhi is the high half of a 32-bit unsigned product
@@ -330,8 +332,19 @@ ONE = index_const(1)
 TRUE = Const(bool_, True)
 
 
+def unary_dtype(op: str, x: DType) -> DType:
+    """The dtype of a Unary of an operand of dtype x; ValueError where there is none such."""
+    if op == "bits" and x in BIT_TYPE:
+        return BIT_TYPE[x]
+    if op in PREDICATE_OPS:
+        return bool_
+    if op in UNARY_OPS:
+        return x
+    raise ValueError(f"no unary operation {op!r} of {x.name}")
+
+
 def unary(op: str, x: Expr) -> Expr:
-    return Unary(bool_ if op in PREDICATE_OPS else x.dtype, op, x)
+    return Unary(unary_dtype(op, x.dtype), op, x)
 
 
 def binary(op: str, a: Expr, b: Expr) -> Expr:

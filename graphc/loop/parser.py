@@ -10,8 +10,7 @@ from graphc.ir.types import BY_SHORT, DType, bool_, int64
 from graphc.loop.ir import (
     BINARY_OPS,
     COMPARE_OPS,
-    PREDICATE_OPS,
-    UNARY_OPS,
+    UNARY_NAMES,
     Accumulate,
     Address,
     Alloc,
@@ -37,9 +36,9 @@ from graphc.loop.ir import (
     Stmt,
     Store,
     Tile,
-    Unary,
     Var,
     Walk,
+    unary,
 )
 from graphc.loop.printer import INFIX
 
@@ -380,8 +379,8 @@ class _Parser:
             return Select(args[1].dtype, args[0], args[1], args[2])
         if name in BY_SHORT and len(args) == 1:
             return Cast(BY_SHORT[name], args[0])
-        if (name in UNARY_OPS or name in PREDICATE_OPS) and len(args) == 1:
-            return Unary(bool_ if name in PREDICATE_OPS else args[0].dtype, name, args[0])
+        if name in UNARY_NAMES and len(args) == 1:
+            return unary(name, args[0])
         if (name in BINARY_OPS or name in COMPARE_OPS) and len(args) == 2:
             return Binary(bool_ if name in COMPARE_OPS else args[0].dtype, name, args[0], args[1])
         raise self.fail(f"an operation of {len(args)} operands instead of {name!r}")

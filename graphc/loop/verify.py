@@ -11,8 +11,6 @@ from graphc.loop import index as ix
 from graphc.loop.ir import (
     BINARY_OPS,
     COMPARE_OPS,
-    PREDICATE_OPS,
-    UNARY_OPS,
     Accumulate,
     Address,
     Alloc,
@@ -38,6 +36,7 @@ from graphc.loop.ir import (
     Tile,
     Unary,
     Var,
+    unary_dtype,
 )
 from graphc.loop.printer import print_kernel
 
@@ -198,8 +197,11 @@ class _Verifier:
                     _rule(other.dtype is dtype, "the other value of a load has another dtype")
                 self.place(buffer, index, exact and mask is None)
             case Unary(dtype, op, x):
-                _rule(op in UNARY_OPS or op in PREDICATE_OPS, f"no unary operation {op!r}")
-                _rule(dtype is (bool_ if op in PREDICATE_OPS else x.dtype), f"{op} of {x.dtype.name}")
+                try:
+                    expected = unary_dtype(op, x.dtype)
+                except ValueError as error:
+                    raise _Broken(str(error)) from None
+                _rule(dtype is expected, f"{op} of {x.dtype.name} as {dtype.name}")
             case Binary(dtype, op, a, b):
                 _rule(op in BINARY_OPS or op in COMPARE_OPS, f"no binary operation {op!r}")
                 _rule(a.dtype is b.dtype, f"{op} of {a.dtype.name} and {b.dtype.name}")

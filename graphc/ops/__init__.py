@@ -79,6 +79,7 @@ from graphc.ops.reduce import (
     reduce_prod,
 )
 from graphc.ops.scan import scan
+from graphc.ops.sort import argsort
 from graphc.ops.spread import broadcast, full, like, ones, reduce_sum, scalar_value, zeros
 from graphc.ops.view import concat, flip, pad, reshape, slice_, slice_axis, transpose
 from graphc.ops.window import fold, window
@@ -97,6 +98,7 @@ __all__ = [
     "add",
     "argmax",
     "argmin",
+    "argsort",
     "asin",
     "asinh",
     "atan",

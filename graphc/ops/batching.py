@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from graphc.ir.node import Kind, Node, make
 from graphc.ops.contract import DotAttrs
 from graphc.ops.index import AxisAttrs, CumsumAttrs
+from graphc.ops.sort import SortAttrs
 from graphc.ops.spread import BroadcastAttrs, ReduceAttrs, broadcast
 from graphc.ops.view import ConcatAttrs, FlipAttrs, PadAttrs, SliceAttrs, reshape, transpose
 
@@ -114,6 +115,11 @@ def _windows(node: Node, operands: Sequence[Node], batched: Sequence[bool], leng
 @_rule("cumsum")
 def _cumsum(node: Node, operands: Sequence[Node], batched: Sequence[bool], length: int) -> Node:
     return make(node.op, operands, CumsumAttrs(node.attrs.axis + 1, node.attrs.reverse))
+
+
+@_rule("argsort")
+def _argsort(node: Node, operands: Sequence[Node], batched: Sequence[bool], length: int) -> Node:
+    return make(node.op, operands, SortAttrs(node.attrs.axis + 1, node.attrs.descending))
 
 
 # ------------------------------------------------------- contractions, convolutions

@@ -27,7 +27,7 @@ class AxisAttrs(Attrs):
     axis: int
 
 
-def _check_axis(name: str, axis: int, x: TensorType, types: Sequence[TensorType]) -> None:
+def check_axis(name: str, axis: int, x: TensorType, types: Sequence[TensorType]) -> None:
     if not 0 <= axis < x.rank:
         raise fail(name, f"axis {axis} is not a dim within rank {x.rank}", types)
 
@@ -53,7 +53,7 @@ def _taken(x: TensorType, indices: TensorType, axis: int) -> tuple[int, ...]:
 def _infer_take(types: Sequence[TensorType], attrs: AxisAttrs) -> TensorType:
     x, indices = types
     _check_indices("take", indices, types)
-    _check_axis("take", attrs.axis, x, types)
+    check_axis("take", attrs.axis, x, types)
     return TensorType(_taken(x, indices, attrs.axis), x.dtype)
 
 
@@ -116,7 +116,7 @@ def take(x: Node, indices: Node, axis: int) -> Node:
 def _infer_scatter(types: Sequence[TensorType], attrs: AxisAttrs) -> TensorType:
     base, indices, updates = types
     _check_indices("scatter_add", indices, types)
-    _check_axis("scatter_add", attrs.axis, base, types)
+    check_axis("scatter_add", attrs.axis, base, types)
     expected = _taken(base, indices, attrs.axis)
     if updates.shape != expected or updates.dtype is not base.dtype or base.dtype not in NUMBERS:
         raise fail("scatter_add", f"updates must be numbers of the base's dtype and shape {expected}", types)
@@ -181,7 +181,7 @@ def _check_along(
     name: str, types: Sequence[TensorType], x: TensorType, indices: TensorType, axis: int
 ) -> None:
     _check_indices(name, indices, types)
-    _check_axis(name, axis, x, types)
+    check_axis(name, axis, x, types)
     if indices.rank != x.rank:
         raise fail(name, f"indices must have rank {x.rank}", types)
     if any(d != axis and i > n for d, (i, n) in enumerate(zip(indices.shape, x.shape, strict=True))):
@@ -339,7 +339,7 @@ class CumsumAttrs(Attrs):
 def _infer_cumsum(types: Sequence[TensorType], attrs: CumsumAttrs) -> TensorType:
     if types[0].dtype not in NUMBERS:
         raise fail("cumsum", "cannot add bools; cast to an integer type first", types, TypeError)
-    _check_axis("cumsum", attrs.axis, types[0], types)
+    check_axis("cumsum", attrs.axis, types[0], types)
     return types[0]
 
 

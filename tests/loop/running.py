@@ -64,7 +64,7 @@ def calls_of(parts: Partition, machine: Machine = WIDE) -> list[KernelCall]:
 
 def execute(parts: Partition, values: Mapping[Node, np.ndarray], machine: Machine = WIDE) -> list[np.ndarray]:
     """Values of the graph's outputs; the tasks of every kernel run backwards, since their order is free."""
-    memory = _Memory(values)
+    memory = Memory(values)
     for node in parts.graph.nodes:
         if node.op.name == "constant":
             memory.put(node, node.attrs.array)
@@ -75,7 +75,7 @@ def execute(parts: Partition, values: Mapping[Node, np.ndarray], machine: Machin
     return [memory.get(node) for node in parts.graph.outputs]
 
 
-class _Memory:
+class Memory:
     """The bytes of every value; unwritten ones are 99s."""
 
     def __init__(self, values: Mapping[Node, np.ndarray]) -> None:

@@ -1,9 +1,7 @@
 """Order: sort, argsort, topk, kthvalue, and running extrema.
 
-The order is found first, as an index; values are gathered by it, so gradients flow. Outside traces
-NumPy sorts the computed values. Inside a trace there is no sorting primitive: each element's rank is
-counted by comparing it with every other, which is quadratic and therefore bounded; the first few are looked
-for one after the other (selection.py).
+The order is found first, as an index; values are gathered by it, so gradients flow. The first few of
+long lines are looked for one after the other (selection.py).
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import numpy as np
 
 from graphc import ops
 from graphc import return_types as kinds
+from graphc.frontend.cell import has_value
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.methods import method
@@ -21,9 +20,10 @@ from graphc.frontend.nodes import cast, normal_axis, number
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.node import Node
 from graphc.ir.types import bool_, int64
+from graphc.ops.sort import ARGSORT, SortAttrs
 from graphc.return_types import ValuesIndices as Sorted
 
-LONGEST_IN_TRACE = 4096
+SHORT = 4096  # elements of a value at hand that NumPy has in order sooner than a program is found and run
 
 
 def pairs(n: Node, axis: int) -> tuple[Node, Node]:
@@ -34,52 +34,13 @@ def pairs(n: Node, axis: int) -> tuple[Node, Node]:
     return one, other
 
 
-def _rank_node(n: Node, axis: int, descending: bool) -> Node:
-    """How many elements come before each one, in a stable order with NaN as the largest."""
-    one, other = pairs(n, axis)
-    before = ops.lt(one, other) if descending else ops.lt(other, one)
-    equal = ops.eq(one, other)
-    if n.dtype.is_float:
-        mine, theirs = ops.isnan(one), ops.isnan(other)
-        first, last = (theirs, mine) if descending else (mine, theirs)
-        before = ops.bit_or(before, ops.bit_and(first, ops.logical_not(last)))
-        equal = ops.bit_or(equal, ops.bit_and(mine, theirs))
-    earlier = ops.lt(ops.iota(one.shape, axis + 1), ops.iota(one.shape, axis))
-    counted = ops.bit_or(before, ops.bit_and(equal, earlier))
-    return ops.reduce_sum(cast(counted, int64), (axis + 1,))
-
-
-def _invert(rank: Node, axis: int) -> Node:
-    """The position whose rank is i, for each i along `axis`."""
-    _, ranks = pairs(rank, axis)
-    shape = ranks.shape
-    here = ops.eq(ranks, ops.iota(shape, axis))
-    return ops.reduce_sum(ops.select(here, ops.iota(shape, axis + 1), number(0, int64, shape)), (axis + 1,))
-
-
 def order(input: Tensor, axis: int, descending: bool) -> Tensor:
     """Positions in sorted order along `axis` (stable)."""
-    if MODE.trace is None:
-        array = value(input)
-        if descending:  # stable: sort the reversed array and turn the order round
-            flipped = np.flip(array, axis)
-            found = np.flip(np.argsort(flipped, axis, kind="stable"), axis)
-            found = array.shape[axis] - 1 - found
-        else:
-            found = np.argsort(array, axis, kind="stable")
-        return from_array(np.ascontiguousarray(found).astype(np.int64))
-    if input.shape[axis] > LONGEST_IN_TRACE:
-        raise MODE.trace.needs_value(
-            f"sorting {describe(input)} along dim {axis}: inside a trace at most {LONGEST_IN_TRACE} "
-            "elements can be "
-            f"sorted; sort outside, or use topk with k up to {FEW}"
-        )
-
-    def build(n: Node) -> Node:
-        n = cast(n, int64) if n.dtype is bool_ else n
-        return _invert(_rank_node(n, axis, descending), axis)
-
-    return apply("", build, input)
+    node = input._cell.node
+    if MODE.trace is None and node.type.size <= SHORT and has_value(node):
+        assert ARGSORT.evaluate is not None
+        return from_array(ARGSORT.evaluate([value(input)], SortAttrs(axis, descending)))
+    return apply("", lambda n: ops.argsort(n, axis, descending), input)
 
 
 def gathered(label: str, input: Tensor, indices: Tensor, axis: int) -> Tensor:

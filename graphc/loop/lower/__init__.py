@@ -16,6 +16,7 @@ from graphc.loop.lower.contract import Repeated, lower_contraction, repeated_con
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.pointwise import lower_pointwise
 from graphc.loop.lower.reductions.reduce import lower_reduce
+from graphc.loop.lower.sorting import lower_sort
 from graphc.loop.lower.special import SPECIAL, lower_special
 from graphc.loop.lower.structure import structure
 from graphc.loop.lowered import KernelCall, Temp, Value, with_args
@@ -58,6 +59,8 @@ def _lower(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
         return lower_attention(group, machine)
     if kinds & {Kind.CONTRACT, Kind.CONV}:
         return lower_contraction(group, machine)
+    if Kind.SORT in kinds:
+        return lower_sort(group, machine)
     if kinds & SPECIAL:
         return lower_special(group, machine)
     if Kind.REDUCE not in kinds:
