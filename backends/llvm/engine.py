@@ -103,7 +103,7 @@ def _provide_system_symbols() -> None:
     """Make visible to the linker what the walker calls and the process does not export by itself."""
     if sys.platform == "win32":
         kernel = ctypes.WinDLL("kernelbase")
-        for name in ("WaitOnAddress", "WakeByAddressAll"):
+        for name in ("WaitOnAddress", "WakeByAddressAll", "SwitchToThread"):
             llvm.add_symbol(name, ctypes.cast(getattr(kernel, name), ctypes.c_void_p).value)
         return
     library = ctypes.util.find_library("m")

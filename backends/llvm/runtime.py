@@ -24,7 +24,7 @@ from graphc.backends.llvm.placement import MASK_BYTES
 from graphc.backends.llvm.target import Target
 from graphc.threads import available_cpus, get_num_threads
 
-_SPINS = 2000  # pauses of about 20 ns: 40 microseconds, the time a sleeping thread takes to wake
+_SPINS = 2000  # pauses of about 20 ns: 40 microseconds, then half a millisecond in which others are let run
 _SPINS_CROWDED = 20  # more threads than CPUs: the one waited for may need this CPU
 _SCRATCH_GAP = 4096 + 192  # keeps two workers' scratch out of each other's cache sets
 

@@ -1,4 +1,9 @@
-"""Waiting for a word of memory to change, as LLVM IR: spin for a while, then sleep until woken.
+"""Waiting for a word of memory to change, as LLVM IR: spin, then offer the CPU, then sleep until woken.
+
+A thread that sleeps is woken in some 10 microseconds at best, and far later where others want its CPU: other
+processes, or other guests of the machine that this one is a guest of, whose CPU a sleeper gives away. So
+between spinning and sleeping a waiter yields for a while: whoever else has work on this CPU gets it at once,
+and if nobody has, it is still there when the word changes.
 
 Sleeping and waking are the system's calls that work on an address: futex on Linux, ulock on macOS,
 WaitOnAddress on Windows.
@@ -10,13 +15,18 @@ from graphc.backends.llvm.target import Target
 
 
 def emit_waiting(target: Target) -> str:
-    """Definitions of `pause`, `wait`, `wait_for` and `change`. RuntimeError for an unknown system."""
+    """Definitions of `pause`, `wait`, `wait_for` and `change`. RuntimeError for an unknown system.
+
+    A waiter looks `spins` times, a pause apart (some 20 ns), then a quarter as often between offers of its
+    CPU (a microsecond or so apart), and then it sleeps.
+    """
     pause = {"x86_64": _PAUSE_X86, "aarch64": _PAUSE_ARM}[target.arch]
     return "\n".join((_system(target), pause, _WAIT))
 
 
 def _system(target: Target) -> str:
-    """sleep(word, old): until woken, or at once if the word is no longer `old`; wake(word): all sleepers."""
+    """sleep(word, old): until woken, or at once if the word is no longer `old`; wake(word): all sleepers;
+    offer(): let others run on this CPU."""
     if "linux" in target.triple:
         number = {"x86_64": 202, "aarch64": 98}[target.arch]
         return _FUTEX.replace("@nr@", str(number))
@@ -37,6 +47,11 @@ define internal void @wake(ptr %word) noinline nounwind {
   call i64 (i64, ...) @syscall(i64 @nr@, ptr %word, i32 129, i32 2147483647)  ; FUTEX_WAKE_PRIVATE
   ret void
 }
+declare i32 @sched_yield()
+define internal void @offer() noinline nounwind {
+  call i32 @sched_yield()
+  ret void
+}
 """
 
 _DARWIN = """
@@ -49,6 +64,11 @@ define internal void @sleep(ptr %word, i32 %old) noinline nounwind {
 }
 define internal void @wake(ptr %word) noinline nounwind {
   call i32 @__ulock_wake(i32 257, ptr %word, i64 0)  ; with ULF_WAKE_ALL
+  ret void
+}
+declare i32 @sched_yield()
+define internal void @offer() noinline nounwind {
+  call i32 @sched_yield()
   ret void
 }
 """
@@ -64,6 +84,11 @@ define internal void @sleep(ptr %word, i32 %old) noinline nounwind {
 }
 define internal void @wake(ptr %word) noinline nounwind {
   call void @WakeByAddressAll(ptr %word)
+  ret void
+}
+declare i32 @SwitchToThread()
+define internal void @offer() noinline nounwind {
+  call i32 @SwitchToThread()
   ret void
 }
 """
@@ -99,10 +124,33 @@ spin:
 count:
   %n1 = add i64 %n, 1
   %tired = icmp uge i64 %n1, %spins
-  br i1 %tired, label %bed, label %again
+  br i1 %tired, label %patient, label %again
 again:
   call void @pause()
   br label %spin
+patient:
+  %offers = lshr i64 %spins, 2
+  br label %yield
+yield:
+  %o = phi i64 [ 0, %patient ], [ %o1, %yielded ]
+  %last = icmp uge i64 %o, %offers
+  br i1 %last, label %bed, label %politely
+politely:
+  call void @offer()
+  %o1 = add i64 %o, 1
+  br label %look.again
+look.again:
+  %k = phi i64 [ 0, %politely ], [ %k1, %still ]
+  %met = load atomic i32, ptr %word acquire, align 4
+  %come = icmp ne i32 %met, %old
+  br i1 %come, label %done, label %still
+still:
+  call void @pause()
+  %k1 = add i64 %k, 1
+  %often = icmp uge i64 %k1, 16
+  br i1 %often, label %yielded, label %look.again
+yielded:
+  br label %yield
 bed:
   atomicrmw add ptr %sleepers, i32 1 seq_cst
   br label %look
@@ -117,7 +165,7 @@ up:
   atomicrmw sub ptr %sleepers, i32 1 seq_cst
   br label %done
 done:
-  %result = phi i32 [ %seen, %spin ], [ %now, %up ]
+  %result = phi i32 [ %seen, %spin ], [ %met, %look.again ], [ %now, %up ]
   ret i32 %result
 }
 define internal void @wait_for(ptr %word, ptr %sleepers, i32 %need, i64 %spins) noinline nounwind {

@@ -28,7 +28,8 @@ A run happens in a round: a control block with a copy of the job. The caller lea
 completed; a straggler may still be inside the round then, finds nothing to do, and leaves later. The next
 run takes a round nobody is in; with more rounds than workers there always is one. The words of team and
 round lie 128 bytes apart, so that no two share a cache line or a prefetched pair of lines. A waiting thread
-spins for a while and then sleeps on the word's address (futex, or the system's like).
+spins for a while, then offers its CPU to others for a while, and then sleeps on the word's address (see
+`waiting`).
 """
 
 from __future__ import annotations
