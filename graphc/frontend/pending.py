@@ -28,6 +28,22 @@ def when_long(function: Callable[[int], None]) -> None:
     _when_long = function
 
 
+_when_used: Callable[[], None] | None = None
+
+
+def when_used(function: Callable[[], None]) -> None:
+    """Set what is told that a leaf whose update is pending is used in a new expression, before it is
+    (`graphc.frontend.evaluation.rounds`)."""
+    global _when_used
+    _when_used = function
+
+
+def used_again() -> None:
+    """A leaf whose update is pending is used."""
+    if _when_used is not None:
+        _when_used()
+
+
 def _drop(entry: _Held) -> None:
     entry.held.pop(entry.number, None)
 

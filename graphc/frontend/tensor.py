@@ -38,6 +38,7 @@ from graphc.frontend.cell import Build, Cell, Flags, Steps, View, alias, fresh_i
 from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.history import AccumulateGrad, GradFn, LeafHooks, Promise, add_hook
 from graphc.frontend.modes import MODE, no_grad, not_while_recording, settle
+from graphc.frontend.pending import used_again
 from graphc.frontend.promotion import can_cast
 from graphc.frontend.remembered import build_node
 from graphc.frontend.sharing import is_seen, moved, part, present
@@ -330,6 +331,8 @@ def operand(tensor: Tensor, tracked: bool) -> Node:
 def variable(tensor: Tensor) -> Node:
     """The input node of a leaf that requires grad: its own, and bound to what the cell holds now."""
     cell, var, trace = tensor._cell, tensor._var, MODE.trace
+    if cell.old is not None and cell.node.bound is None and trace is None:
+        used_again()
     known = present(cell) if type(cell.node.bound) is Shown else cell.node
     value = known.bound
     if var is not None and var[1] == cell.version and (trace is None or trace.knows(var[0])):
@@ -367,11 +370,7 @@ def result(node: Node, label: str, inputs: Sequence[Tensor], tracked: bool) -> T
         parents = [fn for t in inputs if (fn := gradient_fn(t)) is not None]
         cell = Cell(node, GradFn(label, tuple(parents)))
     else:
-        tracks = False
-        for t in inputs:
-            if t._cell.tracks or t._cell.fn is not None:
-                tracks = True
-                break
+        tracks = any(t._cell.tracks or t._cell.fn is not None for t in inputs)
         if node.op is INPUT:
             node = alias(node)
         cell = Cell(node, None, tracks)

@@ -451,9 +451,9 @@ def _is_settled(cell: Cell) -> bool:
 
 
 def may_be_differentiated(tensor: Tensor) -> bool:
-    """Whether a tensor has history that no backward pass has used up."""
+    """Whether a tensor has history that no backward pass has used up (nor that of its operands)."""
     fn = tensor._cell.fn
-    return fn is not None and not fn.freed
+    return fn is not None and not fn.freed and not any(p.freed for p in fn.parents)
 
 
 def _can_be_computed(cell: Cell) -> bool:

@@ -9,9 +9,10 @@
             print(loss.item())
 
 No optimizer steps here, and a value is read at every hundredth round only (or one that the updates do not
-need, so that a later read computes them anew). A tensor whose pending value is about to be updated once
-more, after a round's worth of other operations, says that a round has ended: what is pending is computed
-then, and every round is the same program.
+need, so that a later read computes them anew). A leaf that requires gradients, whose value is a pending
+update, is used again: a round has ended. What is pending is computed then, so every round's forward pass
+begins at known leaves, and can be noted (`graphc.frontend.steps.adopted`). So it is where a tensor whose
+value is pending is about to be updated once more, after a round's worth of other operations.
 
     with torch.no_grad():
         for t in range(5000):
@@ -29,7 +30,7 @@ import threading
 from graphc.frontend.cell import Deferred
 from graphc.frontend.evaluation.lazy import LONG, may_be_differentiated, sync
 from graphc.frontend.modes import MODE
-from graphc.frontend.pending import when_long
+from graphc.frontend.pending import when_long, when_used
 from graphc.frontend.sites import current_site
 from graphc.frontend.tensor import Tensor, recorded
 from graphc.ir.node import Site
@@ -45,6 +46,15 @@ def may_end(tensor: Tensor) -> None:
     if type(cell) is Deferred or not cell.past or MODE.trace is not None:
         return
     if cell.fn is None and cell.node.bound is None and recorded() - cell.past[0][-1] > ROUND:
+        sync()
+
+
+def _leaf_is_used() -> None:
+    """A leaf is used whose update is pending: compute that, unless this is in the midst of a forward pass."""
+    pending = MODE.pending
+    if not MODE.grad or MODE.recording or len(pending) > LONG:
+        return
+    if not any(type(tensor._cell) is Deferred or may_be_differentiated(tensor) for tensor in pending):
         sync()
 
 
@@ -86,3 +96,4 @@ def _carries_little() -> bool:
 
 
 when_long(_look)
+when_used(_leaf_is_used)
