@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.evaluation.known import COPIED, known_value
+from graphc.frontend.evaluation.parts import FEW
 from graphc.frontend.functions.elementwise import result_dtype
 from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.shape import reshape
+from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import cast, normal_axis
-from graphc.frontend.tensor import Tensor, apply
+from graphc.frontend.repeated import repeatable
+from graphc.frontend.tensor import Tensor, apply, from_array, needs_grad
 from graphc.ir.node import Node
 from graphc.ir.types import bool_, int64
 
@@ -31,9 +35,39 @@ def _joined(tensors: Sequence[Tensor], name: str) -> tuple[Tensor, ...]:
     return found
 
 
-@method("cat", "concat", "concatenate", only_function=True, repeats=True)
+def _join_known(join: Callable[..., np.ndarray], tensors: Any, dim: Any) -> Tensor | None:
+    """Tensors joined at once; None if they are not known, if a gradient flows through one, or if there are a
+    few large ones, whose reader may read each in its place.
+
+    Which tensors a batch is made of (drawn from a buffer of past steps, of which some are the same) would be
+    part of its structure, and each batch another program; to copy them takes no time in comparison.
+    """
+    if MODE.trace is not None or MODE.recording or type(tensors) not in (list, tuple) or type(dim) is not int:
+        return None
+    arrays = []
+    for tensor in tensors:
+        array = known_value(tensor) if isinstance(tensor, Tensor) else None
+        if array is None:
+            return None
+        arrays.append(array)
+    few = len(arrays) <= FEW and sum([array.nbytes for array in arrays]) > COPIED
+    if few or len({tensor._cell.node.type.dtype for tensor in tensors}) != 1 or needs_grad(*tensors):
+        return None
+    try:
+        return from_array(join(arrays, axis=dim))
+    except ValueError:  # shapes that do not fit: for who builds nodes to say
+        return None
+
+
+@method("cat", "concat", "concatenate", only_function=True)
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors joined along an existing dim."""
+    known = _join_known(np.concatenate, tensors, dim)
+    return _cat(tensors, dim) if known is None else known
+
+
+@repeatable
+def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
     found = _joined(tensors, "cat")
     dtype = result_dtype(*found)
     found = tuple(t for t in found if t._cell.node.type.shape != (0,)) or found[:1]
@@ -59,9 +93,15 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return apply("CatBackward0", lambda *ns: ops.concat([cast(n, dtype) for n in ns], axis), *found)
 
 
-@method(only_function=True, repeats=True)
+@method(only_function=True)
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dim."""
+    known = _join_known(np.stack, tensors, dim)
+    return _stack(tensors, dim) if known is None else known
+
+
+@repeatable
+def _stack(tensors: Sequence[Tensor], dim: int) -> Tensor:
     found = _joined(tensors, "stack")
     shape = found[0]._cell.node.type.shape
     for i, t in enumerate(found):

@@ -12,21 +12,16 @@ others may read is copied, if it is small.
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from graphc.frontend.cell import Cell, Deferred, fresh_input
-from graphc.frontend.drawn import evaluate
+from graphc.frontend.evaluation.known import COPIED, filled
 from graphc.frontend.modes import MODE, settle
 from graphc.frontend.sharing import is_read
 from graphc.frontend.tensor import Tensor, refresh
-from graphc.ir.graph import toposort
 from graphc.ir.node import Kind, Node
-
-COPIED = 1 << 15  # bytes that are copied, out of L1, in the time that a write takes to be recorded
-FILLED = 8  # nodes of a graph that only fills memory (zeros, full, arange), at most
 
 
 def write_known(x: Tensor, box: tuple[slice, ...], source: Any, shape: tuple[int, ...]) -> bool:
@@ -94,12 +89,7 @@ def _own(root: Cell) -> np.ndarray | None:
         if bound.flags.writeable and not is_read(root, node, bound):
             return bound
         return bound.copy() if bound.nbytes <= COPIED else None
-    if bound is not None or prod(node.type.shape) * node.type.dtype.numpy.itemsize > COPIED:
-        return None
-    order = toposort([node])
-    if len(order) > FILLED or any(n.kind not in (Kind.CONSTANT, Kind.VIEW, Kind.GENERATE) for n in order):
-        return None
-    return np.array(evaluate(node))
+    return filled(node)
 
 
 def _shown_by(node: Node, root: Node, array: np.ndarray) -> np.ndarray | None:
