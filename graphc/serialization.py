@@ -7,6 +7,7 @@ beside their target and renamed, so that a failed save leaves the old file as it
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -160,6 +161,8 @@ def save(obj: Any, f: str | os.PathLike | IO[bytes]) -> None:
         f.write(library.numpy.save(packer.arrays, metadata))
         return
     target = Path(f)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "graphc.save: there is no such folder", str(target.parent))
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     os.close(handle)
     try:

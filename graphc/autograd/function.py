@@ -74,6 +74,10 @@ class Function:
 
     setup_context: Any = None
 
+    def __call__(self, *args: Any) -> Any:
+        name = type(self).__name__
+        raise fail(RuntimeError, f"call {name}.apply(...): objects of an autograd.Function have no use")
+
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Run `forward` without recording, and record that the gradient is `backward`'s."""
@@ -110,9 +114,15 @@ def _record(cls: type[Function], ctx: FunctionCtx, args: Sequence[Any], outputs:
             raise fail(
                 RuntimeError,
                 f"function {cls.__name__}Backward returned an incorrect number of gradients (expected "
-                f"{len(args)}, "
-                f"got {len(found)})",
+                f"{len(args)}, got {len(found)})",
             )
+        for i, (f, a) in enumerate(zip(found, args, strict=False)):
+            if isinstance(a, Tensor) and isinstance(f, Tensor) and f.shape != a.shape:
+                raise fail(
+                    RuntimeError,
+                    f"Function {cls.__name__}Backward returned an invalid gradient at index {i} - got "
+                    f"{list(f.shape)} but expected shape compatible with {list(a.shape)}",
+                )
         return [f for f, a in zip(found, args, strict=False) if isinstance(a, Tensor)]
 
     fn = CutGrad(f"{cls.__name__}Backward", inputs, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 
 from graphc import ops
@@ -57,7 +58,10 @@ def normal_axis(axis: int, rank: int) -> int:
     """`axis` as 0..rank-1; IndexError with PyTorch's text outside -rank..rank-1."""
     bound = max(rank, 1)
     if not isinstance(axis, int):
-        axis = int(axis)
+        try:
+            axis = operator.index(axis)
+        except TypeError:
+            raise fail(TypeError, f"a dim must be an int, not {type(axis).__name__} {axis!r}") from None
     if not -bound <= axis < bound:
         raise fail(
             IndexError,
@@ -68,10 +72,10 @@ def normal_axis(axis: int, rank: int) -> int:
 
 def normal_axes(axes: int | Iterable[int] | None, rank: int, none_is_all: bool = True) -> tuple[int, ...]:
     """Axes as a sorted tuple of distinct non-negative ints; None (and (), unless told otherwise) is all."""
-    if axes is None or (none_is_all and not isinstance(axes, int) and not tuple(axes)):
-        return tuple(range(rank))
-    if isinstance(axes, int):
+    if isinstance(axes, int) or not (axes is None or isinstance(axes, Iterable)):
         axes = (axes,)
+    elif axes is None or (none_is_all and not tuple(axes)):
+        return tuple(range(rank))
     found = [normal_axis(a, rank) for a in axes]
     if len(set(found)) != len(found):
         twice = next(a for a in found if found.count(a) > 1)

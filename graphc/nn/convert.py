@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from graphc.frontend.errors import fail
+from graphc.frontend.functions.convert import check_device
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 from graphc.ir.types import BY_NAME, DType, float32, float64
@@ -25,17 +27,10 @@ def _parse_to(args: tuple, kwargs: dict[str, Any]) -> DType | None:
         elif isinstance(value, Tensor):
             dtype = value.dtype
         elif value is not None and not isinstance(value, bool):
-            _check_device(value)
+            check_device(value)
     if dtype is not None and not dtype.is_float:
         raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}")
     return dtype
-
-
-def _check_device(device: Any) -> None:
-    """graphc's tensors live on the CPU: any other device is refused by name."""
-    kind = getattr(device, "type", None) or str(device).split(":")[0]
-    if kind != "cpu":
-        raise RuntimeError(f"device {str(device)!r} is not available: graphc runs on 'cpu'")
 
 
 class Conversion:
@@ -92,6 +87,10 @@ class Conversion:
     def cpu(self: C) -> C:
         """Does nothing: everything is on the CPU."""
         return self
+
+    def cuda(self: C, device: Any = None) -> C:
+        """RuntimeError: graphc computes on the CPU."""
+        raise fail(RuntimeError, "graphc computes on the CPU only: there is no CUDA device")
 
     def share_memory(self: C) -> C:
         """Does nothing: threads share all memory."""

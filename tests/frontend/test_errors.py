@@ -6,10 +6,11 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphc as gc
-from graphc import nn
+from graphc import TracerError, nn
 
 A, B = (2, 3), (4, 5)
 
@@ -26,6 +27,18 @@ def twice() -> None:
     loss = (leaf() ** 2).sum()
     loss.backward()
     loss.backward()
+
+
+class Wrong(gc.autograd.Function):
+    """Its gradient has another shape than its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: gc.Tensor) -> gc.Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, g: gc.Tensor) -> gc.Tensor:
+        return g[:1]
 
 
 CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -132,6 +145,31 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: gc.tensor(["x"]), TypeError, "invalid data type 'str'"),
     (lambda: gc.sum(ones(2), axsis=0), TypeError, "sum() got an unexpected keyword argument 'axsis'"),
     (lambda: ones(2).backward(axsis=0), TypeError, "backward() got an unexpected keyword"),
+    (lambda: nn.Linear(2, 2)([1.0, 2.0]), TypeError, "must be Tensor, not list (graphc.tensor makes one)"),
+    (lambda: nn.Linear(2, 2)(np.ones(2)), TypeError, "not ndarray (graphc.from_numpy makes one)"),
+    (lambda: nn.Linear(2, 2)(nn.GRU(2, 2)(ones(3, 2))), TypeError, "take the output out of it"),
+    (lambda: ones(*A).sum("1"), TypeError, "a dim must be an int, not str '1'"),
+    (lambda: ones(*A).sum(1.0), TypeError, "a dim must be an int, not float 1.0"),
+    (lambda: f"{ones(2):.2f}", TypeError, "unsupported format string '.2f' passed to Tensor.__format__"),
+    (lambda: nn.Linear(2, 2).cuda(), RuntimeError, "graphc computes on the CPU only"),
+    (lambda: nn.Linear(2, 2).to("cuda"), RuntimeError, "graphc computes on the CPU only"),
+    (lambda: gc.save({}, "/no/such/folder/x"), FileNotFoundError, "there is no such folder"),
+    (lambda: nn.functional.interpolate(ones(2, 3), 4), NotImplementedError, "needs 3D, 4D or 5D input"),
+    (lambda: nn.functional.one_hot(gc.tensor([-1])), RuntimeError, "Class values must be non-negative"),
+    (lambda: Wrong()(leaf()), RuntimeError, "call Wrong.apply"),
+    (lambda: Wrong.apply(leaf()).sum().backward(), RuntimeError, "invalid gradient at index 0 - got [1]"),
+    (
+        lambda: gc.compile(gc.unique)(ones(2)),
+        TracerError,
+        "unique(): the number of distinct elements depends",
+    ),
+    (lambda: gc.compile(gc.bincount)(gc.arange(2)), TracerError, "bincount(): the number of counts depends"),
+    (lambda: gc.compile(nn.functional.one_hot)(gc.arange(2)), TracerError, "give num_classes"),
+    (
+        lambda: gc.compile(ones(2).repeat_interleave)(gc.arange(2)),
+        TracerError,
+        "the number of copies depends",
+    ),
     (lambda: nn.Sequential(nn.ReLU), TypeError, "ReLU is not a Module subclass instance: write ReLU()"),
     (lambda: nn.Sequential(gc.relu), TypeError, "relu is not a Module subclass"),
     (lambda: nn.MSELoss(ones(2), ones(2)), TypeError, "a loss is made first and called then"),

@@ -357,7 +357,7 @@ def test_mistakes(name: str) -> None:
 def test_mistakes_of_our_own_words() -> None:
     with pytest.raises(TypeError, match="LSTM: hx must be a tuple of two tensors"):
         nn.LSTM(FEATURES, HIDDEN)(given(X), zeros(1, 3, 6))
-    with pytest.raises(TypeError, match=r"GRU\(\): argument must be Tensor, not tuple"):
+    with pytest.raises(TypeError, match=r"GRU\(\): argument \(position 1\) must be Tensor, not tuple"):
         nn.GRU(FEATURES, HIDDEN)(given(X), (zeros(1, 3, 6), zeros(1, 3, 6)))
     with pytest.raises(RuntimeError, match="same dtype"):
         nn.GRU(FEATURES, HIDDEN)(given(X), zeros(1, 3, 6).double())

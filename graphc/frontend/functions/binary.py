@@ -6,7 +6,8 @@ import math
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail, title
-from graphc.frontend.functions.elementwise import Operand, binary, need, need_tensors, pow_, rsub
+from graphc.frontend.functions.checks import need_tensors
+from graphc.frontend.functions.elementwise import Operand, binary, need, pow_, rsub
 from graphc.frontend.functions.methods import method
 from graphc.frontend.nodes import number
 from graphc.frontend.promotion import get_default_dtype

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail, title
-from graphc.frontend.functions.elementwise import Build, Operand, binary, need, need_tensors, result_dtype
+from graphc.frontend.functions.checks import need_tensors
+from graphc.frontend.functions.elementwise import Build, Operand, binary, need, result_dtype
 from graphc.frontend.functions.methods import method
 from graphc.frontend.nodes import cast, number
 from graphc.frontend.promotion import get_default_dtype

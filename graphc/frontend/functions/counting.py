@@ -10,6 +10,7 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.evaluation.lazy import value
+from graphc.frontend.functions.checks import need_known
 from graphc.frontend.functions.indexing import checked
 from graphc.frontend.functions.joining import cat
 from graphc.frontend.functions.methods import METHODS, method
@@ -94,6 +95,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 @method()
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each value occurs; reads the values."""
+    need_known("bincount()", "the number of counts", input, "use graphc.zeros(n).scatter_add(0, input, ones)")
     counts = np.bincount(value(input), None if weights is None else value(weights), minlength)
     if weights is not None and weights.dtype.is_float:
         counts = counts.astype(weights.dtype.numpy)
@@ -109,6 +111,7 @@ def unique(
     dim: int | None = None,
 ) -> Any:
     """The distinct values, sorted; reads the values."""
+    need_known("unique()", "the number of distinct elements", input, "call it outside")
     found = np.unique(value(input), return_inverse=True, return_counts=True, axis=dim)
     values, inverse, counts = (from_array(np.ascontiguousarray(a)) for a in found)
     parts = [values]

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.checks import need_tensors
 from graphc.frontend.functions.methods import method
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, number
 from graphc.frontend.promotion import Promotion, get_default_dtype, number_dtype
@@ -42,16 +43,6 @@ def need(value: Any, operation: str) -> Operand:
     if found is None:
         raise fail(TypeError, f"{operation}(): argument must be Tensor or Number, not {type(value).__name__}")
     return found
-
-
-def need_tensors(operation: str, *values: Any) -> None:
-    """TypeError unless all are tensors (for functions that take no numbers there)."""
-    for position, value in enumerate(values, 1):
-        if not isinstance(value, Tensor):
-            raise fail(
-                TypeError,
-                f"{operation}(): argument (position {position}) must be Tensor, not {type(value).__name__}",
-            )
 
 
 def _common_dtype(a: Operand, b: Operand) -> DType | None:

@@ -11,12 +11,12 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.evaluation.lazy import value
+from graphc.frontend.functions.checks import need_known
 from graphc.frontend.functions.indexing import checked
 from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.shape import ravel, reshape_node
-from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, normal_axis
-from graphc.frontend.tensor import Tensor, apply, from_array, is_concrete
+from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.node import Node
 from graphc.ir.types import Shape, bool_, int32, int64, uint8
 
@@ -173,12 +173,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 @method()
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """Positions of non-zero elements (not inside traces: their number depends on values)."""
-    if MODE.trace is not None and not is_concrete(input):
-        raise MODE.trace.needs_value(
-            "nonzero(): the number of non-zero elements depends on values, and shapes are static inside a "
-            "trace; use "
-            "graphc.where(condition, a, b)"
-        )
+    need_known("nonzero()", "the number of non-zero elements", input, "use graphc.where(condition, a, b)")
     found = np.nonzero(np.atleast_1d(value(input)))
     if as_tuple:
         return tuple(from_array(p) for p in found)

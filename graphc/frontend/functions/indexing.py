@@ -15,6 +15,7 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.evaluation.lazy import value
+from graphc.frontend.functions.checks import need_known
 from graphc.frontend.functions.elementwise import need
 from graphc.frontend.functions.methods import METHODS, attach
 from graphc.frontend.functions.shape import reshape_node
@@ -159,12 +160,8 @@ def _mask_positions(mask: Tensor, shape: Shape, at: int) -> list[Tensor]:
                 f"indexed tensor "
                 f"{list(shape)} at index {at + k}",
             )
-    if MODE.trace is not None and not is_concrete(mask):
-        raise MODE.trace.needs_value(
-            "x[mask]: how many elements a boolean mask selects depends on its values, and shapes are "
-            "static inside a "
-            "trace; use graphc.where(mask, x, other), or multiply by the mask"
-        )
+    instead = "use graphc.where(mask, x, other), or multiply by the mask"
+    need_known("x[mask]", "how many elements a boolean mask selects", mask, instead)
     if mask.ndim == 0:
         return [from_array(np.zeros(1 if bool(value(mask)) else 0, np.int64))]
     return [from_array(p) for p in np.nonzero(value(mask))]

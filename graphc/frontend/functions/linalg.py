@@ -7,6 +7,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.checks import need_tensors
 from graphc.frontend.functions.convert import convert
 from graphc.frontend.functions.elementwise import add, mul
 from graphc.frontend.functions.methods import method
@@ -18,10 +19,9 @@ from graphc.ir.types import Shape, bool_, int64
 
 
 def _same_dtype(name: str, *tensors: Tensor) -> None:
+    need_tensors(name, *tensors)
     first = tensors[0]
     for t in tensors:
-        if not isinstance(t, Tensor):
-            raise fail(TypeError, f"{name}(): argument must be Tensor, not {type(t).__name__}")
         if t.dtype is not first.dtype:
             raise fail(
                 RuntimeError,

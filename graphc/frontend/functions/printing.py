@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.errors import describe, fail
 from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.methods import attach
 from graphc.frontend.modes import MODE
@@ -166,7 +167,10 @@ def _format(self: Tensor, spec: str) -> str:
         return format(value(self).item(), spec)
     if self.ndim == 0:
         return str(value(self).item())
-    return format(tensor_text(self), spec)
+    if spec:
+        what = f"unsupported format string {spec!r} passed to Tensor.__format__"
+        raise fail(TypeError, f"{what}: {describe(self)} is more than a number")
+    return tensor_text(self)
 
 
 attach(__repr__=tensor_text, __format__=_format)

@@ -9,8 +9,9 @@ from typing import Any
 from graphc import ops
 from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail, title
+from graphc.frontend.functions.checks import need_tensors
 from graphc.frontend.functions.comparison import truth
-from graphc.frontend.functions.elementwise import maximum, minimum, need_tensors
+from graphc.frontend.functions.elementwise import maximum, minimum
 from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.unary import scaled
 from graphc.frontend.nodes import cast, normal_axes, normal_axis, number, spread, without

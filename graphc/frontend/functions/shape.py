@@ -8,6 +8,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.checks import need_known
 from graphc.frontend.functions.methods import attach, method
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import broadcast_shapes, expand, normal_axis, shape_args
@@ -394,6 +395,8 @@ def repeat_interleave(
     """Each element (each slice along `dim`) repeated in place; a tensor of counts is read."""
     if dim is None:
         input, dim = ravel(input), 0
+    if isinstance(repeats, Tensor):
+        need_known("repeat_interleave()", "the number of copies", repeats, "give the repeats as an int")
     if isinstance(repeats, Tensor) and repeats._cell.node.type.size == 1:
         repeats = repeats.item()
     if isinstance(repeats, Tensor):

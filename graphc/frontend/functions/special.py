@@ -12,6 +12,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.checks import no_tensor
 from graphc.frontend.functions.elementwise import Build, pointwise, result_dtype
 from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.unary import Unary, scaled
@@ -130,7 +131,7 @@ def zeta_node(s: Node, q: Node) -> Node:
 
 def _need(name: str, input: Any) -> None:
     if not isinstance(input, Tensor):
-        raise fail(TypeError, f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
+        raise no_tensor(name, "'input'", input)
 
 
 @method("lgamma", inplace=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.checks import need_tensors
 from graphc.frontend.functions.creation import arange, eye
 from graphc.frontend.functions.elementwise import where
 from graphc.frontend.functions.methods import method
@@ -16,8 +17,8 @@ from graphc.ir.node import Node
 
 
 def need_square(name: str, input: Any) -> None:
-    if not isinstance(input, Tensor):
-        raise fail(TypeError, f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
+    """TypeError, or RuntimeError with PyTorch's text, unless this is a batch of square matrices of floats."""
+    need_tensors(name, input)
     if not input.dtype.is_float:
         raise fail(RuntimeError, f"{name}: Expected a floating point tensor as input. Got {input.dtype}")
     if input.ndim < 2 or input.shape[-1] != input.shape[-2]:

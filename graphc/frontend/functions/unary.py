@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.checks import no_tensor
 from graphc.frontend.functions.methods import method
 from graphc.frontend.nodes import cast, number
 from graphc.frontend.promotion import get_default_dtype
@@ -29,7 +30,7 @@ def scaled(node: Node, factor: float) -> Node:
 def _function(label: str, name: str, build: Unary, doc: str) -> Callable[[Tensor], Tensor]:
     def function(input: Tensor) -> Tensor:
         if not isinstance(input, Tensor):
-            raise fail(TypeError, f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
+            raise no_tensor(name, "'input'", input)
         return apply(label, build, input)
 
     function.__name__ = function.__qualname__ = name

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.checks import need_tensors
 from graphc.frontend.functions.convert import convert
 from graphc.frontend.functions.creation import arange
-from graphc.frontend.functions.elementwise import need_tensors, result_dtype, where
+from graphc.frontend.functions.elementwise import result_dtype, where
 from graphc.frontend.functions.joining import cat
 from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.scan import scan

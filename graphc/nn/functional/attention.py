@@ -6,6 +6,7 @@ import math
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.checks import no_tensor
 from graphc.frontend.functions.linalg import matmul_node
 from graphc.frontend.functions.random import keep_mask
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, spread
@@ -84,10 +85,7 @@ def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> No
         named["attn_mask"] = mask
     for position, (name, tensor) in enumerate(named.items(), 1):
         if not isinstance(tensor, Tensor):
-            kind = type(tensor).__name__
-            raise fail(
-                TypeError, f"{_NAME}(): argument '{name}' (position {position}) must be Tensor, not {kind}"
-            )
+            raise no_tensor(_NAME, f"'{name}' (position {position})", tensor)
     if not query.dtype is key.dtype is value.dtype:
         raise fail(
             RuntimeError,

@@ -9,6 +9,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail, title
+from graphc.frontend.functions.checks import need_tensors
 from graphc.frontend.functions.convert import convert
 from graphc.frontend.nodes import broadcast_shapes, cast, expand, spread
 from graphc.frontend.promotion import get_default_dtype
@@ -30,13 +31,6 @@ def tuple_of(value: Any, rank: int, name: str) -> tuple[int, ...]:
     if len(found) != rank:
         raise fail(ValueError, f"{name} must be an int or {rank} ints, got {tuple(value)}")
     return found
-
-
-def need_tensors(name: str, *tensors: Any) -> None:
-    """TypeError unless all are tensors."""
-    for t in tensors:
-        if not isinstance(t, Tensor):
-            raise fail(TypeError, f"{name}(): argument must be Tensor, not {type(t).__name__}")
 
 
 def need_float(name: str, *tensors: Tensor) -> None:

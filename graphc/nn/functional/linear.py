@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc import ops
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.checks import need_known
 from graphc.frontend.functions.linalg import linear_node
 from graphc.frontend.nodes import cast, expand, spread
 from graphc.frontend.repeated import repeatable
@@ -92,7 +93,10 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes == -1:
         if tensor.numel() == 0:
             raise fail(RuntimeError, "Can not infer total number of classes from empty tensor.")
+        need_known("one_hot()", "the number of classes", tensor, "give num_classes")
         num_classes = int(tensor.max().item()) + 1  # type: ignore[attr-defined]
+        if num_classes < 1:
+            raise fail(RuntimeError, f"Class values must be non-negative (one_hot of {describe(tensor)})")
     if num_classes < 1:
         raise fail(RuntimeError, f"num_classes should be positive, got {num_classes}")
 

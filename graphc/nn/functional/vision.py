@@ -273,9 +273,11 @@ def interpolate(
         )
     rank = _LINEAR.get(mode, 2 if mode == "bicubic" else input.ndim - 2)
     if input.ndim != rank + 2 or input.ndim < 3:
+        needed = f"{rank + 2}D" if rank > 0 else "3D, 4D or 5D"
         raise fail(
             NotImplementedError,
-            f"Got {input.ndim}D input, but {mode} mode needs {rank + 2}D input (input {list(input.shape)})",
+            f"Got {input.ndim}D input {list(input.shape)}, but {mode} mode needs {needed} input: batch, "
+            "channels and sizes",
         )
     out, scales = _target(input, size, scale_factor, recompute_scale_factor)
     if mode == "area":
