@@ -10,7 +10,8 @@ Worker w of n owns tasks [T*w/n, T*(w+1)/n) of a call with T tasks. It claims it
 the call is shared, else in one piece), then what is left of the others'. Serial calls belong to worker 0
 alone, which publishes their completion only at the next parallel call. The tasks of a backwards call are run
 from the last to the first: what a loop reads on every trip, if it does not fit the cache, is then met there
-in part, since the end of one trip is the beginning of the next.
+in part, since the end of one trip is the beginning of the next. Turning calls are backwards in every other
+run, for the same sake: what a run has read last is read first by the next one.
 
 Memory shared with Python (words of 8 bytes)::
 
@@ -18,8 +19,10 @@ Memory shared with Python (words of 8 bytes)::
            6 scratch of worker 0   7 bytes from one worker's scratch to the next   8 workers
            9 claims of round 0   10 bytes from one round's claims to the next   11 tasks in all
            12 (written by the run) number of the round   13 parallel calls
+           14 (changed by the run) 0 and 1 in turn
     call   0 kernel  1 tasks  2 first slot (in slots)  3 number of args
-           4 flags: 1 serial, 2 shared, 4 backwards, and from bit 8 on its number p among the parallel calls
+           4 flags: 1 serial, 2 shared, 4 backwards, 8 turning, and from bit 8 on its number p among the
+             parallel calls
            5 need
     slot   0 number of the base  1 bytes from it
     claims word w * parallel calls + p: how many of worker w's tasks of parallel call p are taken
@@ -34,15 +37,16 @@ spins for a while, then offers its CPU to others for a while, and then sleeps on
 
 from __future__ import annotations
 
+from graphc.backends.llvm.calling import emit_calling
 from graphc.backends.llvm.placement import MASK_BYTES, emit_placement
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.waiting import emit_waiting
 
-JOB_WORDS = 14
+JOB_WORDS = 15
 JOB_ROUND = 12
 CALL_WORDS = 6
 SLOT_WORDS = 2
-SERIAL, SHARED, BACKWARDS = 1, 2, 4
+SERIAL, SHARED, BACKWARDS, TURNING = 1, 2, 4, 8
 CLAIM_SHIFT = 8
 
 LINE = 128
@@ -66,8 +70,8 @@ def team_bytes(rounds: int) -> int:
 def emit_walker(target: Target) -> str:
     """LLVM IR of the module with `graphc_run(job, team) -> status` and `graphc_worker(team, index)`."""
     triple = f'target triple = "{target.triple}"'
-    system = (emit_waiting(target), emit_placement(target))
-    text = "\n".join((triple, *system, _CALL, _TASKS, _ALONE, _WALK, _CLAIM, _ENTRY))
+    parts = (emit_waiting(target), emit_placement(target), emit_calling())
+    text = "\n".join((triple, *parts, _ALONE, _WALK, _CLAIM, _ENTRY))
     offsets = {word: team_offset(word) for word in TEAM_WORDS}
     offsets |= {word: LINE * n for n, word in enumerate(ROUND_WORDS)}
     offsets |= {"first_round": team_bytes(0), "round_bytes": ROUND_BYTES}
@@ -76,59 +80,6 @@ def emit_walker(target: Target) -> str:
         text = text.replace(f"@{word}@", str(offset))
     return text
 
-
-_CALL = """
-define internal void @resolve(ptr %args, ptr %job, ptr %call) nounwind {
-entry:
-  %slots.at = getelementptr i64, ptr %job, i64 3
-  %slots = load ptr, ptr %slots.at
-  %bases.at = getelementptr i64, ptr %job, i64 4
-  %bases = load ptr, ptr %bases.at
-  %first.at = getelementptr i64, ptr %call, i64 2
-  %first = load i64, ptr %first.at
-  %count.at = getelementptr i64, ptr %call, i64 3
-  %count = load i64, ptr %count.at
-  %mine = getelementptr [2 x i64], ptr %slots, i64 %first
-  br label %arg
-arg:
-  %a = phi i64 [ 0, %entry ], [ %a1, %arg ]
-  %slot = getelementptr [2 x i64], ptr %mine, i64 %a
-  %base.number = load i64, ptr %slot
-  %offset.at = getelementptr i64, ptr %slot, i64 1
-  %offset = load i64, ptr %offset.at
-  %base.at = getelementptr ptr, ptr %bases, i64 %base.number
-  %base = load ptr, ptr %base.at
-  %address = getelementptr i8, ptr %base, i64 %offset
-  %arg.at = getelementptr ptr, ptr %args, i64 %a
-  store ptr %address, ptr %arg.at
-  %a1 = add i64 %a, 1
-  %another = icmp ult i64 %a1, %count
-  br i1 %another, label %arg, label %done
-done:
-  ret void
-}
-"""
-
-_TASKS = """
-define internal void @run_tasks(
-    ptr %kernel, ptr %args, i64 %from, i64 %to, ptr %scratch, ptr %status, i64 %flags) alwaysinline nounwind {
-entry:
-  %bit = and i64 %flags, 4
-  %backwards = icmp ne i64 %bit, 0
-  br i1 %backwards, label %last, label %forwards
-forwards:
-  call void %kernel(ptr %args, i64 %from, i64 %to, ptr %scratch, ptr %status)
-  ret void
-last:
-  %end = phi i64 [ %to, %entry ], [ %t, %last ]
-  %t = sub i64 %end, 1
-  call void %kernel(ptr %args, i64 %t, i64 %end, ptr %scratch, ptr %status)
-  %more = icmp ugt i64 %t, %from
-  br i1 %more, label %last, label %done
-done:
-  ret void
-}
-"""
 
 # One thread: no atomics, no claims.
 _ALONE = """
@@ -163,8 +114,7 @@ work:
   %tasks = load i64, ptr %tasks.at
   call void @resolve(ptr %args, ptr %job, ptr %call)
   %kernel = load ptr, ptr %call
-  %flags.at = getelementptr i64, ptr %call, i64 4
-  %flags = load i64, ptr %flags.at
+  %flags = call i64 @flags_now(ptr %job, ptr %call)
   call void @run_tasks(ptr %kernel, ptr %args, i64 0, i64 %tasks, ptr %scratch, ptr %status, i64 %flags)
   %i1 = add i64 %i, 1
   br label %head
@@ -244,8 +194,7 @@ head:
   br i1 %more, label %visit, label %done
 visit:
   %call = getelementptr [6 x i64], ptr %calls, i64 %i
-  %flags.at = getelementptr i64, ptr %call, i64 4
-  %flags = load i64, ptr %flags.at
+  %flags = call i64 @flags_now(ptr %job, ptr %call)
   %need.at = getelementptr i64, ptr %call, i64 5
   %need = load i64, ptr %need.at
   %serial = trunc i64 %flags to i1
@@ -314,8 +263,7 @@ entry:
   %kernel = load ptr, ptr %call
   %tasks.at = getelementptr i64, ptr %call, i64 1
   %tasks = load i64, ptr %tasks.at
-  %flags.at = getelementptr i64, ptr %call, i64 4
-  %flags = load i64, ptr %flags.at
+  %flags = call i64 @flags_now(ptr %job, ptr %call)
   %shared.bit = and i64 %flags, 2
   %shared = icmp ne i64 %shared.bit, 0
   %p = lshr i64 %flags, 8
@@ -430,6 +378,10 @@ prepare:
 }
 define i64 @graphc_run(ptr %job, ptr %team) nounwind {
 entry:
+  %turn.at = getelementptr i64, ptr %job, i64 14
+  %turn.before = load i64, ptr %turn.at
+  %turn = xor i64 %turn.before, 1
+  store i64 %turn, ptr %turn.at
   %workers.at = getelementptr i64, ptr %job, i64 8
   %workers = load i64, ptr %workers.at
   %together = icmp ugt i64 %workers, 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from plans import BYTES, SHAPE, affine_kernel, chain_numpy
@@ -127,32 +129,70 @@ def test_dear_tasks_run_backwards_on_every_other_trip() -> None:
     assert backwards == [False, *[False] * 3, *[True, False, False], *[False] * 3, False]
 
 
-def order_kernel() -> Kernel:
+def test_dear_tasks_of_short_programs_turn_from_run_to_run() -> None:
+    args = (Address(0, 0),)
+    dear, cheap = TableCall(0, 4, args, True, 100.0), TableCall(1, 4, args, True, 3.0)
+    single, long = TableCall(2, 1, args, True, 100.0), TableCall(0, 4, args, True, 2000.0)
+
+    def turning(calls: list[TableCall], loops: list[Loop]) -> list[bool]:
+        return [bool(flags & walker.TURNING) for flags in table_of(calls, loops).rows[:, 4].tolist()]
+
+    assert turning([dear, cheap, single, dear], []) == [True, False, False, True]
+    assert turning([dear, dear], [Loop(1, 2, 2)]) == [True, False, False]
+    assert turning([dear, long], []) == [False, False]
+
+
+def order_kernel(cost: float = 1e9) -> Kernel:
     """The value of every task is the sum of all values before it, and one: it depends on the order."""
     x = Buffer("x", float32, (4,))
     task, i = Var(int64, "t", 4), Var(int64, "i", 4)
     add = Accumulate(x, (task,), "add", load(x, (i,)))
     body = (Accumulate(x, (task,), "add", Const(float32, 1.0)), For(i, index_const(4), (add,)))
-    return Kernel("order", (x,), task, 4, body, 1e9, 1e9)
+    return Kernel("order", (x,), task, 4, body, cost, cost)
 
 
+def run_orders(*orders: tuple[int, ...]) -> np.ndarray:
+    """What `order_kernel` leaves if its tasks are run in these orders, one after the other."""
+    values = np.zeros(4, np.float32)
+    for tasks in orders:
+        for task in tasks:
+            values[task] += 1
+            for i in range(4):
+                values[task] += values[i]
+    return values
+
+
+FORWARDS, BACKWARDS = (0, 1, 2, 3), (3, 2, 1, 0)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = threads.get_num_threads()
+    threads.set_num_threads(1)
+    yield
+    threads.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_backwards_calls_run_their_last_task_first() -> None:
     kind = TensorType((4,), float32)
     call = Call(0, (Slot("output", 0),))
     executable = Backend().compile(
         None, Plan((order_kernel(),), (call,), (), (kind,), loops=(Loop(0, 1, 2),))
     )
-    before = threads.get_num_threads()
-    try:
-        threads.set_num_threads(1)
+    out = np.zeros(4, np.float32)
+    assert executable([], [out]) == 0
+    np.testing.assert_array_equal(out, run_orders(FORWARDS, BACKWARDS))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_turning_calls_run_backwards_in_every_other_run() -> None:
+    kind, call = TensorType((4,), float32), Call(0, (Slot("output", 0),))
+    executable = Backend().compile(None, Plan((order_kernel(1e6),), (call,), (), (kind,)))
+    seen = []
+    for _ in range(4):
         out = np.zeros(4, np.float32)
         assert executable([], [out]) == 0
-    finally:
-        threads.set_num_threads(before)
-    expected = np.zeros(4, np.float32)
-    for tasks in ((0, 1, 2, 3), (3, 2, 1, 0)):
-        for task in tasks:
-            expected[task] += 1
-            for i in range(4):
-                expected[task] += expected[i]
-    np.testing.assert_array_equal(out, expected)
+        seen.append(out.tolist())
+    one, other = run_orders(FORWARDS).tolist(), run_orders(BACKWARDS).tolist()
+    assert seen in ([one, other, one, other], [other, one, other, one])
