@@ -90,9 +90,9 @@ class Rows:
     def steps(self, vectors: float, least: float = 0.0) -> float:
         """Cycles for one step of K and one column panel of `vectors` vectors (or a part of one), over all
         tiles; each takes at `least` so many."""
-        short = self.tiles - self.tall
-        tall = max(least, _step(self.most, vectors))
-        return self.tall * tall + short * max(least, _step(self.most - 1, vectors))
+        tall, tiles = self.tall, self.tiles
+        high, low = _step(self.most, vectors), _step(self.most - 1, vectors)
+        return tall * max(least, high) + (tiles - tall) * max(least, low)
 
 
 def _step(rows: int, vectors: float) -> float:
@@ -138,6 +138,7 @@ def choose_tile(
     return best
 
 
+@lru_cache(maxsize=4096)
 def panels_steps(cut: Rows, panels: int, vectors: int, narrow: float, least: float = 0.0) -> float:
     """Cycles for one step of K of all tiles, with `panels` panels of `vectors` vectors, the last of `narrow`
     if that is not 0."""

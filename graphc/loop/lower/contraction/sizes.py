@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from graphc.program import LINE
@@ -68,7 +69,7 @@ class Sizes:
         """Along K, every step of A is in a cache line of its own."""
         return self.a_step >= LINE
 
-    @property
+    @cached_property
     def k(self) -> int:
         return math.prod(self.depth)
 

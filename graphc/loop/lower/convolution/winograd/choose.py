@@ -60,15 +60,20 @@ def _cheapest(
 ) -> tuple[Plan, float] | None:
     best: tuple[Plan, float] | None = None
     for g in found:
-        for plan in _candidates(g, machine, itemsize):
-            cost = _cost(plan, machine, itemsize, fixed)
-            if best is None or cost < best[1]:
-                best = plan, cost
+        for base in _bases(g, machine, itemsize):
+            if best is not None and _least(base, machine.lanes(itemsize)) >= best[1]:
+                continue
+            for plan in _schedules(base):
+                if _scratch(plan, itemsize) > ROOM * machine.l2_bytes:
+                    continue
+                cost = _cost(plan, machine, itemsize, fixed)
+                if best is None or cost < best[1]:
+                    best = plan, cost
     return best
 
 
-def _candidates(g: Geometry, machine: Machine, itemsize: int) -> Iterator[Plan]:
-    """Plans whose tasks do not need too much scratch."""
+def _bases(g: Geometry, machine: Machine, itemsize: int) -> Iterator[Plan]:
+    """Register tiles and blocks of tiles to try."""
     width = machine.lanes(itemsize)
     rows, columns = g.grid
     blocks = [(1, band) for band in _shares(rows)] + [(images, rows) for images in _shares(g.images)]
@@ -78,8 +83,7 @@ def _candidates(g: Geometry, machine: Machine, itemsize: int) -> Iterator[Plan]:
         for images, band in dict.fromkeys(blocks):
             tiles = images * band * columns
             height = -(-tiles // -(-tiles // most))
-            base = Plan(g, lanes, height, images, band, 1, CHUNK, True, True)
-            yield from (p for p in _schedules(base) if _scratch(p, itemsize) <= ROOM * machine.l2_bytes)
+            yield Plan(g, lanes, height, images, band, 1, CHUNK, True, True)
 
 
 def _shares(count: int) -> list[int]:
@@ -109,6 +113,18 @@ def _scratch(plan: Plan, itemsize: int) -> int:
     return g.points * elements * itemsize
 
 
+def _least(base: Plan, width: int) -> float:
+    """Cycles that every schedule of a plan takes: to transform the data, multiply, and transform products."""
+    g = base.geometry
+    data = DATA * g.groups * g.tiles * -(-g.channels // width) * g.points
+    return data + g.groups * base.all_panels * _products(base, width) + _results(g, width)
+
+
+def _results(g: Geometry, width: int) -> float:
+    """Cycles to make results of all products."""
+    return g.groups * g.tiles * -(-g.results // width) * (PRODUCT * g.points + RESULT * math.prod(g.m))
+
+
 def _cost(plan: Plan, machine: Machine, itemsize: int, fixed: bool) -> float:
     """Cycles of all kernels on one core, and what too few tasks lose."""
     g = plan.geometry
@@ -119,7 +135,7 @@ def _cost(plan: Plan, machine: Machine, itemsize: int, fixed: bool) -> float:
     data = DATA * g.groups * g.tiles * source * g.points
     weights = WEIGHTS * g.groups * g.channels * target * g.points
     work = g.groups * plan.all_panels * _products(plan, width)
-    work += g.groups * g.tiles * target * (PRODUCT * g.points + RESULT * math.prod(g.m))
+    work += _results(g, width)
     before = 0.0
     if plan.data_ahead:
         before += KERNEL + data + _far(g.groups * g.tiles * g.channels * g.points, machine, itemsize)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from graphc.loop import index as ix
 from graphc.loop.ir import Expr
@@ -30,7 +31,7 @@ class Geometry:
     origin: tuple[int, int]
     turned: tuple[bool, bool]
 
-    @property
+    @cached_property
     def filterings(self) -> tuple[Filtering, Filtering]:
         """Along each axis."""
         (high, wide), (down, across) = self.m, self.taps
@@ -41,23 +42,23 @@ class Geometry:
         first, second = self.filterings
         return getattr(first, name), getattr(second, name)
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
         """Elements of a tile of the source along each axis."""
         first, second = self.filterings
         return first.inputs, second.inputs
 
-    @property
+    @cached_property
     def points(self) -> int:
         return math.prod(self.size)
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, int]:
         """Tiles of an image along each axis."""
         (high, wide), m = self.space, self.m
         return -(-high // m[0]), -(-wide // m[1])
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         """Tiles of all images; number (image * rows + row) * columns + column."""
         return self.images * math.prod(self.grid)
