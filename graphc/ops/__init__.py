@@ -71,13 +71,13 @@ from graphc.ops.random import normal, random_bits, uniform
 from graphc.ops.reduce import (
     argmax,
     argmin,
-    cumprod,
     reduce_and,
     reduce_max,
     reduce_min,
     reduce_or,
     reduce_prod,
 )
+from graphc.ops.running import cumprod, recurrence, running_arg
 from graphc.ops.scan import scan
 from graphc.ops.sort import argsort
 from graphc.ops.spread import broadcast, full, like, ones, reduce_sum, scalar_value, zeros
@@ -155,6 +155,7 @@ __all__ = [
     "pow",
     "pow_",
     "random_bits",
+    "recurrence",
     "reduce_and",
     "reduce_max",
     "reduce_min",
@@ -166,6 +167,7 @@ __all__ = [
     "round",
     "round_",
     "rsqrt",
+    "running_arg",
     "scalar_value",
     "scan",
     "scatter_add",

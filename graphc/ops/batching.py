@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from graphc.ir.node import Kind, Node, make
 from graphc.ops.contract import DotAttrs
 from graphc.ops.index import AxisAttrs, CumsumAttrs
+from graphc.ops.running import RecurrenceAttrs, RunningAttrs
 from graphc.ops.sort import SortAttrs
 from graphc.ops.spread import BroadcastAttrs, ReduceAttrs, broadcast
 from graphc.ops.view import ConcatAttrs, FlipAttrs, PadAttrs, SliceAttrs, reshape, transpose
@@ -115,6 +116,17 @@ def _windows(node: Node, operands: Sequence[Node], batched: Sequence[bool], leng
 @_rule("cumsum")
 def _cumsum(node: Node, operands: Sequence[Node], batched: Sequence[bool], length: int) -> Node:
     return make(node.op, operands, CumsumAttrs(node.attrs.axis + 1, node.attrs.reverse))
+
+
+@_rule("recurrence")
+def _recurrence(node: Node, operands: Sequence[Node], batched: Sequence[bool], length: int) -> Node:
+    attrs = RecurrenceAttrs(node.attrs.axis + 1, node.attrs.reverse)
+    return make(node.op, _all_stacked(operands, batched, length), attrs)
+
+
+@_rule("running_arg")
+def _running_arg(node: Node, operands: Sequence[Node], batched: Sequence[bool], length: int) -> Node:
+    return make(node.op, operands, RunningAttrs(node.attrs.axis + 1, node.attrs.largest))
 
 
 @_rule("argsort")

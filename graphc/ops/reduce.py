@@ -16,6 +16,7 @@ from graphc.ops.constant import wrong
 from graphc.ops.elementwise import INF, NAN, NUMBERS, Vjp
 from graphc.ops.generate import iota
 from graphc.ops.op import fail, register
+from graphc.ops.running import cumprod, shifted
 from graphc.ops.sample import FLOATS, Arg, ErrorSample, Sample, Typed
 from graphc.ops.spread import (
     ReduceAttrs,
@@ -27,7 +28,7 @@ from graphc.ops.spread import (
     reduce_sum,
     spread_back,
 )
-from graphc.ops.view import inverse, pad, reshape, slice_axis, transpose
+from graphc.ops.view import inverse, reshape, transpose
 
 Reducer = Callable[[Node, Iterable[int]], Node]
 
@@ -92,26 +93,6 @@ def _reduction(
 # ---------------------------------------------------------------------- product
 
 
-def _shifted(x: Node, axis: int, by: int, reverse: bool) -> Node:
-    """x moved `by` places along an axis (towards the front if `reverse`), ones moving in."""
-    extent, low, high = x.type.shape[axis], [0] * x.type.rank, [0] * x.type.rank
-    (high if reverse else low)[axis] = by
-    kept = slice_axis(x, axis, by, extent) if reverse else slice_axis(x, axis, 0, extent - by)
-    return pad(kept, tuple(low), tuple(high), 1)
-
-
-def cumprod(x: Node, axis: int, reverse: bool = False) -> Node:
-    """Running products along an axis, from the end if `reverse`, in log2(extent) steps.
-
-    No division, so that zeros need no care, in the gradient (of any order) either.
-    """
-    step = 1
-    while step < x.type.shape[axis]:
-        x = mul(x, _shifted(x, axis, step, reverse))
-        step *= 2
-    return x
-
-
 def _vjp_prod(ct: Node, node: Node) -> Sequence[Node | None]:
     """Each element's cotangent is the product of all the others: those before times those after."""
     if not node.type.dtype.is_float:
@@ -126,8 +107,8 @@ def _vjp_prod(ct: Node, node: Node) -> Sequence[Node | None]:
         line = reshape(line, (*line.type.shape[:axis], prod(line.type.shape[axis:])))
     if not line.type.shape[axis]:
         return (like(x, 0),)
-    before = cumprod(_shifted(line, axis, 1, False), axis)
-    after = cumprod(_shifted(line, axis, 1, True), axis, reverse=True)
+    before = cumprod(shifted(line, axis, fill=1), axis)
+    after = cumprod(shifted(line, axis, True, 1), axis, reverse=True)
     others = mul(before, after)
     if len(axes) > 1:
         others = transpose(reshape(others, tuple([x.type.shape[p] for p in perm])), inverse(perm))

@@ -329,18 +329,23 @@ def _skip_nan(a: Node, b: Node, build: Build) -> Node:
     return ops.select(ops.isnan(a), b, ops.select(ops.isnan(b), a, build(a, b)))
 
 
+def lerp_node(a: Node, b: Node, weight: Node) -> Node:
+    """a + weight * (b - a), counted from the nearer end, so that both ends are exact."""
+    gap = ops.sub(b, a)
+    near = ops.lt(ops.abs(weight), ops.like(weight, 0.5))
+    from_b = ops.sub(b, ops.mul(gap, ops.sub(ops.like(weight, 1), weight)))
+    return ops.select(near, ops.add(a, ops.mul(weight, gap)), from_b)
+
+
 @method(inplace=True, repeats=True)
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
-    """input + weight * (end - input). RuntimeError for tensors of several dtypes."""
+    """input + weight * (end - input), exactly `end` at 1. RuntimeError for tensors of several dtypes."""
     for name, given in (("end", end), ("weight", weight)):
         if isinstance(given, Tensor) and given.dtype is not input.dtype and not given._weak:
             message = f"expected dtype {input.dtype.name} for `{name}` but got dtype {given.dtype.name}"
             raise fail(RuntimeError, message)
 
-    def build(a: Node, b: Node, w: Node) -> Node:
-        return ops.add(a, ops.mul(w, ops.sub(b, a)))
-
-    return pointwise("LerpBackward0", build, (input, end, weight), result_dtype(input, end))
+    return pointwise("LerpBackward0", lerp_node, (input, end, weight), result_dtype(input, end))
 
 
 @method(inplace=True)

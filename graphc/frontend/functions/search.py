@@ -14,11 +14,12 @@ from graphc.frontend.functions.creation import as_tensor
 from graphc.frontend.functions.elementwise import result_dtype
 from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.shape import ravel
-from graphc.frontend.functions.sorting import Sorted, gathered, pairs
-from graphc.frontend.nodes import cast, normal_axis, number
+from graphc.frontend.functions.sorting import Sorted, gathered, order
+from graphc.frontend.nodes import cast, normal_axis
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.node import Node
-from graphc.ir.types import bool_, int32, int64
+from graphc.ir.types import int32, int64
+from graphc.ops.running import shifted
 
 
 def _side(right: bool, side: str | None) -> bool:
@@ -138,20 +139,17 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Sorted:
     if input.shape[axis] == 0:
         raise fail(IndexError, f"mode(): Expected reduction dim {axis} to have non-zero size.")
 
-    def build(n: Node) -> Node:
-        n = cast(n, int64) if n.dtype is bool_ else n
-        one, other = pairs(n, axis)
-        counts = ops.reduce_sum(cast(ops.eq(one, other), int64), (axis + 1,))
-        most = ops.reduce_max(counts, (axis,))
-        dims = tuple(d for d in range(n.type.rank) if d != axis)
-        common = ops.eq(counts, ops.broadcast(most, n.shape, dims))
-        high = np.inf if n.dtype.is_float else np.iinfo(n.dtype.numpy).max
-        least = ops.reduce_min(ops.select(common, n, number(high, n.dtype, n.shape)), (axis,))
-        hit = ops.eq(n, ops.broadcast(least, n.shape, dims))
-        place = ops.select(hit, ops.iota(n.shape, axis), number(0, int64, n.shape))
-        last = ops.reduce_max(place, (axis,))
-        return ops.reshape(last, (*n.shape[:axis], 1, *n.shape[axis + 1 :]))
+    ordered = order(input, axis, False)
 
-    indices = apply("", build, input)
+    def build(n: Node, ordered: Node) -> Node:
+        """Where the first of the longest runs of equal elements ends in the sorted line."""
+        line = ops.take_along(n, ordered, axis)
+        again = cast(ops.eq(line, shifted(line, axis)), int64)
+        counts = ops.recurrence(again, ops.like(again, 1), axis)
+        most = ops.argmax(counts, axis)
+        most = ops.reshape(most, (*n.shape[:axis], 1, *n.shape[axis + 1 :]))
+        return ops.take_along(ordered, most, axis)
+
+    indices = apply("", build, input, ordered)
     values = gathered("ModeBackward0", input, indices, axis)
     return kinds.mode(values, indices) if keepdim else kinds.mode(values.squeeze(axis), indices.squeeze(axis))

@@ -16,22 +16,14 @@ from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.methods import method
 from graphc.frontend.functions.selection import FEW, first_few
 from graphc.frontend.modes import MODE
-from graphc.frontend.nodes import cast, normal_axis, number
+from graphc.frontend.nodes import normal_axis, number
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.node import Node
-from graphc.ir.types import bool_, int64
+from graphc.ops.running import shifted
 from graphc.ops.sort import ARGSORT, SortAttrs
 from graphc.return_types import ValuesIndices as Sorted
 
 SHORT = 4096  # elements of a value at hand that NumPy has in order sooner than a program is found and run
-
-
-def pairs(n: Node, axis: int) -> tuple[Node, Node]:
-    """Every element against every other along `axis`: (the one, constant along axis + 1; the other)."""
-    shape = (*n.shape[: axis + 1], n.shape[axis], *n.shape[axis + 1 :])
-    one = ops.broadcast(n, shape, tuple(d if d <= axis else d + 1 for d in range(n.type.rank)))
-    other = ops.broadcast(n, shape, tuple(d if d < axis else d + 1 for d in range(n.type.rank)))
-    return one, other
 
 
 def order(input: Tensor, axis: int, descending: bool) -> Tensor:
@@ -108,33 +100,11 @@ def pick(input: Tensor, indices: Tensor, axis: int, keepdim: bool, label: str) -
 
 
 def _running(input: Tensor, dim: int, largest: bool) -> Sorted:
-    """Extreme values so far along `dim` (the last of equal ones), by comparing with all before."""
+    """Extreme values so far along `dim` (the last of equal ones), and their positions."""
     if input.ndim == 0:
         return sort(input)
     axis = normal_axis(dim, input.ndim)
-
-    def positions(n: Node) -> Node:
-        n = cast(n, int64) if n.dtype is bool_ else n
-        _, source = pairs(n, axis)
-        shape = source.shape
-        seen = ops.le(ops.iota(shape, axis + 1), ops.iota(shape, axis))
-        reduce = ops.reduce_max if largest else ops.reduce_min
-        limits = (
-            (-np.inf, np.inf)
-            if n.dtype.is_float
-            else (np.iinfo(n.dtype.numpy).min, np.iinfo(n.dtype.numpy).max)
-        )
-        best = reduce(
-            ops.select(seen, source, number(limits[0 if largest else 1], n.dtype, shape)), (axis + 1,)
-        )
-        wide, _ = pairs(best, axis)
-        hit = ops.eq(source, wide)
-        if n.dtype.is_float:
-            hit = ops.bit_or(hit, ops.bit_and(ops.isnan(source), ops.isnan(wide)))
-        place = ops.select(ops.bit_and(seen, hit), ops.iota(shape, axis + 1), number(-1, int64, shape))
-        return ops.reduce_max(place, (axis + 1,))
-
-    indices = apply("", positions, input)
+    indices = apply("", lambda n: ops.running_arg(n, axis, largest), input)
     label = "CummaxBackward0" if largest else "CumminBackward0"
     return Sorted(gathered(label, input, indices, axis), indices)
 
@@ -159,13 +129,10 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     axis = normal_axis(dim, input.ndim)
 
     def build(n: Node) -> Node:
-        _, source = pairs(n, axis)
-        shape = source.shape
-        seen = ops.le(ops.iota(shape, axis + 1), ops.iota(shape, axis))
-        hidden = ops.select(seen, source, number(float("-inf"), n.dtype, shape))
-        top = ops.stop_gradient(ops.reduce_max(hidden, (axis + 1,)))
+        """Sums of powers relative to the largest so far: what is summed already shrinks where that grows."""
+        top = ops.stop_gradient(ops.take_along(n, ops.running_arg(n, axis, True), axis))
         top = ops.select(ops.isinf(top), number(0, n.dtype, top.shape), top)
-        wide, _ = pairs(top, axis)
-        return ops.add(top, ops.log(ops.reduce_sum(ops.exp(ops.sub(hidden, wide)), (axis + 1,))))
+        shrink = ops.exp(ops.sub(shifted(top, axis), top))
+        return ops.add(top, ops.log(ops.recurrence(shrink, ops.exp(ops.sub(n, top)), axis)))
 
     return apply("LogcumsumexpBackward0", build, input)

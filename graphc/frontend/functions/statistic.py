@@ -7,10 +7,11 @@ from typing import Any
 from graphc import ops
 from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail
+from graphc.frontend.functions.elementwise import lerp_node, where
 from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.reduce import Dims, nansum
 from graphc.frontend.functions.shape import ravel, reshape
-from graphc.frontend.functions.sorting import Sorted, gathered, order, pick, sort
+from graphc.frontend.functions.sorting import Sorted, order, pick, sort
 from graphc.frontend.nodes import cast, expand, normal_axis, number
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
@@ -63,9 +64,9 @@ def _middle(input: Tensor, axis: int, keepdim: bool, skip: bool) -> Sorted:
         known = (~input.detach().isnan()).sum(axis, keepdim=True)
         found = METHODS["gather"](ordered, axis, ((known - 1) // 2).clamp(min=0))
     else:
-        last = ordered.narrow(axis, extent - 1, 1)
-        has_nan = gathered("", input.detach(), last, axis).isnan()
-        found = apply("", ops.select, has_nan, last, ordered.narrow(axis, (extent - 1) // 2, 1))
+        nans = input.detach().isnan()
+        middle = ordered.narrow(axis, (extent - 1) // 2, 1)
+        found = where(nans.any(axis, True), nans.int().argmax(axis, True), middle)
     return pick(input, found, axis, keepdim, "MedianBackward1")
 
 
@@ -159,7 +160,7 @@ def _levels(n: Node, q: Node, interpolation: str, skip: bool) -> Node:
     weight = number(0.5, n.dtype, shape) if interpolation == "midpoint" else ops.sub(rank, low)
     below = ops.take_along(n, cast(low, int64), n.type.rank - 1)
     above = ops.take_along(n, cast(ops.ceil(rank), int64), n.type.rank - 1)
-    found = ops.add(below, ops.mul(weight, ops.sub(above, below)))
+    found = lerp_node(below, above, weight)
     if skip:
         return found
     has_nan = ops.broadcast(ops.gt(nans, ops.zeros(nans.type)), shape, tuple(range(len(lead))))

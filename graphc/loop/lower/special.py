@@ -1,4 +1,4 @@
-"""Loops of ops that are neither pointwise nor reductions: running sums and scatters.
+"""Loops of ops that are neither pointwise nor reductions: what runs along an axis, and scatters.
 
 Their order of additions is that of the elements, whatever the number of tasks; operands may be any
 injective nodes.
@@ -6,7 +6,6 @@ injective nodes.
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager
 from math import prod
 
@@ -14,18 +13,18 @@ from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.ir.types import int64
 from graphc.loop import index as ix
-from graphc.loop.ir import TRUE, Accumulate, Expr, Mode, Store, cast, identity_of, load
+from graphc.loop.ir import TRUE, Expr, Mode, cast
 from graphc.loop.lower import cost
 from graphc.loop.lower.box import enter, make_box
 from graphc.loop.lower.evaluate import Evaluator, LoweringError
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import cut, lanes_for
+from graphc.loop.lower.running import write_running
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
 SPECIAL = frozenset({Kind.CUMULATIVE, Kind.SCATTER})
-LINES = 4  # of running sums side by side: the cycles of an addition; more would press each other out of L1
 RANGES = 16  # most parts that a scatter cuts the scattered axis into
 
 
@@ -40,8 +39,8 @@ def lower_special(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     work = cost.flops(group) + cost.traffic(group)
     wanted = cost.tasks_wanted(work)
     width = machine.lanes(max(4, node.dtype.itemsize))
-    if node.op.name == "cumsum":
-        _cumsum(scope, frame, evaluator, node, wanted, width)
+    if node.kind is Kind.CUMULATIVE:
+        write_running(scope, frame, evaluator, node, wanted, width)
     elif node.op.name == "scatter_add":
         _scatter(scope, frame, evaluator, node, wanted, width)
     elif node.op.name == "scatter_add_along":
@@ -54,31 +53,6 @@ def lower_special(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
 def _around(node: Node, axis: int) -> tuple[int, int, int]:
     """(elements before the axis, its extent, elements after it)."""
     return prod(node.shape[:axis]), node.shape[axis], prod(node.shape[axis + 1 :])
-
-
-def _cumsum(scope: Scope, frame: Frame, evaluator: Evaluator, node: Node, wanted: int, width: int) -> None:
-    """Lines along the axis are independent; vectors run across them where they are neighbours, else several
-    are added up side by side: each addition waits for the one before it in its line."""
-    outer, length, inner = _around(node, node.attrs.axis)
-    vector = 2 if inner >= 4 else None
-    together = 1 if vector else math.gcd(outer, LINES)
-    dims = (outer // together, together, inner)
-    unroll = (1,) if together > 1 else ()
-    box = make_box(dims, vector, lanes_for(max(inner, 2), width, 1), wanted, unroll)
-    frame.set_tasks(box.tasks)
-    (x,) = node.inputs
-    with enter(scope, box, frame.task()) as first:
-        lines = [ix.unflatten(ix.add(first, offset), (outer, inner)) for offset in box.offsets]
-        totals = [scope.alloc("acc", node.dtype, (), "local") for _ in lines]
-        for total in totals:
-            scope.put(Store(total, (), identity_of("add", node.dtype)))
-        with scope.loop("j", length) as step:
-            at = ix.sub(length - 1, step) if node.attrs.reverse else step
-            places = [ix.flatten((o, at, i), (outer, length, inner)) for o, i in lines]
-            values = [evaluator.value(x, ix.unflatten(place, node.shape)) for place in places]
-            for total, place, value in zip(totals, places, values, strict=True):
-                scope.put(Accumulate(total, (), "add", value))
-                frame.store(scope, node, place, scope.let(load(total, ())))
 
 
 def _scatter(scope: Scope, frame: Frame, evaluator: Evaluator, node: Node, wanted: int, width: int) -> None:

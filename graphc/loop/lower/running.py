@@ -1,0 +1,102 @@
+"""Loops of what runs along an axis: each element takes the values of the one before it further."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from math import prod
+
+from graphc.ir.node import Node
+from graphc.ir.types import int32, int64
+from graphc.loop import index as ix
+from graphc.loop.ir import Buffer, Const, Expr, Store, binary, cast, load, select, unary
+from graphc.loop.lower.box import enter, make_box
+from graphc.loop.lower.evaluate import Evaluator, LoweringError
+from graphc.loop.lower.frame import Frame
+from graphc.loop.lower.nest import lanes_for
+from graphc.loop.lower.scope import Scope
+
+LINES = 4  # side by side: the cycles of an addition; more would press each other out of L1
+Values = tuple[Expr, ...]  # what one element hands to the next: of these the last is stored
+Step = Callable[[Values | None, Values, Expr], Values]  # (from the element before, operands here, position)
+
+
+def write_running(
+    scope: Scope, frame: Frame, evaluator: Evaluator, node: Node, wanted: int, width: int
+) -> None:
+    """Lines along the axis are independent; vectors run across them where they are neighbours, else several
+    are worked through side by side: each step waits for the one before it in its line."""
+    axis, reverse = node.attrs.axis, getattr(node.attrs, "reverse", False)
+    outer, length, inner = prod(node.shape[:axis]), node.shape[axis], prod(node.shape[axis + 1 :])
+    vector = 2 if inner >= 4 else None
+    together = 1 if vector else math.gcd(outer, LINES)
+    dims = (outer // together, together, inner)
+    unroll = (1,) if together > 1 else ()
+    box = make_box(dims, vector, lanes_for(max(inner, 2), width, 1), wanted, unroll)
+    frame.set_tasks(box.tasks)
+    step = _step_of(node, length)
+    with enter(scope, box, frame.task()) as first:
+        lines = [ix.unflatten(ix.add(first, offset), (outer, inner)) for offset in box.offsets]
+
+        def operands(at: Expr) -> list[tuple[Expr, Values]]:
+            """For each line, the place of its element at this position, and the values there."""
+            places = [ix.flatten((o, at, i), (outer, length, inner)) for o, i in lines]
+            index = [ix.unflatten(place, node.shape) for place in places]
+            values = [tuple([evaluator.value(x, i) for x in node.inputs]) for i in index]
+            return list(zip(places, values, strict=True))
+
+        start = ix.const(length - 1 if reverse else 0)
+        states: list[tuple[Buffer, ...]] = []
+        for place, values in operands(start):
+            made = step(None, values, start)
+            states.append(tuple([scope.alloc("acc", value.dtype, (), "local") for value in made]))
+            _keep(scope, frame, node, states[-1], made, place)
+        if length > 1:
+            with scope.loop("j", length - 1) as j:
+                at = ix.sub(length - 2, j) if reverse else ix.add(j, 1)
+                for state, (place, values) in zip(states, operands(at), strict=True):
+                    before = tuple([scope.let(load(local, ())) for local in state])
+                    _keep(scope, frame, node, state, step(before, values, at), place)
+
+
+def _keep(
+    scope: Scope, frame: Frame, node: Node, state: tuple[Buffer, ...], made: Values, place: Expr
+) -> None:
+    """Hand the values on, and store the last of them."""
+    made = tuple([scope.let(value) for value in made])
+    for local, value in zip(state, made, strict=True):
+        scope.put(Store(local, (), value))
+    frame.store(scope, node, place, cast(made[-1], node.dtype))
+
+
+def _step_of(node: Node, length: int) -> Step:
+    """How an element follows from the one before it."""
+    match node.op.name:
+        case "cumsum":
+            return lambda before, here, at: here if before is None else (binary("add", before[0], here[0]),)
+        case "recurrence":
+            return _recurrence
+        case "running_arg":
+            return _extreme(node.attrs.largest, length)
+    raise LoweringError(f"no loops for {node!r}")
+
+
+def _recurrence(before: Values | None, here: Values, at: Expr) -> Values:
+    scale, x = here
+    return (x,) if before is None else (binary("add", binary("mul", scale, before[0]), x),)
+
+
+def _extreme(largest: bool, length: int) -> Step:
+    """The extreme so far, and where it is, in as few bits as positions need."""
+    kind = int32 if length < 2**31 else int64
+
+    def step(before: Values | None, here: Values, at: Expr) -> Values:
+        (x,), place = here, cast(at, kind)
+        if before is None:
+            return x, Const(kind, 0)
+        better = binary("ge" if largest else "le", x, before[0])
+        if x.dtype.is_float:
+            better = binary("or", better, unary("isnan", x))
+        return select(better, x, before[0]), select(better, place, before[1])
+
+    return step
