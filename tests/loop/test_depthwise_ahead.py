@@ -1,5 +1,6 @@
 """Depthwise convolutions ask for the plane that they copy next where planes come from far: every line of it,
-once; where they do not, or writing sets the pace, they ask for nothing. Weight gradients copy two planes."""
+once; where they do not, or writing sets the pace, or planes are read where they are, they ask for nothing.
+Weight gradients ask for two planes, also those that they read where they are."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ from tests.loop.test_ahead import LINE, counted, prefetches
 from tests.loop.test_contract import WIDE, check, group_of, leaf
 from tests.loop.test_conv import Case
 
-NEAR = replace(WIDE, l1_bytes=4 << 10)
+NEAR = replace(WIDE, l1_bytes=4 << 10, masked=False)
 FAR = replace(NEAR, l2_bytes=18 << 10)
+PLACE = replace(FAR, masked=True)  # planes are read where they are
 STRIDED = Case((1, 10, 16, 32), (10, 1, 3, 3), stride=2, low=1, groups=10)
 LARGE = Case((1, 10, 16, 32), (10, 1, 5, 5), low=2, groups=10)
 SMALL = Case((1, 10, 16, 32), (10, 1, 3, 3), low=1, groups=10)
@@ -54,9 +56,10 @@ def test_values(case: Case) -> None:
     assert prefetches(call.kernel)
 
 
+@pytest.mark.parametrize("machine", [FAR, PLACE], ids=["planes", "place"])
 @pytest.mark.parametrize("case", [STRIDED, SMALL], ids=["strided", "small"])
-def test_weight_gradients_ask_for_both_sources(case: Case) -> None:
-    (call,) = check(case.weight_grad(), machine=FAR)
+def test_weight_gradients_ask_for_both_sources(case: Case, machine) -> None:
+    (call,) = check(case.weight_grad(), machine=machine)
     asked = prefetches(call.kernel)
     assert {p.buffer for p in asked} == set(call.kernel.params[:2])
 
@@ -65,6 +68,7 @@ def test_nothing_is_asked_for_in_vain() -> None:
     assert not prefetches(kernel_of(SMALL.weight_grad(), NEAR).kernel)
     assert not prefetches(kernel_of(STRIDED.forward(), NEAR).kernel)
     assert not prefetches(kernel_of(SMALL.forward(), FAR).kernel)
+    assert not prefetches(kernel_of(LARGE.forward(), PLACE).kernel)
 
 
 def test_source_that_is_computed_on_the_way() -> None:

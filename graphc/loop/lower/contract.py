@@ -47,7 +47,7 @@ from graphc.loop.lower.convolution import channels
 from graphc.loop.lower.convolution.as_contraction import conv_problems
 from graphc.loop.lower.convolution.band_kernel import band_calls
 from graphc.loop.lower.convolution.bands import plan_bands
-from graphc.loop.lower.convolution.depthwise import depthwise_calls, depthwise_cost
+from graphc.loop.lower.convolution.depthwise.choose import depthwise_calls, depthwise_cost
 from graphc.loop.lower.convolution.grouped import grouped_weight_calls
 from graphc.loop.lower.convolution.pad import pad_call, worth_padding
 from graphc.loop.lower.convolution.phases import phases_as_channels, split_call, worth_splitting

@@ -1,8 +1,8 @@
 """Weight gradients of grouped convolutions with few channels in a group, as dot products along pixels.
 
 Vectors of channels would be mostly empty there. So planes lie in scratch as for a depthwise gradient
-(depthwise.py), those of all channels of a group; for each tap some channels of the source meet some of the
-result, vector of pixels by vector of pixels, and every product is a sum of its own. Rows are taken as
+(depthwise/on_planes.py), those of all channels of a group; for each tap some channels of the source meet some
+of the result, vector of pixels by vector of pixels, and every product is a sum of its own. Rows are taken as
 many at a time as the first-level cache holds, for all taps.
 """
 
@@ -18,7 +18,9 @@ from graphc.loop.ir import Accumulate, Buffer, Expr, binary, identity_of, load
 from graphc.loop.lower.contraction.dots import SPARE
 from graphc.loop.lower.contraction.problem import Index
 from graphc.loop.lower.convolution.bands import FEWEST_CHANNELS
-from graphc.loop.lower.convolution.depthwise import MOST_TAPS, SHARES, Depthwise, Walk
+from graphc.loop.lower.convolution.depthwise.choose import MOST_TAPS
+from graphc.loop.lower.convolution.depthwise.kernel import SHARES
+from graphc.loop.lower.convolution.depthwise.on_planes import OnPlanes, Walk
 from graphc.loop.lower.convolution.planes import Layout, Tap, forward_layout
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
@@ -43,7 +45,7 @@ def grouped_weight_calls(group: Group, anchor: Node, machine: Machine) -> tuple[
     return (_Grouped(group, anchor, layout, machine).call(),)
 
 
-class _Grouped(Depthwise):
+class _Grouped(OnPlanes):
     """Writes the kernel; a unit of work is a group."""
 
     def __init__(self, group: Group, anchor: Node, layout: Layout, machine: Machine) -> None:

@@ -121,6 +121,17 @@ class Layout:
         """The largest shift of a tap."""
         return max((tap.shift for part in self.parts for tap in part.taps), default=0)
 
+    def offset(self, tap: Tap) -> Numbers:
+        """The coordinates of the source that a tap meets for result 0, if the source is not spread."""
+        places, shift = [], tap.shift
+        for axis in reversed(self.axes):
+            shift, place = divmod(shift, axis.size)
+            places.append(place)
+        phases = self.phases[tap.phase]
+        return tuple(
+            [p * a.stride + f - a.low for p, a, f in zip(reversed(places), self.axes, phases, strict=True)]
+        )
+
     def wide(self, part: Part, images: int) -> int:
         """How many outputs a part of so many images has, those between rows and images included."""
         last = number([c - 1 for c in part.count], self.plane)

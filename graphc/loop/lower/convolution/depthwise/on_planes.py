@@ -1,98 +1,34 @@
-"""Depthwise convolutions (a channel is a group of its own) and their gradients, as plain loops.
+"""Depthwise convolutions whose planes are copied into scratch first, padded and split into phases (see
+planes.py).
 
-There is nothing to contract: every result takes as many multiply-adds as the window has taps, so memory
-decides. A task copies planes of a channel into scratch, padded and split into phases (planes.py), and adds up
-all taps in registers. Results of long rows go straight to the epilogue. Short rows, and those that a stride
-interleaves, are first computed for all rows and images at once, put into order in scratch, and finished
-a whole plane at a time.
+A task copies planes of a channel and adds up all taps in registers. Results of long rows go straight to the
+epilogue. Short rows, and those that a stride interleaves, are first computed for all rows and images at once,
+put into order in scratch, and finished a whole plane at a time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from graphc.ir.node import Kind, Node
+from graphc.ir.node import Node
 from graphc.ir.partition import Group
-from graphc.ir.types import Shape, int64
+from graphc.ir.types import Shape
 from graphc.loop import index as ix
-from graphc.loop.ir import Accumulate, Buffer, Expr, Prefetch, Var, binary, identity_of, load
-from graphc.loop.lower.contraction.fused import Fused, place
+from graphc.loop.ir import Accumulate, Buffer, Expr, binary, identity_of, load
 from graphc.loop.lower.contraction.problem import Access
-from graphc.loop.lower.convolution.planes import (
-    Axis,
-    Layout,
-    Numbers,
-    Part,
-    Tap,
-    forward_layout,
-    gradient_layout,
+from graphc.loop.lower.convolution.depthwise.kernel import (
+    ROWS,
+    ChannelKernel,
+    is_direct,
+    row_lanes,
+    shares,
+    where,
 )
+from graphc.loop.lower.convolution.planes import Axis, Layout, Numbers, Part
 from graphc.loop.lowered import KernelCall
-from graphc.program import LINE, Machine
-
-MOST_TAPS = 64  # taps that are written out
-FEWEST = 8  # channels from which on tasks that are whole channels suffice
-SUMS = 16  # vectors of sums of a weight gradient kept in registers
-ROWS = 4  # rows computed at once
-ASKED = (
-    16  # taps from which on asking for planes ahead pays at unit stride too: with 9, writing sets the pace
-)
-FULL = 0.6  # part of the lanes that a row must fill to be finished directly
-MOST_TASKS = 64
-SHARES = 16  # tasks of a weight gradient: each should read long runs of every image
-TASK_WORK = 1 << 16  # multiply-adds of a task, at least
-FINISHED, FILLED = 8.0, 5.0  # cycles to store a vector in order, and to copy one to planes
-MOVED = 8  # what loading and storing an element costs, in multiply-adds
-
-
-def depthwise_calls(group: Group, anchor: Node, machine: Machine) -> tuple[KernelCall, ...] | None:
-    """The kernel of a group around a depthwise convolution or one of its gradients; None if `anchor` is
-    something else, or its windows or planes are too large."""
-    if not _is_depthwise(anchor):
-        return None
-    if anchor.op.name == "conv_input_grad":
-        layout = gradient_layout(anchor)
-    elif anchor.op.name == "conv":
-        layout = forward_layout(anchor.attrs, anchor.shape[2:])
-    else:
-        layout = forward_layout(anchor.attrs, anchor.inputs[1].shape[2:])
-    room = 3 * layout.elements * anchor.dtype.itemsize
-    if room > machine.l2_bytes // 2:
-        return None
-    kernel = Depthwise(group, anchor, layout, machine)
-    return (kernel.weight_grad() if anchor.op.name == "conv_weight_grad" else kernel.results(),)
-
-
-def depthwise_cost(anchor: Node, machine: Machine) -> float | None:
-    """Cycles of the kernel of a forward convolution on one core (as long as the second-level cache keeps up);
-    None if it is none that `depthwise_calls` runs."""
-    if anchor.op.name != "conv" or not _is_depthwise(anchor):
-        return None
-    layout = forward_layout(anchor.attrs, anchor.shape[2:])
-    if 3 * layout.elements * anchor.dtype.itemsize > machine.l2_bytes // 2:
-        return None
-    width = machine.lanes(anchor.dtype.itemsize)
-    results = anchor.type.size // anchor.shape[-1] * -(-anchor.shape[-1] // width)
-    sources = anchor.inputs[0].type.size / width * anchor.attrs.stride[-1]
-    return results * (math.prod(anchor.attrs.kernel) + FINISHED) + sources * FILLED
-
-
-def _is_depthwise(node: Node) -> bool:
-    """Whether each channel has one filter, of several taps that can be written out."""
-    if node.kind is not Kind.CONV or not node.dtype.is_float or not node.type.size:
-        return False
-    at, channels = node.attrs, node.inputs[0].shape[1]
-    if at.last:
-        return False
-    weight = node.shape if node.op.name == "conv_weight_grad" else node.inputs[1].shape
-    if weight[:2] != (channels, 1) or at.groups != channels or not all(x.type.size for x in node.inputs):
-        return False
-    if not 1 < math.prod(at.kernel) <= MOST_TAPS:
-        return False
-    return node.op.name != "conv_weight_grad" or channels >= FEWEST
+from graphc.program import Machine
 
 
 @dataclass(frozen=True)
@@ -110,23 +46,15 @@ class Walk:
     grads: Shape
 
 
-class Depthwise:
+class OnPlanes(ChannelKernel):
     """Writes the kernel.
 
     `images` are copied at a time; a unit of work is such a batch of images of one channel (for a weight
-    gradient, a channel). Where planes come from beyond the second-level cache, it `waits` for one unless that
-    is asked for while the one before is multiplied.
+    gradient, a channel).
     """
 
     def __init__(self, group: Group, anchor: Node, layout: Layout, machine: Machine) -> None:
-        self.anchor, self.layout, self.dtype = anchor, layout, anchor.dtype
-        self.fused = Fused(group, anchor)
-        self.w = self.fused.scope
-        self.width = machine.lanes(anchor.dtype.itemsize)
-        self.count, self.channels = anchor.inputs[0].shape[:2]
-        strided = max(anchor.attrs.stride) > 1
-        reads = anchor.op.name == "conv_weight_grad" or strided or math.prod(anchor.attrs.kernel) >= ASKED
-        self.waits = reads and anchor.inputs[0].type.nbytes > machine.l2_bytes
+        super().__init__(group, anchor, layout, machine)
         room = machine.l1_bytes // 2 // (layout.elements * anchor.dtype.itemsize)
         self.images = max(n for n in range(1, max(1, room) + 1) if self.count % n == 0)
 
@@ -134,40 +62,18 @@ class Depthwise:
 
     def results(self) -> KernelCall:
         """The kernel of a convolution or an input gradient."""
-        batches = self.count // self.images
-        elements = self.anchor.type.size
-        taps = sum(len(p.taps) * math.prod(p.count) for p in self.layout.parts)
-        work = self.count * self.channels * taps + MOVED * elements
-        task, first, chunk, count = self._tasks(self.channels * batches, work, MOST_TASKS)
         planes = self._planes(0)
-        with self.w.loop("u", count, chunk) as u:
-            batch, channel = ix.unflatten(ix.add(first, u), (batches, self.channels))
-            image = ix.mul(batch, self.images)
+        with self._units(self.images) as (channel, image):
             self._fill(planes, self.layout, self.anchor.inputs[0], channel, image)
-            if all(self._is_direct(part) for part in self.layout.parts):
+            if all(is_direct(part, self.width) for part in self.layout.parts):
                 self._direct(planes, channel, image)
             else:
                 self._in_order(planes, channel, image)
-        flops = 2.0 * self.count * self.channels * taps
-        return self.fused.call(self.anchor.op.name, task, task.extent, flops)
-
-    def _tasks(self, units: int, work: float, most: int) -> tuple[Var, Expr, int, Expr]:
-        """(the task's variable, its first unit, most units of a task, how many it has)."""
-        tasks = max(1, min(units, most, int(work // TASK_WORK)))
-        chunk = -(-units // tasks)
-        task = Var(int64, "task", -(-units // chunk))
-        first = ix.mul(task, chunk) if task.extent > 1 else ix.ZERO
-        return task, first, chunk, ix.minimum(chunk, ix.sub(units, first))
+        return self._made()
 
     def _planes(self, slack: int) -> Buffer:
         """Zeros for the planes of a batch of images, one phase after another, each with `slack` more."""
         return self._zeros("planes", len(self.layout.phases) * (self.images * self.layout.image + slack))
-
-    def _zeros(self, name: str, size: int) -> Buffer:
-        buffer = self.w.alloc(name, self.dtype, (size,))
-        with self.w.loop("z", size, None, "vector", 4 * self.width) as z:
-            self.w.store(buffer, (z,), identity_of("add", self.dtype))
-        return buffer
 
     def _fill(
         self,
@@ -197,23 +103,6 @@ class Depthwise:
                 to = ix.add(ix.add(ix.mul(n, layout.image), ix.flatten(at, layout.plane)), k * pitch)
                 w.store(planes, (ix.add(base, to),), value)
 
-    def _row(self, extent: int) -> AbstractContextManager[Expr]:
-        """A loop over neighbouring elements."""
-        if extent == 1:
-            return self.w.loop("x", 1)
-        lanes = 2 * self.width if extent % (2 * self.width) == 0 else self._lanes(extent)
-        return self.w.loop("x", extent, None, "vector", lanes)
-
-    def _lanes(self, extent: int) -> int:
-        """Lanes of a vector for rows of so many elements: short ones get one that just holds them."""
-        return min(self.width, max(2, 1 << (extent - 1).bit_length()))
-
-    def _is_direct(self, part: Part) -> bool:
-        """Whether rows are finished as they are computed."""
-        row = part.count[-1]
-        lanes = self._lanes(row)
-        return part.step[-1] == 1 and row >= FULL * lanes * -(-row // lanes)
-
     def _sums(self, part: Part, planes: Buffer, channel: Expr, place: Expr, rows: int) -> list[Expr]:
         """The results at a place of the planes and below it, in so many rows. They share what they read."""
         pitch = planes.shape[0] // len(self.layout.phases)
@@ -230,10 +119,6 @@ class Depthwise:
                 total = binary("add", total, term) if i else term
             totals.append(self.w.let(total, "t"))
         return totals
-
-    def _weight(self, channel: Expr, tap: Tap) -> Expr:
-        index = (channel, ix.ZERO, *[ix.const(t) for t in tap.weight])
-        return self.fused.read(Access(self.anchor.inputs[1], index))
 
     def _direct(self, planes: Buffer, channel: Expr, image: Expr) -> None:
         """All rows of all parts, several at a time; parts whose rows alternate go together."""
@@ -277,24 +162,7 @@ class Depthwise:
                     place = ix.add(ix.mul(n, self.layout.image), flat)
                     for i, value in enumerate(self._sums(part, planes, channel, place, starts.step)):
                         at = (*outer, ix.add(y, i), x)[-rank:]
-                        self.fused.finish((ix.add(image, n), channel, *_at(part, at)), value)
-
-    def _ask(
-        self, sources: Sequence[Node], plane: tuple[Expr, ...], block: tuple[Expr, ...], blocks: Shape
-    ) -> None:
-        """Fetch a share, that of a `block` of `blocks`, of the planes of some sources behind `plane` (image,
-        channel), which are copied next."""
-        line, number = LINE // self.dtype.itemsize, ix.flatten(block, blocks)
-        for source in sources:
-            first = Access(source, (*plane, *(ix.ZERO,) * len(self.layout.axes)))
-            found = place(self.fused.group, self.fused.buffer, first)
-            if found is None or len(found.index) != 1:
-                continue
-            size = math.prod(source.shape[2:])
-            share = -(-size // (math.prod(blocks) * line))
-            start = ix.add(ix.add(found.index[0], size), ix.mul(number, share * line))
-            for i in range(share):
-                self.w.put(Prefetch(found.buffer, (ix.add(start, i * line),), near=False))
+                        self.fused.finish((ix.add(image, n), channel, *where(part, at)), value)
 
     def _in_order(self, planes: Buffer, channel: Expr, image: Expr) -> None:
         """All parts into one array in the order of the results, which is then finished."""
@@ -321,44 +189,34 @@ class Depthwise:
             self._row(row) as x,
         ):
             place = ix.add(ix.mul(n, self.layout.image), ix.flatten((*outer, x), self.layout.plane))
-            to = ix.add(ix.mul(n, math.prod(space)), ix.flatten(_at(part, (*outer, x)), space))
+            to = ix.add(ix.mul(n, math.prod(space)), ix.flatten(where(part, (*outer, x)), space))
             w.store(ordered, (to,), load(sums, (place,)))
 
     # ------------------------------------------------------------ weight gradient
 
     def weight_grad(self) -> KernelCall:
         """The kernel of a weight gradient: a task adds up all images of its channels."""
-        w = self.w
         x, dy = self.anchor.inputs
         (part,) = self.layout.parts
         taps = len(part.taps)
-        work = dy.type.size * (taps + MOVED)
-        task, first, chunk, count = self._tasks(self.channels, work, SHARES)
         walk = self._walk(part)
-        lanes = walk.lanes
-        planes = self._planes(lanes + self.layout.reach)
+        planes = self._planes(walk.lanes + self.layout.reach)
         grads = self._zeros("grads", max(math.prod(walk.grads), self.images * walk.layout.image))
-        sums = self._zeros("sums", chunk * taps * lanes)
-        totals = w.alloc("totals", self.dtype, (taps,))
-        with w.loop("b", self.count // self.images) as batch, w.loop("c", count, chunk) as c:
-            channel, image = ix.add(first, c), ix.mul(batch, self.images)
+        with self._summed(walk.lanes, self.images) as (channel, image, sums, row):
             self._fill(planes, self.layout, x, channel, image)
             self._fill(grads, walk.layout, dy, channel, image)
-            for start in range(0, taps, SUMS):
-                some = range(start, min(start + SUMS, taps))
-                next_ = (image, channel) if self.waits and self.images == 1 and not start else ()
-                self._gather(part, some, planes, grads, sums, ix.mul(c, taps), walk, next_)
-        with w.loop("c", count, chunk) as c:
-            self._fold(sums, ix.mul(c, taps), totals, ix.add(first, c), lanes)
-        return self.fused.call(self.anchor.op.name, task, task.extent, 2.0 * dy.type.size * taps)
+            for some in shares(taps):
+                next_ = (image, channel) if self.waits and self.images == 1 and not some.start else ()
+                self._gather(part, some, planes, grads, sums, row, walk, next_)
+        return self._made()
 
     def _walk(self, part: Part) -> Walk:
         """Long rows are walked several at a time; short ones as one, with the gaps between them.
 
         Behind a row of dy are zeros, which meet whatever x has there: a tap that should be infinite is NaN.
         """
-        if self._is_direct(part):
-            lanes = self._lanes(part.count[-1])
+        if is_direct(part, self.width):
+            lanes = row_lanes(part.count[-1], self.width)
             wide = -(-part.count[-1] // lanes) * lanes
             grads = (*part.count[:-1], wide)
             layout = Layout(_rows(part, grads), ())
@@ -382,10 +240,7 @@ class Depthwise:
         `plane` (image, channel) of both sources are asked for meanwhile."""
         w, lanes, height = self.w, walk.lanes, walk.grads[-2]
         whole = height // ROWS * ROWS
-        with w.loop("l", lanes, None, "vector", lanes) as lane:
-            kept = {t: w.alloc("sum", self.dtype, (), "local") for t in taps}
-            for buffer in kept.values():
-                w.store(buffer, (), identity_of("add", self.dtype))
+        with self._kept(taps, sums, row, lanes) as (lane, kept):
             blocks = [(0, whole // ROWS, ROWS), (whole, int(whole < height), height - whole)]
             for start, count, rows in blocks:
                 if not count:
@@ -397,9 +252,6 @@ class Depthwise:
                         y, x = ix.add(ix.mul(block, rows), start), ix.add(ix.mul(j, lanes), lane)
                         at, place = (ix.flatten((*outer, y, x), shape) for shape in (walk.grads, walk.planes))
                         self._products(part, kept, (planes, place), (grads, at), walk, rows)
-            for t, buffer in kept.items():
-                to = (ix.add(ix.mul(ix.add(row, t), lanes), lane),)
-                w.store(sums, to, binary("add", load(sums, to), load(buffer, ())))
 
     def _products(
         self,
@@ -421,26 +273,6 @@ class Depthwise:
                 if at not in known:
                     known[at] = self.w.let(load(planes[0], (ix.add(planes[1], at),)), "x")
                 self.w.put(Accumulate(buffer, (), "add", binary("mul", grad, known[at])))
-
-    def _fold(self, sums: Buffer, row: Expr, totals: Buffer, channel: Expr, lanes: int) -> None:
-        """Add up the lanes, and finish the weights of a channel of the result."""
-        w, (taps,) = self.w, totals.shape
-        with w.loop("t", taps) as t:
-            total = w.alloc("total", self.dtype, (), "local")
-            w.store(total, (), identity_of("add", self.dtype))
-            with w.loop("l", lanes, None, "vector", lanes) as lane:
-                w.put(
-                    Accumulate(total, (), "add", load(sums, (ix.add(ix.mul(ix.add(row, t), lanes), lane),)))
-                )
-            w.store(totals, (t,), load(total, ()))
-        with self._row(taps) as t:
-            index = (channel, *ix.unflatten(t, self.anchor.shape[1:]))
-            self.fused.finish(index, load(totals, (t,)))
-
-
-def _at(part: Part, place: tuple[Expr, ...]) -> list[Expr]:
-    """Where result number `place` of a part is among all."""
-    return [ix.add(ix.mul(i, s), f) for i, s, f in zip(place, part.step, part.first, strict=True)]
 
 
 def _rows(part: Part, sizes: Shape) -> tuple[Axis, ...]:
