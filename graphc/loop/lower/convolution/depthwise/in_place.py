@@ -48,8 +48,8 @@ def reads_in_place(group: Group, anchor: Node, layout: Layout, machine: Machine)
         return False
     if stride > 1 and taps * PICKED > len(layout.axes[-1].phases) * (PICKED + STORED) + taps * LOADED:
         return False
-    rows = layout.parts[0].count[0]
-    if anchor.op.name != "conv_weight_grad" and rows - inner_rows(layout)[1] > BORDER * rows:
+    rows, (_, inner) = layout.parts[0].count[0], inner_rows(layout)
+    if not inner or (anchor.op.name != "conv_weight_grad" and rows - inner > BORDER * rows):
         return False
     fused = Fused(group, anchor)
     return all(_lies_in_rows(fused, source) for source in planes_of(anchor))
