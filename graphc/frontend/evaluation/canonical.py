@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,11 @@ from graphc.arrays import aligned_copy
 from graphc.frontend.drawn import Drawn
 from graphc.frontend.errors import TracerError, here
 from graphc.frontend.evaluation.parts import part_of
+from graphc.frontend.evaluation.places import outline
 from graphc.frontend.shown import Shown
 from graphc.ir.node import Kind, Node, site_of
 from graphc.ops.constant import CONSTANT, INPUT
-from graphc.ops.view import SLICE
+from graphc.ops.view import PAD, SLICE
 
 FEW = 256  # others that may always be looked through for a graph
 A_NODE = 16  # and so many for each of its nodes
@@ -38,7 +39,7 @@ class Pending:
 
     order    leaves and operations, operands first; `index` gives positions in it
     arrays   values of the leaves, in order; `leaves` the nodes that had them
-    scalars  values of constants that the key leaves open
+    scalars  what the key leaves open: values of constants, places of elements (`places`)
     parts    which of the arrays are parts of known values (`graphc.frontend.evaluation.parts`), until `cut`
     """
 
@@ -57,6 +58,32 @@ class Pending:
         for slot in self.parts:
             self.arrays[slot] = aligned_copy(self.arrays[slot])
         self.parts.clear()
+
+    def scalar(self, number: int) -> np.ndarray:
+        """One of `scalars` as an array, for a program that takes it."""
+        node = self.order[self.scalar_at[number]]
+        if node.op is CONSTANT:
+            return node.attrs.array  # type: ignore[no-any-return]
+        return np.array(self.scalars[number], np.int64)
+
+    @property
+    def numbers(self) -> list[Any]:
+        """The values of constants among `scalars`."""
+        return [open_ for at, open_ in self._open if self.order[at].op is CONSTANT]
+
+    @property
+    def places(self) -> tuple[tuple[int, ...], ...]:
+        """The places among `scalars`."""
+        return tuple([open_ for at, open_ in self._open if self.order[at].op is not CONSTANT])
+
+    @property
+    def place_at(self) -> list[int]:
+        """Where those are taken, in `order`."""
+        return [at for at in self.scalar_at if self.order[at].op is not CONSTANT]
+
+    @property
+    def _open(self) -> Iterator[tuple[int, Any]]:
+        return zip(self.scalar_at, self.scalars, strict=True)
 
     def pays(self, others: int) -> bool:
         """Whether so many others may be looked through for the sake of this graph.
@@ -124,6 +151,9 @@ def canonical(
         else:
             if op is INPUT:
                 raise _no_value(node, None, next((t for t in targets if t not in index), node))
+            if (op is SLICE or op is PAD) and (open_ := outline(node)) is not None:
+                _place(found, node, *open_)
+                continue
             index[node] = len(order)
             order.append(node)
             attrs = node.attrs
@@ -145,6 +175,15 @@ def _leaf(found: Pending, slots: dict[int, int], node: Node, array: np.ndarray) 
     found.arrays.append(array)
     found.leaves.append([node])
     found.key.append((node.type.shape, node.type.dtype))
+
+
+def _place(found: Pending, node: Node, shape: tuple, places: tuple[int, ...]) -> None:
+    """Which elements are taken is left open in the key, as numbers are."""
+    found.index[node] = len(found.order)
+    found.scalar_at.append(len(found.order))
+    found.scalars.append(places)
+    found.key.append((node.op, shape, found.index[node.inputs[0]]))
+    found.order.append(node)
 
 
 def _constant(found: Pending, node: Node) -> None:

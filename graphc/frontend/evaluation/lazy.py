@@ -20,6 +20,7 @@ from graphc.frontend.evaluation.along import along
 from graphc.frontend.evaluation.canonical import OVERWRITTEN, Gone, Pending, canonical
 from graphc.frontend.evaluation.compiler import check_backend, compile_graph
 from graphc.frontend.evaluation.parts import FEW
+from graphc.frontend.evaluation.places import at_places, places_type
 from graphc.frontend.evaluation.relatives import relatives
 from graphc.frontend.modes import MODE, not_while_recording, settle
 from graphc.frontend.shown import Shown
@@ -125,7 +126,12 @@ def build_graph(
                 fresh = input_(f"x{len(inputs)}", node.type)
                 inputs.append(fresh)
             elif at in as_input:
-                fresh = extra[as_input[at]] = input_(f"s{as_input[at]}", node.type)
+                i = as_input[at]
+                if node.op is CONSTANT:
+                    fresh = extra[i] = input_(f"s{i}", node.type)
+                else:
+                    extra[i] = input_(f"s{i}", places_type(found.scalars[i]))
+                    fresh = at_places(node, new[found.index[node.inputs[0]]], extra[i])
             else:
                 fresh = make(node.op, [new[found.index[n]] for n in node.inputs], node.attrs)
             fresh.site = site_of(node) or fresh.site  # an equal graph may have been made elsewhere
@@ -196,8 +202,7 @@ def run(
     found.cut()
     arrays = found.arrays
     if variant.lifted:
-        numbers = [found.order[found.scalar_at[i]] for i in variant.lifted]
-        arrays = [*arrays, *[n.attrs.array for n in numbers]]
+        arrays = [*arrays, *[found.scalar(i) for i in variant.lifted]]
     STATS.native_calls += 1
     try:
         return variant.program(arrays)

@@ -25,6 +25,7 @@ from graphc.frontend.cell import Cell, Deferred, leaf_node
 from graphc.frontend.evaluation import lazy
 from graphc.frontend.evaluation.canonical import Gone, Pending, canonical
 from graphc.frontend.evaluation.parts import FEW
+from graphc.frontend.evaluation.places import at_places
 from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, walk
 from graphc.frontend.modes import MODE
 from graphc.frontend.sharing import present
@@ -43,6 +44,7 @@ UNSHARED = (
     4  # references to a cell that one tensor has and nothing follows: the tensor's, two here, the question's
 )
 LOOKED_AT = 256  # nodes behind known values
+OPEN = "open"  # says in a key that the places of elements are data
 STRUCTURES = 16  # kept for one model, before they are forgotten and recorded again
 
 
@@ -71,15 +73,17 @@ class Pass:
 class Known(Source):
     """What one structure has been recorded as; the source of its calls."""
 
-    def __init__(self, variant: Variant | None, scalars: list[Any], tensors: Sequence[Tensor]) -> None:
-        self.variant, self.scalars, self.tensors = variant, scalars, tensors
+    def __init__(
+        self, variant: Variant | None, numbers: list[Any], places: tuple, tensors: Sequence[Tensor]
+    ) -> None:
+        self.variant, self.numbers, self.places, self.tensors = variant, numbers, places, tensors
         self.replay = None if variant is None else variant.replay
         self.missed = 0
 
-    def fits(self, scalars: list[Any], tensors: Sequence[Tensor]) -> bool:
+    def fits(self, numbers: list[Any], tensors: Sequence[Tensor]) -> bool:
         """Whether the record can stand for a pass with these numbers in it, on these tensors."""
         same = len(tensors) == len(self.tensors) and all(map(_is, tensors, self.tensors))
-        return same and self.replay is not None and self.missed < PATIENCE and scalars == self.scalars
+        return same and self.replay is not None and self.missed < PATIENCE and numbers == self.numbers
 
     def can_rerun(self) -> bool:
         """The code that made the nodes is the user's: it has run."""
@@ -304,26 +308,33 @@ def find(found: Pass) -> Known | None:
     owner = [owned.get(id(array), -1) for array in pending.arrays]
     targets = tuple([pending.index[node] for node in found.targets])
     backend = MODE.backend
-    key = (tuple(pending.key), targets, tuple(owner), tuple(found.labels), backend or lazy.SETTINGS.backend)
+    name = backend or lazy.SETTINGS.backend
+    key: tuple = (tuple(pending.key), targets, tuple(owner), tuple(found.labels), name)
     table = passes_of(found.leaves[0]).known
     tensors = (*found.leaves, *found.states)
+    places = pending.places
     recorded = table.get(key)
+    is_open = recorded is not None and recorded.places != places  # other elements than the first time
+    if is_open:
+        key = (*key, OPEN)
+        recorded = table.get(key)
     if recorded is None:
         if len(table) >= STRUCTURES:
             table.clear()
-        variant = _traced(found, pending, targets, owner, backend)
-        recorded = table[key] = Known(variant, pending.scalars, tensors)
-    if not recorded.fits(pending.scalars, tensors):
+        variant = _traced(found, pending, targets, owner, backend, is_open)
+        recorded = table[key] = Known(variant, pending.numbers, places, tensors)
+    if not recorded.fits(pending.numbers, tensors):
         passes_of(found.leaves[0]).tell_states(recorded.tensors, tensors)
         return None
     pending.cut()
-    found.data = _unowned(pending, owner)
+    found.data = _data(pending, owner, is_open)
     return recorded
 
 
-def _unowned(pending: Pending, owner: Sequence[int]) -> list[np.ndarray]:
-    """The arrays that a pass reads and that no state owns."""
-    return [array for array, state in zip(pending.arrays, owner, strict=True) if state < 0]
+def _data(pending: Pending, owner: Sequence[int], is_open: bool) -> list[np.ndarray]:
+    """The arrays that a pass reads and that no state owns, and the places that are left open."""
+    arrays = [array for array, state in zip(pending.arrays, owner, strict=True) if state < 0]
+    return [*arrays, *[np.array(found, np.int64) for found in pending.places]] if is_open else arrays
 
 
 def _follow(known: Sequence[Node], leaves: set[Node]) -> bool:
@@ -341,13 +352,19 @@ def _follow(known: Sequence[Node], leaves: set[Node]) -> bool:
 
 
 def _traced(
-    found: Pass, pending: Pending, targets: Sequence[int], owner: Sequence[int], backend: str | None
+    found: Pass,
+    pending: Pending,
+    targets: Sequence[int],
+    owner: Sequence[int],
+    backend: str | None,
+    is_open: bool,
 ) -> Variant | None:
     """The pass as a recorded function of its data."""
     slots = dict(zip(pending.leaf_at, owner, strict=True))
+    opened = set(pending.place_at) if is_open else set()
 
     def again(*data: Tensor) -> list[Tensor]:
-        given = iter(data)
+        given, places = iter(data), iter(data[len(data) - len(opened) :])
         new: list[Node] = []
         with no_sites():
             for at, node in enumerate(pending.order):
@@ -357,13 +374,17 @@ def _traced(
                     state = slots[at]
                     source = next(given) if state < 0 else found.states[state].detach()
                     fresh = operand(source, False)
+                elif at in opened:
+                    taken = new[pending.index[node.inputs[0]]]
+                    fresh = at_places(node, taken, operand(next(places), False))
+                    set_site(fresh, site_of(node))
                 else:
                     fresh = make(node.op, [new[pending.index[n]] for n in node.inputs], node.attrs)
                     set_site(fresh, site_of(node))
                 new.append(fresh)
         return _results(found, [new[at] for at in targets])
 
-    arguments = [wrap_cell(Cell(leaf_node(array))) for array in _unowned(pending, owner)]
+    arguments = [wrap_cell(Cell(leaf_node(array))) for array in _data(pending, owner, is_open)]
     restore = put_back(found.states)
     try:
         record = record_call(again, "forward pass", arguments, {}, apart=True)
