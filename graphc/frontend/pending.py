@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graphc.frontend.tensor import Tensor
+
+
+numbers = itertools.count(1)  # of tensors that become pending, and of changes of tensors
+
+
+def recorded() -> int:
+    """A number that grows with every tensor that becomes pending, and with every change of one."""
+    return next(numbers)
 
 
 class _Held(weakref.ref):

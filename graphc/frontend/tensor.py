@@ -26,7 +26,6 @@ history of `y`.
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,21 +33,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend.cell import Build, Cell, Flags, Steps, View, alias, fresh_input, has_value, leaf_node
+from graphc.frontend.cell import Build, Cell, Flags, View, alias, fresh_input, has_value, leaf_node
 from graphc.frontend.errors import describe, fail, title
 from graphc.frontend.history import AccumulateGrad, GradFn, LeafHooks, Promise, add_hook
 from graphc.frontend.modes import MODE, no_grad, not_while_recording, settle
-from graphc.frontend.pending import used_again
+from graphc.frontend.pending import numbers, used_again
 from graphc.frontend.promotion import can_cast
 from graphc.frontend.remembered import build_node
 from graphc.frontend.sharing import is_seen, moved, part, present
 from graphc.frontend.shown import Shown
 from graphc.frontend.size import Size
+from graphc.frontend.writing import check_apart, rebind, remember, write
 from graphc.ir.node import Node
 from graphc.ir.types import DType
 from graphc.ops.constant import INPUT
-
-_creation = itertools.count(1)
 
 
 class Tensor:
@@ -100,10 +98,12 @@ class Tensor:
 
     @property
     def dtype(self) -> DType:
+        """The type of the elements."""
         return self._cell.type.dtype
 
     @property
     def ndim(self) -> int:
+        """The number of dims."""
         return len(self._cell.type.shape)
 
     @property
@@ -136,6 +136,7 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
+        """Whether no recorded operation made this tensor: `.grad` is for leaves."""
         return not _present(self).has_history
 
     @property
@@ -288,13 +289,8 @@ def register(tensor: Tensor) -> None:
 
 def _note(tensor: Tensor) -> None:
     if tensor._seq == 0:
-        tensor._seq = seq = next(_creation)
+        tensor._seq = seq = next(numbers)
         MODE.pending.add(seq, tensor)
-
-
-def recorded() -> int:
-    """A number that grows with every tensor that becomes pending."""
-    return next(_creation)
 
 
 # ---------------------------------------------------------------- operations
@@ -377,7 +373,7 @@ def result(node: Node, label: str, inputs: Sequence[Tensor], tracked: bool) -> T
     tensor = object.__new__(Tensor)
     tensor._cell = cell
     if node.bound is None:
-        tensor._seq = seq = next(_creation)
+        tensor._seq = seq = next(numbers)
         MODE.pending.add(seq, tensor)
     return tensor
 
@@ -452,15 +448,6 @@ def cell_follows(cell: Cell) -> bool:
     return cell.view is None or cell.view.forward is not _stop
 
 
-def write(cell: Cell) -> None:
-    """Announce that `cell` is about to get another node."""
-    if MODE.events is not None:
-        settle()
-    trace = MODE.trace
-    if trace is not None:
-        trace.write(cell)
-
-
 def check_writable(tensor: Tensor) -> None:
     """RuntimeError if an in-place change of `tensor` would lose gradients."""
     if MODE.grad:
@@ -486,18 +473,6 @@ def check_writable(tensor: Tensor) -> None:
             "in-place change under no_grad of a tensor that has history; detach() it first, or change a "
             "clone",
         )
-
-
-def _check_apart(view: View | None) -> None:
-    """RuntimeError if elements of a view, or of what it is a view of, share their places."""
-    while view is not None:
-        if view.back is None:
-            raise fail(
-                RuntimeError,
-                "unsupported operation: more than one element of the written-to tensor refers to a single "
-                "memory location. Please clone() the tensor before performing the operation.",
-            )
-        view = view.cell.view
 
 
 def inplace(tensor: Tensor, new: Tensor, operation: str = "in-place operation") -> Tensor:
@@ -527,7 +502,7 @@ def inplace(tensor: Tensor, new: Tensor, operation: str = "in-place operation") 
     tracked = needs_grad(new)
     node = operand(new, tracked)
     if cell.view is not None:
-        _check_apart(cell.view)
+        check_apart(cell.view)
         refresh(cell)
     write(cell)
     rebind(cell, node, gradient_fn(new) if tracked else None, source.tracks or source.fn is not None)
@@ -535,28 +510,6 @@ def inplace(tensor: Tensor, new: Tensor, operation: str = "in-place operation") 
     if cell.view is not None:
         _write_through(cell)
     return tensor
-
-
-def rebind(cell: Cell, node: Node, fn: GradFn | None, tracks: bool) -> None:
-    """Store another node in a cell. Arrays stay with one cell each, so that buffers can be donated."""
-    if node.op is INPUT and fn is None:
-        node = alias(node)
-    if cell.node.op is INPUT and isinstance(cell.node.bound, np.ndarray | Shown):
-        cell.old = present(cell) if type(cell.node.bound) is Shown else cell.node
-    _remember(cell)
-    if isinstance(fn, AccumulateGrad):
-        fn = GradFn("CloneBackward0", (fn,))
-    cell.node, cell.fn, cell.tracks = node, fn, tracks and fn is None
-    cell.version += 1
-
-
-def _remember(cell: Cell) -> None:
-    """Note the value that a pending change replaces. (A trace puts everything back itself.)"""
-    if MODE.trace is not None:
-        return
-    if cell.past is None or isinstance(cell.node.bound, np.ndarray):
-        cell.past = []
-    cell.past.append((Steps.count, cell.node, recorded()))
 
 
 def _write_through(cell: Cell) -> None:
@@ -569,7 +522,7 @@ def _write_through(cell: Cell) -> None:
         trace = MODE.trace
         if trace is not None and base.trace is not trace:
             trace.touch(wrap_cell(base) if handle is None else handle)
-        _remember(base)
+        remember(base)
         assert view.back is not None
         base.node = view.back(present(base) if type(base.node.bound) is Shown else base.node, cell.node)
         if cell.fn is not None or base.fn is not None:

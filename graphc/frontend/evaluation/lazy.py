@@ -23,8 +23,9 @@ from graphc.frontend.evaluation.parts import FEW
 from graphc.frontend.evaluation.places import at_places, places_type
 from graphc.frontend.evaluation.relatives import relatives
 from graphc.frontend.modes import MODE, not_while_recording, settle
+from graphc.frontend.pending import recorded
 from graphc.frontend.shown import Shown
-from graphc.frontend.tensor import Tensor, recorded, refresh
+from graphc.frontend.tensor import Tensor, refresh
 from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node, make, no_sites, site_of
 from graphc.ops.constant import CONSTANT, constant, input_

@@ -30,9 +30,9 @@ import threading
 from graphc.frontend.cell import Deferred
 from graphc.frontend.evaluation.lazy import LONG, may_be_differentiated, sync
 from graphc.frontend.modes import MODE
-from graphc.frontend.pending import when_long, when_used
+from graphc.frontend.pending import recorded, when_long, when_used
 from graphc.frontend.sites import current_site
-from graphc.frontend.tensor import Tensor, recorded
+from graphc.frontend.tensor import Tensor
 from graphc.ir.node import Site
 
 # Operations since the first pending update of a tensor that make a round. Fewer are an update in parts

@@ -30,11 +30,12 @@ from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, walk
 from graphc.frontend.modes import MODE
 from graphc.frontend.sharing import present
 from graphc.frontend.shown import Shown
-from graphc.frontend.tensor import Tensor, gradient_fn, operand, rebind, register, variable, wrap_cell, write
+from graphc.frontend.tensor import Tensor, gradient_fn, operand, register, variable, wrap_cell
 from graphc.frontend.tracing import deferred
 from graphc.frontend.tracing.events import Source
 from graphc.frontend.tracing.record import record_call
 from graphc.frontend.tracing.variant import Variant
+from graphc.frontend.writing import rebind, write
 from graphc.ir.node import Node, make, no_sites, set_site, site_of
 from graphc.ops.constant import INPUT
 
