@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys as _sys
 from typing import Any as _Any
 
-from graphc import accelerator, amp, autograd, cuda, random, return_types, testing
+from graphc import accelerator, amp, autograd, compiler, cuda, random, return_types, testing
 from graphc.amp import autocast
 from graphc.autograd.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from graphc.autograd.anomaly import set_detect_anomaly as set_anomaly_enabled

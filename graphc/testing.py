@@ -1,7 +1,8 @@
-"""Comparing tensors in tests: `assert_close`, by the rules of `torch.testing`."""
+"""Tensors in tests, by the rules of `torch.testing`: `assert_close` compares, `make_tensor` draws."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from graphc.frontend.errors import fail
 from graphc.frontend.functions.creation import as_tensor
+from graphc.frontend.functions.numbers import finfo
+from graphc.frontend.functions.random import rand, randint
 from graphc.frontend.tensor import Tensor
-from graphc.ir.types import DType, float32, float64
+from graphc.ir.types import DType, bool_, float32, float64
 
-__all__ = ["assert_close"]
+__all__ = ["assert_close", "make_tensor"]
 
 _LIMITS: dict[DType, tuple[float, float]] = {float32: (1.3e-6, 1e-5), float64: (1e-7, 1e-7)}
 
@@ -42,6 +45,37 @@ def assert_close(
     text = _difference(actual, expected, "", rtol, atol, equal_nan, check_dtype)
     if text is not None:
         raise AssertionError(text if msg is None else msg(text) if callable(msg) else msg)
+
+
+def make_tensor(
+    *shape: int | Sequence[int],
+    dtype: DType,
+    device: Any = None,
+    low: float | None = None,
+    high: float | None = None,
+    requires_grad: bool = False,
+    noncontiguous: bool = False,
+    exclude_zero: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
+    """A tensor of uniform random values in [low, high), by default [-9, 9) (integers up to 9, uint8 from 0).
+
+    With `exclude_zero`, zeros become the smallest positive number (1 for integers). How values lie in memory
+    cannot be chosen: noncontiguous and memory_format change nothing. ValueError for an empty range.
+    """
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+    whole = tuple(int(size) for size in sizes)  # type: ignore[arg-type]
+    usual = (0, 2) if dtype is bool_ else (0 if dtype.kind == "u" else -9, 9 if dtype.is_float else 10)
+    first, last = usual[0] if low is None else low, usual[1] if high is None else high
+    if first >= last:
+        raise fail(ValueError, f"make_tensor: `low` must be less than `high`, but got {first} and {last}")
+    if dtype.is_float:
+        made = rand(whole, dtype=dtype, device=device) * (last - first) + first
+    else:
+        made = randint(math.ceil(first), math.ceil(last), whole, device=device).to(dtype)
+    if exclude_zero:
+        made = made.masked_fill(made == 0, finfo(dtype).tiny if dtype.is_float else 1)
+    return made.detach().requires_grad_(requires_grad)
 
 
 def _difference(

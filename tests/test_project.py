@@ -62,6 +62,7 @@ LAYERS = [
         "graphc.types",
         "graphc.random",
         "graphc.testing",
+        "graphc.compiler",
         "graphc.linalg",
     ),
     (

@@ -99,3 +99,42 @@ def test_methods_that_are_not_built_say_why(name: str, text: str) -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
         _ = gc.ones(2).nonsense
     assert not hasattr(gc.ones(2), "nonsense")
+
+
+@pytest.mark.parametrize("kind", [gc.float32, gc.float64, gc.int64, gc.int32, gc.uint8, gc.bool])
+def test_make_tensor_draws_from_the_range_of_its_dtype(kind: Any) -> None:
+    gc.manual_seed(0)
+    made = gc.testing.make_tensor((50, 40), dtype=kind, exclude_zero=kind is not gc.bool)
+    array = made.numpy()
+    assert made.dtype is kind
+    assert array.shape == (50, 40)
+    if kind is gc.bool:
+        assert 0.4 < array.mean() < 0.6
+    else:
+        assert array.min() >= (0 if kind is gc.uint8 else -9)
+        assert 8 < array.max() <= 9
+        assert (array != 0).all()
+
+
+def test_make_tensor_takes_ranges_sizes_and_requires_grad() -> None:
+    made = gc.testing.make_tensor(3, 200, dtype=gc.float64, low=2, high=3, requires_grad=True)
+    assert made.is_leaf
+    assert made.requires_grad
+    assert 2 <= made.min().item() < made.max().item() < 3
+    assert set(gc.testing.make_tensor(99, dtype=gc.int64, low=1, high=3).tolist()) == {1, 2}
+    with pytest.raises(ValueError, match="`low` must be less than `high`, but got 3 and 3"):
+        gc.testing.make_tensor(2, dtype=gc.float32, low=3, high=3)
+
+
+def test_is_compiling_tells_a_trace() -> None:
+    seen = []
+
+    @gc.compile
+    def double(x: gc.Tensor) -> gc.Tensor:
+        seen.append(gc.compiler.is_compiling())
+        return x * 2
+
+    double(gc.ones(2))
+    assert seen[0] is True
+    assert gc.compiler.is_compiling() is False
+    assert not hasattr(gc.compiler, "disable")

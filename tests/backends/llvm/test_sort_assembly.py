@@ -1,4 +1,4 @@
-"""The machine code of sorting: elements are counted in vectors, and nothing is spilled or called, anywhere."""
+"""The machine code of sorting: elements are counted in vectors; nothing is spilled or called, anywhere."""
 
 from __future__ import annotations
 
