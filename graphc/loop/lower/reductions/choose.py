@@ -95,8 +95,7 @@ def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan
     """Vectors along the elements or across the rows, and the cut into tasks."""
     width = machine.lanes(cost.widest((*group.inputs, *group.outputs)))
     most = cost.vectors_wanted(found.lets)
-    work = cost.flops(group) + cost.traffic(group)
-    wanted = cost.tasks_wanted(work)
+    wanted = cost.tasks_wanted(cost.flops(group) + cost.traffic(group))
     if rows.across:
         wanted = max(1, min(wanted, rows.count // PART_ROWS))
     inner = {s: _best(d, found, found.names[s], width) for s, d in rows.dims.items()}
@@ -119,19 +118,34 @@ def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan
         return Plan("crossing", box, boxes)
     name = "rows" if along else "columns"
     if len(rows.sweeps) == 1 and size and rows.sweeps[0].reductions:
-        stream = (
-            not along and len(rows.shape) == 1 and size >= STREAM_DEEP and rows.count >= STREAM_WIDE * width
-        )
-        if stream:
-            name, box = "stream", make_box(rows.shape, outer, box.lanes)
+        if not along and size >= STREAM_DEEP and _are_wide(rows, outer, width, group, machine):
+            name, box = "stream", _around_columns(rows.shape, box.lanes, wanted)
         elif along and _are_runs(rows, found, size, inner[size], machine):
-            return _in_runs(rows, size, boxes[size], width, cost.tasks_wanted(work))
+            return _in_runs(rows, size, boxes[size], width, wanted)
         splits = wanted // box.tasks
         if splits > 1:
             old = boxes[size]
             boxes[size] = make_box(old.dims, old.vector, old.lanes, splits)
             return Plan(name, box, boxes, boxes[size].tasks)
     return Plan(name, box, boxes)
+
+
+def _are_wide(rows: Rows, vector: int, width: int, group: Group, machine: Machine) -> bool:
+    """Whether columns are so many that they are better added up row by row of memory: of several matrices, if
+    these do not come from the second cache, where the order of reading matters little, and no element is in
+    several columns, as it is in several windows (then most are in the first cache)."""
+    if len(rows.shape) > 1:
+        once = rows.count * max(rows.dims) <= max([x.type.size for x in group.inputs], default=0)
+        if not once or vector != len(rows.shape) - 1 or cost.traffic(group) <= machine.l2_bytes:
+            return False
+    return rows.shape[vector] >= STREAM_WIDE * width
+
+
+def _around_columns(shape: Shape, lanes: int, wanted: int) -> Box:
+    """Columns of matrices, of which a task has a few: it does not cut their rows."""
+    matrices = make_box(shape[:-1], None, 1, wanted)
+    whole = Grid(shape[-1], shape[-1])
+    return Box(shape, len(shape) - 1, lanes, matrices.lead, matrices.outer, whole)
 
 
 def _are_runs(rows: Rows, found: Footprint, size: int, vector: int, machine: Machine) -> bool:

@@ -53,7 +53,8 @@ def in_two_stages(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tup
 
 
 def in_stream(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[KernelCall, ...]:
-    """Wide columns, or short runs far apart: memory is read in its order, sums of all rows are in cache."""
+    """Wide columns (of one matrix or of several, in turn), or short runs far apart: memory is read in its
+    order, the sums of all rows of a matrix are in cache."""
     (sweep,) = rows.sweeps
     box = plan.rows
     parts = _temps(rows, plan.splits) if plan.splits > 1 else {}
@@ -62,31 +63,32 @@ def in_stream(frame: Frame, rows: Rows, plan: Plan, machine: Machine) -> tuple[K
     share = ix.floordiv(frame.task(), plan.splits)
     scope = Scope()
     nest = Nest(scope, frame, rows, plan)
-    sums = [scope.alloc("sums", n.dtype, (box.inner.block,)) for n in sweep.reductions]
-    start = ix.mul(share, box.inner.block)
-    count = box.inner.extent(share)
+    width = box.inner.block
+    sums = [scope.alloc("sums", n.dtype, (width,)) for n in sweep.reductions]
+    with enter(scope, box.around(), share) as matrix:
+        start = ix.mul(matrix, width)
 
-    def columns() -> AbstractContextManager[Expr]:
-        return scope.loop("v", count, box.inner.block, "vector", box.lanes)
+        def columns() -> AbstractContextManager[Expr]:
+            return scope.loop("v", width, width, "vector", box.lanes)
 
-    with columns() as v:
-        for node, buffer in zip(sweep.reductions, sums, strict=True):
-            scope.put(Store(buffer, (v,), identity_of(rows.rules[node].combine, node.dtype)))
-    if plan.name == "runs":
-        _add_runs(nest, sweep, part, sums)
-    else:
-        with enter(scope, plan.elements[sweep.size], part) as place, columns() as v:
-            nest.body(sweep, ix.below(ix.add(start, v), rows.count), place, sums, (v,))
-    with columns() as v:
-        row = ix.below(ix.add(start, v), rows.count)
-        for node, buffer in zip(sweep.reductions, sums, strict=True):
-            value = scope.let(load(buffer, (v,)), "sum")
-            if parts:
-                frame.store(scope, parts[node], ix.add(ix.mul(part, rows.count), row), value)
-            else:
-                nest.evaluator.bind(node, ix.unflatten(row, node.shape), value)
-        if not parts:
-            nest.scalars(row)
+        with columns() as v:
+            for node, buffer in zip(sweep.reductions, sums, strict=True):
+                scope.put(Store(buffer, (v,), identity_of(rows.rules[node].combine, node.dtype)))
+        if plan.name == "runs":
+            _add_runs(nest, sweep, part, sums)
+        else:
+            with enter(scope, plan.elements[sweep.size], part) as place, columns() as v:
+                nest.body(sweep, ix.add(start, v), place, sums, (v,))
+        with columns() as v:
+            row = ix.add(start, v)
+            for node, buffer in zip(sweep.reductions, sums, strict=True):
+                value = scope.let(load(buffer, (v,)), "sum")
+                if parts:
+                    frame.store(scope, parts[node], ix.add(ix.mul(part, rows.count), row), value)
+                else:
+                    nest.evaluator.bind(node, ix.unflatten(row, node.shape), value)
+            if not parts:
+                nest.scalars(row)
     call = frame.call(scope, plan.name, cost.flops(frame.group))
     return (call, combine(frame.group, rows, parts, plan.splits, machine)) if parts else (call,)
 
