@@ -15,6 +15,7 @@ from graphc.program import Machine
 MOST_TAPS = 64  # taps that are written out
 FEWEST = 8  # channels from which on tasks that are whole channels suffice
 FINISHED, FILLED = 8.0, 5.0  # cycles to store a vector in order, and to copy one to planes
+READ = 2.5  # cycles to read a vector under all taps of a row, where it is
 
 
 def depthwise_calls(group: Group, anchor: Node, machine: Machine) -> tuple[KernelCall, ...] | None:
@@ -40,12 +41,11 @@ def depthwise_cost(anchor: Node, machine: Machine) -> float | None:
         return None
     layout, width = _layout(anchor), machine.lanes(anchor.dtype.itemsize)
     results = anchor.type.size // anchor.shape[-1] * -(-anchor.shape[-1] // width)
+    sources = anchor.inputs[0].type.size / width * anchor.attrs.stride[-1]
     cycles = results * (math.prod(anchor.attrs.kernel) + FINISHED)
     if reads_in_place(Group((anchor,), anchor.inputs, (anchor,)), anchor, layout, machine):
-        return cycles
-    if not _has_room(layout, anchor, machine):
-        return None
-    return cycles + anchor.inputs[0].type.size / width * anchor.attrs.stride[-1] * FILLED
+        return cycles + sources * READ
+    return cycles + sources * FILLED if _has_room(layout, anchor, machine) else None
 
 
 def _layout(anchor: Node) -> Layout:
