@@ -15,6 +15,8 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Kind, Node, make
 from graphc.ops.constant import Scalar
 from graphc.ops.evaluate import evaluate_node
+from graphc.ops.view import PadAttrs
+from graphc.ops.window import WindowAttrs
 from graphc.passes.rules import RuleTable, apply_rules, on
 
 LIMIT = 1024  # elements of a folded array, and of what it is computed from
@@ -36,10 +38,21 @@ def fold_scalars(node: Node) -> Node | None:
         return None
     if node.kind is Kind.ELEMENTWISE:
         return ops.like(node, _elementwise_scalar(node))
-    if node.op.name == "pad":
-        scalars.append(np.asarray(node.attrs.value).astype(node.dtype.numpy).item())
+    fill = _fill(node)
+    if fill is not None:
+        scalars.append(np.asarray(fill).astype(node.dtype.numpy).item())
     first = ops.like(node, scalars[0])  # type: ignore[arg-type]
     return first if all(ops.like(node, s) is first for s in scalars) else None  # type: ignore[arg-type]
+
+
+def _fill(node: Node) -> Scalar | None:
+    """What a view puts beside the elements of its operand."""
+    attrs = node.attrs
+    if isinstance(attrs, PadAttrs):
+        return attrs.value
+    if isinstance(attrs, WindowAttrs) and any((*attrs.low, *attrs.high)):
+        return attrs.fill
+    return None
 
 
 def _elementwise_scalar(node: Node) -> Scalar:

@@ -201,6 +201,14 @@ def test_fold_keeps_large_and_inexact() -> None:
     assert simple(other, fold.run) is not ops.full((3, 4), 0.0, float32)
 
 
+def test_fold_sees_the_padding_of_windows() -> None:
+    """The average of ones with zeros around them is less than one at the border."""
+    ones, taps = ops.full((64, 64), 1.0, float32), ((3,), (1,), (1,), (1,), (1,))
+    padded = ops.window(ones, *taps)
+    assert simple(padded, fold.run) is padded
+    assert simple(ops.window(ones, *taps, 1.0), fold.run) is ops.full((64, 64, 3), 1.0, float32)
+
+
 @pytest.mark.parametrize("run", [simplify.run, fold.run, lambda g: fold.run(simplify.run(g))])
 @pytest.mark.parametrize("block", range(6))
 def test_random_graphs_keep_every_bit(run: Callable[[Graph], Graph], block: int) -> None:
