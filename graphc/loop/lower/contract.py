@@ -213,7 +213,7 @@ class _Lowering:
         for way in ways:
             options += [self._as_tiles(way), self._as_dots(way), self._as_scaled(way)]
         options.append(self._as_tiles_apart(problem))
-        cost, put = min((o for o in options if o is not None), key=lambda option: option[0])
+        cost, put = self._cheapest(*options)
 
         def put_all() -> None:
             self.each.extend(ahead)

@@ -70,14 +70,14 @@ class Writer:
     def loop(
         self, stem: str, extent: Expr | int, most: int | None = None, mode: Mode = "serial", lanes: int = 1
     ) -> Iterator[Expr]:
-        """A loop over range(extent); `most` bounds an extent that is not constant. A serial loop of one
-        iteration is its body."""
+        """A loop over range(extent); `most` bounds an extent that is not constant. A loop of one iteration is
+        its body."""
         if isinstance(extent, int):
             extent = index_const(extent)
         if isinstance(extent, Const):
             most = int(extent.value)
         assert most is not None, "a dynamic extent needs a bound"
-        if isinstance(extent, Const) and extent.value == 1 and mode != "vector":
+        if isinstance(extent, Const) and extent.value == 1:
             yield ZERO
             return
         var = Var(extent.dtype, self.name(stem), most)

@@ -75,7 +75,7 @@ def merged_axes(
 
 
 def _follows(outer: Var, inner: Var, offsets: Sequence[Expr | None], fixed: Set[Expr]) -> bool:
-    if outer in fixed or inner in fixed:
+    if outer in fixed or inner in fixed or not inner.extent:  # nothing lies in an axis of no steps
         return False
     for offset in offsets:
         if offset is None:
