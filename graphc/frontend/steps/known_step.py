@@ -52,6 +52,8 @@ def step(optimizer: Any) -> bool:
     lazy.sync()
     if any(_run(program, found) for program in steps.programs):
         return True
+    if any(_is_of(program, found) and program.variant.holds() for program in steps.programs):
+        return False  # something else reads the state that it writes over, which another one would do too
     try:
         program = StateProgram(Variant(record_call(lambda: _step(optimizer), _name(optimizer), (), {})))
     except TracerError:
@@ -74,15 +76,19 @@ def _step(optimizer: Any) -> None:
 
 
 def _run(program: StateProgram, gradients: dict[int, np.ndarray]) -> bool:
-    variant = program.variant
-    inputs = variant.inputs
-    if len(inputs.grads) != len(gradients) or inputs.keys or not program.holds():
+    if not _is_of(program, gradients) or not program.holds():
         return False
-    given = program.apart([gradients[id(leaf)] for leaf in inputs.grads])
+    given = program.apart([gradients[id(leaf)] for leaf in program.variant.inputs.grads])
     if program.run([], [*given, *program.numbers()]) is None:
         return False
     Steps.count += 1
     return True
+
+
+def _is_of(program: StateProgram, gradients: dict[int, np.ndarray]) -> bool:
+    """Whether a program takes just these gradients."""
+    inputs = program.variant.inputs
+    return not inputs.keys and {id(leaf) for leaf in inputs.grads} == gradients.keys()
 
 
 def _gradients(optimizer: Any) -> dict[int, np.ndarray]:
