@@ -37,7 +37,11 @@ class Row:
 
 
 def make_step(T: ModuleType, case: Case, arrays: list[np.ndarray], compiled: bool) -> Callable[[], Any]:
-    """A function that computes the result and the gradients of a case once."""
+    """A function that computes the result and the gradients of a case once.
+
+    The result's gradient is an argument: if it were a constant, a compiler could compute the gradients of a linear
+    function once and for all.
+    """
     inputs = [T.from_numpy(a.copy()) for a in arrays]
     function = case.op(T)
     with T.no_grad():
@@ -45,14 +49,14 @@ def make_step(T: ModuleType, case: Case, arrays: list[np.ndarray], compiled: boo
     leaves = [inputs[i].requires_grad_() for i in case.grad]
     upstream = T.from_numpy(np.random.default_rng(1).standard_normal(shape, dtype=np.float32))
 
-    def run(*given: Any) -> Any:
+    def run(upstream: Any, *given: Any) -> Any:
         result = function(*given)
         if not leaves:
             return result
         return result.detach(), *T.autograd.grad(result, [given[i] for i in case.grad], upstream)
 
     run = T.compile(run) if compiled else run
-    return lambda: run(*inputs)
+    return lambda: run(upstream, *inputs)
 
 
 def measure(names: list[str], sizes: list[str], engines: list[ModuleType], seconds: float) -> list[Row]:
