@@ -39,8 +39,8 @@ class Row:
 def make_step(T: ModuleType, case: Case, arrays: list[np.ndarray], compiled: bool) -> Callable[[], Any]:
     """A function that computes the result and the gradients of a case once.
 
-    The result's gradient is an argument: if it were a constant, a compiler could compute the gradients of a linear
-    function once and for all.
+    The result's gradient is an argument: if it were a constant, a compiler could compute the gradients of a
+    linear function once and for all.
     """
     inputs = [T.from_numpy(a.copy()) for a in arrays]
     function = case.op(T)
