@@ -15,6 +15,7 @@ arrays do, while somebody refers to them).
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,10 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from graphc.arrays import aligned_empty
 from graphc.backends.llvm import walker
+from graphc.backends.llvm.company import PERIOD, Company
 from graphc.backends.llvm.image import Image
 from graphc.backends.llvm.runtime import Runtime, Team, pointer
 from graphc.backends.llvm.table import CallTable
+
+_LINE_WORDS = walker.LINE // 8  # no two workers' claims in one line
 
 
 class Executable:
@@ -53,6 +58,8 @@ class Executable:
         self._binding = threading.Lock()
         self._place: tuple[Team | None, int] = (None, -1)
         self._native: tuple[object, ...] = ()
+        self._company = Company()
+        self._unmeasured = sys.maxsize  # runs until the ways to run are compared again
 
     def _new_job(self) -> np.ndarray:
         table = self.table
@@ -66,7 +73,7 @@ class Executable:
             table.widest,
         )
         job[11] = table.tasks
-        job[13] = table.claims
+        job[13] = -(-table.claims // _LINE_WORDS) * _LINE_WORDS
         return job
 
     def __call__(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
@@ -211,9 +218,25 @@ class Executable:
                 self._settle(team)
             if team is None or team.workers == 1:
                 return runtime.native_run(self._job_address, None)
+            if not self._unmeasured:
+                return self._run_measured(team)
+            self._unmeasured -= 1
             status = runtime.native_run(self._job_address, team.address)
             team.keep[self._job_words[walker.JOB_ROUND]] = self._native
             return status
+
+    def _run_measured(self, team: Team) -> int:
+        """A run of the comparison of working with the team and alone."""
+        company, words = self._company, self._job_words
+        words[walker.JOB_WORKERS] = 1 if company.begin() else team.workers
+        start = time.perf_counter()
+        status: int = self._runtime.native_run(self._job_address, team.address)
+        over = company.end(time.perf_counter() - start)
+        team.keep[words[walker.JOB_ROUND]] = self._native
+        if over:
+            words[walker.JOB_WORKERS] = 1 if company.alone else team.workers
+            self._unmeasured = PERIOD
+        return status
 
     def _settle(self, team: Team | None) -> None:
         """Write into the job where arena and scratch are, and give a team memory for its claims."""
@@ -221,11 +244,13 @@ class Executable:
         workers = team.workers if team else 1
         self._words[-1] = runtime.arena(image.arena_bytes)
         job[6], job[7] = runtime.scratch(image.scratch_bytes, workers)
-        job[8] = workers
+        job[walker.JOB_WORKERS] = workers
+        self._company = Company()
+        self._unmeasured = 0 if self.table.short else sys.maxsize
         if workers > 1 and team is not self._place[0]:
             assert team is not None
-            words = self.table.claims * workers
-            claims = np.zeros(words * team.rounds, np.int64)
+            words = int(job[walker.JOB_CLAIMS]) * workers
+            claims = aligned_empty((words * team.rounds,), np.dtype(np.int64))
             self._job[9:11] = claims.ctypes.data, 8 * words
             self._native = (self.table, self._bases, claims)
         self._place = (team, runtime.moves)

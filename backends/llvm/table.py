@@ -19,6 +19,7 @@ _MOST_TASKS = 1 << 30  # they are counted in 32 bits
 SERIAL_US = 2.0  # a call cheaper than this is not worth sharing
 SHARED_US = 30.0  # a call dearer than this is shared out in chunks
 ALONE_US = 15.0  # a program cheaper than this is not worth waking the team
+SHORT_US = 20_000.0  # one cheaper than this may be faster without it: that is measured
 TURNED_US = 1.0  # tasks that are dearer than this may run in both directions
 TURNING_US = 1000.0  # a program dearer than this leaves nothing in the caches that its next run reads first
 
@@ -65,6 +66,7 @@ class CallTable:
     call    which of the given calls each of them is
     claims  how many of them are parallel: words of claims for each worker
     gate    the given gate, counted in calls as they run
+    parallel, short  whether the team can help, and whether it may take longer than the calling thread alone
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class CallTable:
         self.slots = _slots(calls, rows, args, first)
         cost = np.array([call.cost for call in calls])[rows.call].sum()
         self.parallel = self.claims > 0 and bool(cost > ALONE_US) and self.tasks < _MOST_TASKS
+        self.short = bool(cost < SHORT_US)
 
 
 def _turned(calls: Sequence[TableCall], rows: Rows, loops: Sequence[Loop]) -> np.ndarray:

@@ -18,14 +18,14 @@ Memory shared with Python (words of 8 bytes)::
     job    0 calls   1 number of calls   2 gate   3 slots   4 bases   5 largest number of args
            6 scratch of worker 0   7 bytes from one worker's scratch to the next   8 workers
            9 claims of round 0   10 bytes from one round's claims to the next   11 tasks in all
-           12 (written by the run) number of the round   13 parallel calls
+           12 (written by the run) number of the round   13 words from one worker's claims to the next
            14 (changed by the run) 0 and 1 in turn
     call   0 kernel  1 tasks  2 first slot (in slots)  3 number of args
            4 flags: 1 serial, 2 shared, 4 backwards, 8 turning, and from bit 8 on its number p among the
              parallel calls
            5 need
     slot   0 number of the base  1 bytes from it
-    claims word w * parallel calls + p: how many of worker w's tasks of parallel call p are taken
+    claims word w * (words of a worker) + p: how many of worker w's tasks of parallel call p are taken
 
 A run happens in a round: a control block with a copy of the job. The caller leaves as soon as all tasks are
 completed; a straggler may still be inside the round then, finds nothing to do, and leaves later. The next
@@ -43,7 +43,7 @@ from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.waiting import emit_waiting
 
 JOB_WORDS = 15
-JOB_ROUND = 12
+JOB_WORKERS, JOB_ROUND, JOB_CLAIMS = 8, 12, 13
 CALL_WORDS = 6
 SLOT_WORDS = 2
 SERIAL, SHARED, BACKWARDS, TURNING = 1, 2, 4, 8
