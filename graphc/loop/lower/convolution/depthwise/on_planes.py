@@ -127,9 +127,10 @@ class OnPlanes(ChannelKernel):
             groups.setdefault(part.first[:-2], []).append(part)
         for number, parts in enumerate(groups.values()):
             heights = [part.count[-2] if len(part.count) > 1 else 1 for part in parts]
-            whole = min(heights) // ROWS * ROWS
+            step = max(1, ROWS // len(parts))
+            whole = min(heights) // step * step
             if whole:
-                self._block_rows(parts, planes, channel, image, range(0, whole, ROWS), number == 0)
+                self._block_rows(parts, planes, channel, image, range(0, whole, step), number == 0)
             for part, height in zip(parts, heights, strict=True):
                 if height > whole:
                     rest = range(whole, height, height - whole)
@@ -156,12 +157,13 @@ class OnPlanes(ChannelKernel):
             if ahead and self.waits:
                 blocks = (*parts[0].count[:-2], len(starts))
                 self._ask(self.anchor.inputs[:1], (ix.add(image, n), channel), (*outer, block), blocks)
-            for part in parts:
-                with self._row(part.count[-1]) as x:
-                    flat = ix.flatten((*outer, y, x)[-rank:], self.layout.plane)
-                    place = ix.add(ix.mul(n, self.layout.image), flat)
-                    for i, value in enumerate(self._sums(part, planes, channel, place, starts.step)):
-                        at = (*outer, ix.add(y, i), x)[-rank:]
+            with self._row(parts[0].count[-1]) as x:
+                flat = ix.flatten((*outer, y, x)[-rank:], self.layout.plane)
+                place = ix.add(ix.mul(n, self.layout.image), flat)
+                rows = [self._sums(part, planes, channel, place, starts.step) for part in parts]
+                for i, values in enumerate(zip(*rows, strict=True)):
+                    at = (*outer, ix.add(y, i), x)[-rank:]
+                    for part, value in zip(parts, values, strict=True):
                         self.fused.finish((ix.add(image, n), channel, *where(part, at)), value)
 
     def _in_order(self, planes: Buffer, channel: Expr, image: Expr) -> None:
