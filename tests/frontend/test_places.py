@@ -10,6 +10,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn
+from graphc.frontend.modes import MODE
 
 ACTIONS = 3
 BACKENDS = pytest.mark.parametrize("name", ["reference", pytest.param("llvm", marks=pytest.mark.native)])
@@ -135,3 +136,40 @@ def test_changes_of_elements_of_pending_values() -> None:
         b[i, j] = 5
         b[i, 0] += b[0, j]
         np.testing.assert_allclose(x.numpy(), b)
+
+
+@BACKENDS
+def test_numbers_that_change_are_data_of_noted_passes(name: str, backend: str) -> None:
+    assert backend == name
+    rng = np.random.default_rng(5)
+    start = rng.standard_normal((4, 3))
+    w = gc.tensor(start, requires_grad=True)
+    optimizer = gc.optim.SGD([w], lr=0.1)
+    weight, programs, noted = start, [], 0
+    for t in range(12):
+        x, scale = rng.standard_normal((5, 4)), float(rng.random())
+        loss = (gc.tensor(x) @ w).pow(2).sum() * scale + w.exp().sum() * (t / 10)
+        optimizer.zero_grad()
+        loss.backward()
+        noted += MODE.events is not None
+        optimizer.step()
+        weight = weight - 0.1 * (2 * scale * x.T @ (x @ weight) + t / 10 * np.exp(weight))
+        np.testing.assert_allclose(w.detach().numpy(), weight, rtol=1e-10)
+        programs.append(gc.compilations())
+    assert programs[-1] == programs[4]
+    assert noted >= 10
+
+
+def test_a_structure_is_recorded_again_a_few_times_only() -> None:
+    """Each step changes another number: who follows them all would record for ever."""
+    w = gc.ones(3, requires_grad=True)
+    optimizer = gc.optim.SGD([w], lr=0.0)
+    for t in range(12):
+        factors = [float(2 + (k == t)) for k in range(12)]
+        loss = gc.stack([(w * f).sum() for f in factors]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert loss.item() == pytest.approx(3 * sum(factors))
+        assert w.grad is not None
+        assert w.grad.tolist() == [sum(factors)] * 3

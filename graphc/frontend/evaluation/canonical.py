@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,23 +67,9 @@ class Pending:
         return np.array(self.scalars[number], np.int64)
 
     @property
-    def numbers(self) -> list[Any]:
-        """The values of constants among `scalars`."""
-        return [open_ for at, open_ in self._open if self.order[at].op is CONSTANT]
-
-    @property
-    def places(self) -> tuple[tuple[int, ...], ...]:
-        """The places among `scalars`."""
-        return tuple([open_ for at, open_ in self._open if self.order[at].op is not CONSTANT])
-
-    @property
-    def place_at(self) -> list[int]:
-        """Where those are taken, in `order`."""
-        return [at for at in self.scalar_at if self.order[at].op is not CONSTANT]
-
-    @property
-    def _open(self) -> Iterator[tuple[int, Any]]:
-        return zip(self.scalar_at, self.scalars, strict=True)
+    def places(self) -> list[int]:
+        """Which of `scalars` are places."""
+        return [i for i, at in enumerate(self.scalar_at) if self.order[at].op is not CONSTANT]
 
     def pays(self, others: int) -> bool:
         """Whether so many others may be looked through for the sake of this graph.

@@ -37,7 +37,7 @@ from graphc.frontend.tracing.record import record_call
 from graphc.frontend.tracing.variant import Variant
 from graphc.frontend.writing import rebind, write
 from graphc.ir.node import Node, make, no_sites, set_site, site_of
-from graphc.ops.constant import INPUT
+from graphc.ops.constant import CONSTANT, INPUT
 
 PATIENCE = 4  # calls built, or passes not noted, in a row before a structure, or a model, is left alone
 RETRY = 64  # one in so many passes of such a model is looked at all the same
@@ -45,7 +45,7 @@ UNSHARED = (
     4  # references to a cell that one tensor has and nothing follows: the tensor's, two here, the question's
 )
 LOOKED_AT = 256  # nodes behind known values
-OPEN = "open"  # says in a key that the places of elements are data
+AGAIN = 4  # times that a structure is recorded again since numbers in it have changed
 STRUCTURES = 16  # kept for one model, before they are forgotten and recorded again
 
 
@@ -72,19 +72,32 @@ class Pass:
 
 
 class Known(Source):
-    """What one structure has been recorded as; the source of its calls."""
+    """What one structure has been recorded as; the source of its calls.
+
+    lifted  which of the numbers and places that its key leaves open (`Pending.scalars`) are data
+    again   how often it has been recorded before, with fewer of them
+    """
 
     def __init__(
-        self, variant: Variant | None, numbers: list[Any], places: tuple, tensors: Sequence[Tensor]
+        self, variant: Variant | None, scalars: list[Any], lifted: frozenset[int], tensors: Sequence[Tensor]
     ) -> None:
-        self.variant, self.numbers, self.places, self.tensors = variant, numbers, places, tensors
+        self.variant, self.scalars, self.lifted, self.tensors = variant, scalars, lifted, tensors
         self.replay = None if variant is None else variant.replay
         self.missed = 0
+        self.again = 0
 
-    def fits(self, numbers: list[Any], tensors: Sequence[Tensor]) -> bool:
-        """Whether the record can stand for a pass with these numbers in it, on these tensors."""
+    def changed(self, pending: Pending) -> frozenset[int]:
+        """Which of the numbers and places of a pass are others than those recorded, and no data yet. With one
+        place all are: who takes other elements does so everywhere."""
+        pairs = enumerate(zip(pending.scalars, self.scalars, strict=True))
+        found = {i for i, (a, b) in pairs if a != b and i not in self.lifted}
+        places = set(pending.places)
+        return frozenset(found if found.isdisjoint(places) else found | places)
+
+    def is_for(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the record can stand for a pass on these tensors."""
         same = len(tensors) == len(self.tensors) and all(map(_is, tensors, self.tensors))
-        return same and self.replay is not None and self.missed < PATIENCE and numbers == self.numbers
+        return same and self.replay is not None and self.missed < PATIENCE
 
     def can_rerun(self) -> bool:
         """The code that made the nodes is the user's: it has run."""
@@ -308,34 +321,34 @@ def find(found: Pass) -> Known | None:
     owned = {id(t._cell.old.bound): i for i, t in enumerate(found.states) if t._cell.old is not None}
     owner = [owned.get(id(array), -1) for array in pending.arrays]
     targets = tuple([pending.index[node] for node in found.targets])
-    backend = MODE.backend
-    name = backend or lazy.SETTINGS.backend
-    key: tuple = (tuple(pending.key), targets, tuple(owner), tuple(found.labels), name)
+    backend = MODE.backend or lazy.SETTINGS.backend
+    key = (tuple(pending.key), targets, tuple(owner), tuple(found.labels), backend)
     table = passes_of(found.leaves[0]).known
     tensors = (*found.leaves, *found.states)
-    places = pending.places
     recorded = table.get(key)
-    is_open = recorded is not None and recorded.places != places  # other elements than the first time
-    if is_open:
-        key = (*key, OPEN)
-        recorded = table.get(key)
+    changed = frozenset() if recorded is None else recorded.changed(pending)
     if recorded is None:
         if len(table) >= STRUCTURES:
             table.clear()
-        variant = _traced(found, pending, targets, owner, backend, is_open)
-        recorded = table[key] = Known(variant, pending.numbers, places, tensors)
-    if not recorded.fits(pending.numbers, tensors):
+        variant = _traced(found, pending, targets, owner, frozenset())
+        recorded = table[key] = Known(variant, pending.scalars, frozenset(), tensors)
+    elif changed and recorded.again < AGAIN and recorded.is_for(tensors):
+        again, lifted = recorded.again + 1, recorded.lifted | changed
+        variant = _traced(found, pending, targets, owner, lifted)
+        recorded = table[key] = Known(variant, pending.scalars, lifted, tensors)
+        recorded.again, changed = again, frozenset()
+    if changed or not recorded.is_for(tensors):
         passes_of(found.leaves[0]).tell_states(recorded.tensors, tensors)
         return None
     pending.cut()
-    found.data = _data(pending, owner, is_open)
+    found.data = _data(pending, owner, recorded.lifted)
     return recorded
 
 
-def _data(pending: Pending, owner: Sequence[int], is_open: bool) -> list[np.ndarray]:
-    """The arrays that a pass reads and that no state owns, and the places that are left open."""
+def _data(pending: Pending, owner: Sequence[int], lifted: frozenset[int]) -> list[np.ndarray]:
+    """The arrays that a pass reads and that no state owns, and the numbers and places that are data."""
     arrays = [array for array, state in zip(pending.arrays, owner, strict=True) if state < 0]
-    return [*arrays, *[np.array(found, np.int64) for found in pending.places]] if is_open else arrays
+    return [*arrays, *[pending.scalar(i) for i in sorted(lifted)]]
 
 
 def _follow(known: Sequence[Node], leaves: set[Node]) -> bool:
@@ -353,19 +366,14 @@ def _follow(known: Sequence[Node], leaves: set[Node]) -> bool:
 
 
 def _traced(
-    found: Pass,
-    pending: Pending,
-    targets: Sequence[int],
-    owner: Sequence[int],
-    backend: str | None,
-    is_open: bool,
+    found: Pass, pending: Pending, targets: Sequence[int], owner: Sequence[int], lifted: frozenset[int]
 ) -> Variant | None:
     """The pass as a recorded function of its data."""
     slots = dict(zip(pending.leaf_at, owner, strict=True))
-    opened = set(pending.place_at) if is_open else set()
+    opened = {pending.scalar_at[i] for i in lifted}
 
     def again(*data: Tensor) -> list[Tensor]:
-        given, places = iter(data), iter(data[len(data) - len(opened) :])
+        given, values = iter(data), iter(data[len(data) - len(opened) :])
         new: list[Node] = []
         with no_sites():
             for at, node in enumerate(pending.order):
@@ -376,22 +384,23 @@ def _traced(
                     source = next(given) if state < 0 else found.states[state].detach()
                     fresh = operand(source, False)
                 elif at in opened:
-                    taken = new[pending.index[node.inputs[0]]]
-                    fresh = at_places(node, taken, operand(next(places), False))
-                    set_site(fresh, site_of(node))
+                    fresh = operand(next(values), False)
+                    if node.op is not CONSTANT:
+                        fresh = at_places(node, new[pending.index[node.inputs[0]]], fresh)
+                        set_site(fresh, site_of(node))
                 else:
                     fresh = make(node.op, [new[pending.index[n]] for n in node.inputs], node.attrs)
                     set_site(fresh, site_of(node))
                 new.append(fresh)
         return _results(found, [new[at] for at in targets])
 
-    arguments = [wrap_cell(Cell(leaf_node(array))) for array in _data(pending, owner, is_open)]
+    arguments = [wrap_cell(Cell(leaf_node(array))) for array in _data(pending, owner, lifted)]
     restore = put_back(found.states)
     try:
         record = record_call(again, "forward pass", arguments, {}, apart=True)
     finally:
         restore()
-    variant = Variant(record, backend) if record.stands_for_calls else None
+    variant = Variant(record, MODE.backend) if record.stands_for_calls else None
     return variant if variant is not None and variant.replay is not None and variant.replay.can_wait else None
 
 
