@@ -78,6 +78,18 @@ def test_blocks_of_a_long_line_keep_the_order_of_equal_elements() -> None:
     np.testing.assert_array_equal(memory.get(node), np.argsort(array, kind="stable"))
 
 
+@pytest.mark.parametrize("machine", [WIDE, TINY], ids=["digits", "blocks"])
+@pytest.mark.parametrize("span", [1, 5, 1000])
+def test_digits_that_are_all_the_same_are_passed_over(span: int, machine: graphc.program.Machine) -> None:
+    """Also in a line of one value; the other line of the batch takes the passes that it needs."""
+    node = argsort(int64, (2, 900), 1, True)
+    array = np.random.default_rng(span).integers(-(span // 2), span, (2, 900)) * 1000
+    array[1, :] = 7
+    memory = Memory({node.inputs[0]: array})
+    memory.run(kernels(node, machine), {})
+    np.testing.assert_array_equal(memory.get(node), node.op.evaluate([array], node.attrs))
+
+
 def test_passes_of_one_line_share_their_kernels() -> None:
     calls = kernels(argsort(float64, (1 << 20,), 0, False), WIDE)
     assert len(calls) == 2 + 3 * 8

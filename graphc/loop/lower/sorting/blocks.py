@@ -3,7 +3,8 @@
 A pass over one digit is three kernels: every block counts its digits; the counts become where each block's
 elements of each digit go (digit by digit, and block after block within a digit, so that equal elements keep
 their order); every block moves its pairs there. The kernels of all passes are the same: which digit it is,
-and on which side of memory the pairs are, stands in memory.
+and on which side of memory the pairs are, stands in memory. A digit that is the same in the whole line (those
+of small integers) is passed over.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from graphc.ir.partition import Group
 from graphc.ir.types import TensorType, int64
 from graphc.loop import index as ix
-from graphc.loop.ir import ONE, ZERO, Accumulate, Const, Expr, Mode, Store, binary, cast, load, select
+from graphc.loop.ir import ONE, ZERO, Accumulate, Buffer, Const, Expr, Mode, Store, binary, cast, load, select
 from graphc.loop.lower import cost
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import Grid, cut
@@ -50,6 +51,8 @@ class _Blocks:
         self.places = Temp("sort_places", TensorType(sides, kind))
         self.counts = Temp("sort_counts", TensorType((count, self.blocks.tasks, DIGITS), kind))
         self.state = Temp("sort_state", TensorType((count, STATE), int64))
+        # the bits in which keys of a block differ from the line's first one
+        self.bits = Temp("sort_bits", TensorType((count, self.blocks.tasks), lines.key_type))
 
     # ----------------------------------------------------------------- kernels
 
@@ -62,10 +65,14 @@ class _Blocks:
             for entry, value in ((FROM, 0), (TO, 0), (SHIFT, -DIGIT_BITS)):
                 _put(frame, scope, self.state, (line, entry), ix.const(value))
         lanes = self.machine.lanes(lines.key_type.itemsize)
+        first = scope.let(lines.unsigned(lines.key(scope, evaluator, line, ZERO)), "first")
+        bits = self._no_bits(scope)
         with self._elements(scope, block, lanes) as at:
-            key = lines.unsigned(lines.key(scope, evaluator, line, at))
+            key = scope.let(lines.unsigned(lines.key(scope, evaluator, line, at)), "key")
             _put(frame, scope, self.keys, (line, ZERO, at), key)
             _put(frame, scope, self.places, (line, ZERO, at), cast(at, lines.place_type))
+            scope.put(Accumulate(bits, (), "or", binary("xor", key, first)))
+        _put(frame, scope, self.bits, (line, block), load(bits, ()))
         return frame.call(scope, "sort_begin", cost.flops(self.group))
 
     def count_call(self) -> KernelCall:
@@ -74,37 +81,36 @@ class _Blocks:
         frame, scope, line, block = self._open()
         side = self._state(frame, scope, line, TO)
         shift = self._shift(scope, ix.add(self._state(frame, scope, line, SHIFT), DIGIT_BITS))
-        kind, counts = lines.place_type, frame.buffer(self.counts)
-        with scope.loop("b", DIGITS, None, "vector", self.machine.lanes(kind.itemsize)) as b:
-            _put(frame, scope, self.counts, (line, block, b), Const(kind, 0))
-        with self._elements(scope, block) as at:
-            digit = lines.digit(scope, _get(frame, self.keys, (line, side, at)), shift)
-            place = ix.flatten((line, block, digit), self.counts.type.shape)
-            scope.put(Accumulate(counts, (place,), "add", Const(kind, 1)))
+        kind = lines.place_type
+        with scope.when(self._differs(frame, scope, line, shift)):
+            with scope.loop("b", DIGITS, None, "vector", self.machine.lanes(kind.itemsize)) as b:
+                _put(frame, scope, self.counts, (line, block, b), Const(kind, 0))
+            with self._elements(scope, block) as at:
+                digit = lines.digit(scope, _get(frame, self.keys, (line, side, at)), shift)
+                place = ix.flatten((line, block, digit), self.counts.type.shape)
+                frame.accumulate(scope, self.counts, place, "add", Const(kind, 1))
         return frame.call(scope, "sort_count", float(lines.node.type.size))
 
     def start_call(self) -> KernelCall:
         """Counts become the places where the runs of digits start; whether the pass moves anything."""
-        lines, kind = self.lines, self.lines.place_type
-        frame, scope = Frame(self.group), Scope()
-        frame.set_tasks(lines.count)
+        kind, frame, scope = self.lines.place_type, Frame(self.group), Scope()
+        frame.set_tasks(self.lines.count)
         line = frame.task()
-        total, most = [scope.alloc(name, kind, (), "local") for name in ("total", "most")]
-        for local in (total, most):
-            scope.put(Store(local, (), Const(kind, 0)))
-        with scope.loop("d", DIGITS) as digit:
-            before = scope.let(load(total, ()), "before")
-            with scope.loop("b", self.blocks.tasks) as block:
-                where = (line, block, digit)
-                count = scope.let(_get(frame, self.counts, where), "count")
-                _put(frame, scope, self.counts, where, load(total, ()))
-                scope.put(Accumulate(total, (), "add", count))
-            scope.put(Accumulate(most, (), "max", binary("sub", load(total, ()), before)))
         side = self._state(frame, scope, line, TO)
-        shift = self._state(frame, scope, line, SHIFT)
-        moves = binary("lt", load(most, ()), Const(kind, lines.extent))
-        other = scope.let(select(moves, binary("sub", ONE, side), side), "other")
-        for entry, value in ((FROM, side), (TO, other), (SHIFT, ix.add(shift, DIGIT_BITS))):
+        start = ix.add(self._state(frame, scope, line, SHIFT), DIGIT_BITS)
+        differs = scope.let(self._differs(frame, scope, line, self._shift(scope, start)), "differs")
+        total = scope.alloc("total", kind, (), "local")
+        scope.put(Store(total, (), Const(kind, 0)))
+        with (
+            scope.when(differs),
+            scope.loop("d", DIGITS) as digit,
+            scope.loop("b", self.blocks.tasks) as block,
+        ):
+            count = scope.let(_get(frame, self.counts, (line, block, digit)), "count")
+            _put(frame, scope, self.counts, (line, block, digit), load(total, ()))
+            scope.put(Accumulate(total, (), "add", count))
+        other = select(differs, binary("sub", ONE, side), side)
+        for entry, value in ((FROM, side), (TO, other), (SHIFT, start)):
             _put(frame, scope, self.state, (line, entry), value)
         return frame.call(scope, "sort_start", float(self.counts.type.size))
 
@@ -156,6 +162,18 @@ class _Blocks:
 
     def _state(self, frame: Frame, scope: Scope, line: Expr, entry: Expr) -> Expr:
         return ix.canonical(scope.let(_get(frame, self.state, (line, entry)), "state"))
+
+    def _no_bits(self, scope: Scope) -> Buffer:
+        bits = scope.alloc("bits", self.lines.key_type, (), "local")
+        scope.put(Store(bits, (), Const(bits.dtype, 0)))
+        return bits
+
+    def _differs(self, frame: Frame, scope: Scope, line: Expr, shift: Expr) -> Expr:
+        """Whether the digit from bit `shift` on is not the same in the whole line."""
+        bits = self._no_bits(scope)
+        with scope.loop("b", self.blocks.tasks) as block:
+            scope.put(Accumulate(bits, (), "or", _get(frame, self.bits, (line, block))))
+        return ix.compare("ne", self.lines.digit(scope, load(bits, ()), shift), 0)
 
     def _shift(self, scope: Scope, shift: Expr) -> Expr:
         return scope.let(cast(shift, self.lines.key_type), "shift")
