@@ -25,11 +25,13 @@ ROWS = 4  # indices are in range(ROWS): less than any axis they are used on
 class Program:
     """A program under construction: a pool of values, from which steps make more values."""
 
+    shapes: Sequence[tuple[int, ...]] = SHAPES
+
     def __init__(self, seed: int, dtype: DType, loops: bool = False) -> None:
         self.pick, self.dtype, self.loops = random.Random(seed), dtype, loops
         self.rng = np.random.default_rng(seed)
         self.arrays: dict[Node, np.ndarray] = {}
-        for shape in self.pick.sample(SHAPES, 5):
+        for shape in self.pick.sample(self.shapes, 5):
             self.input(shape)
         self.floats = list(self.arrays)
         self.pool = list(self.floats)
@@ -49,7 +51,16 @@ class Program:
 
     def grow(self, steps: int) -> None:
         """Add values. One in three steps makes something of the value made last, so that chains form."""
-        makers: Sequence[Callable[[Node], Node]] = (
+        makers = self.makers()
+        for _ in range(steps):
+            x = self.pool[-1] if self.pick.random() < 0.33 else self.pick.choice(self.pool)
+            y = self.pick.choice(makers)(x)
+            if 0 < y.type.size <= LARGEST:
+                self.pool.append(y)
+
+    def makers(self) -> Sequence[Callable[[Node], Node]]:
+        """What a step may be, the likely ones several times."""
+        return (
             *(self.unary,) * 4,
             *(self.binary,) * 5,
             *(self.view,) * 5,
@@ -59,11 +70,6 @@ class Program:
             *(self.gather, self.scatter, self.choose, self.scan),
             *(self.recur, self.recur, self.recur) * self.loops,
         )
-        for _ in range(steps):
-            x = self.pool[-1] if self.pick.random() < 0.33 else self.pick.choice(self.pool)
-            y = self.pick.choice(makers)(x)
-            if 0 < y.type.size <= LARGEST:
-                self.pool.append(y)
 
     def tame(self, x: Node) -> Node:
         """Back to values below one."""
