@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import types
 from pathlib import Path
 
@@ -98,6 +99,22 @@ def test_public_names_are_documented(module: str) -> None:
         if callable(value) and not (vars(value).get("__doc__") if isinstance(value, type) else value.__doc__)
     ]
     assert not bare, f"{module}: no docstring on {', '.join(bare)}"
+
+
+def is_documented(kind: type, name: str) -> bool:
+    """Whether a method or property has a docstring, here or in the class that has it first."""
+    return any(getattr(inspect.getattr_static(base, name, None), "__doc__", None) for base in kind.__mro__)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_methods_are_documented(module: str) -> None:
+    kinds = [v for v in public(importlib.import_module(module)).values() if isinstance(v, type)]
+    for kind in kinds:
+        own = [name for name in dir(kind) if not name.startswith("_")]
+        members = {name: inspect.getattr_static(kind, name) for name in own}
+        code = (types.FunctionType, property, staticmethod, classmethod)
+        bare = [n for n, member in members.items() if isinstance(member, code) and not is_documented(kind, n)]
+        assert not bare, f"{kind.__qualname__}: no docstring on {', '.join(bare)}"
 
 
 def test_public_names_are_tested() -> None:

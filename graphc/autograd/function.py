@@ -62,12 +62,14 @@ class Function:
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
+        """The values, from `(ctx, *args)`, or from `args` alone with a separate `setup_context`."""
         raise fail(
             NotImplementedError, "You must implement the forward function for custom autograd.Function."
         )
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """A gradient (or None) for each argument of `forward`, from one for each of its results."""
         raise fail(
             NotImplementedError, "You must implement the backward function for custom autograd.Function."
         )

@@ -171,6 +171,7 @@ class GeneralizedPareto(Distribution):
 
     @property
     def support(self) -> Constraint:
+        """From `loc` on; up to an end where the concentration is negative."""
         c = self.concentration
         end = self.loc - self.scale / where(c < 0, c, -1.0)
         return constraints.interval(self.loc, where(c < 0, end, math.inf))

@@ -220,7 +220,7 @@ class Tensor:
             self._retains = True
             add_hook(fn, self._cell.node, _Retain(self))
 
-    retains_grad = property(lambda self: self._retains)
+    retains_grad = property(lambda self: self._retains, doc="Whether `retain_grad` has been called on this.")
 
 
 class _Retain:

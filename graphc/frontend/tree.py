@@ -14,12 +14,15 @@ class Branch:
     """
 
     def parts(self) -> tuple[Any, ...]:
+        """What this is made of."""
         raise NotImplementedError
 
     def with_parts(self, parts: list[Any]) -> Any:
+        """An object like this of other parts."""
         raise NotImplementedError
 
     def form(self) -> Any:
+        """What else tells this from others of its class; hashable."""
         return None
 
 

@@ -24,10 +24,12 @@ class DType:
 
     @property
     def is_float(self) -> bool:
+        """Whether numbers of this dtype have a fraction."""
         return self.kind == "f"
 
     @property
     def is_integer(self) -> bool:
+        """Whether this is a dtype of whole numbers (bool is none)."""
         return self.kind in "iu"
 
     @property

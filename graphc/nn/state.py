@@ -203,6 +203,7 @@ class StateDict:
             keys = ", ".join(f'"{k}"' for k in result.missing_keys)
             errors.insert(0, f"Missing key(s) in state_dict: {keys}. ")
         if errors:
+            errors += _hints(result)
             text = "\n\t".join(errors)
             raise fail(RuntimeError, f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{text}")
         for action in actions:
@@ -252,6 +253,19 @@ def _matching(key: str, source: Any, target: Tensor, errors: list[str]) -> Tenso
         )
         return None
     return source
+
+
+def _hints(keys: IncompatibleKeys) -> list[str]:
+    """What to do where all missing keys are there under a prefix, which a wrapper of the model has left."""
+    if keys.missing_keys and keys.unexpected_keys:
+        first = keys.missing_keys[0]
+        for key in keys.unexpected_keys:
+            prefix = key.removesuffix(first)
+            if prefix != key and {prefix + k for k in keys.missing_keys} <= set(keys.unexpected_keys):
+                return [
+                    f'The keys have the prefix "{prefix}": take it off with key.removeprefix("{prefix}").'
+                ]
+    return []
 
 
 def _unexpected(state_dict: Mapping[str, Any], prefix: str, modules: Mapping, local: Mapping) -> list[str]:

@@ -170,6 +170,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         TracerError,
         "the number of copies depends",
     ),
+    (lambda: gc.compile(gc.unique_consecutive)(ones(2)), TracerError, "unique_consecutive(): the number"),
     (lambda: nn.Sequential(nn.ReLU), TypeError, "ReLU is not a Module subclass instance: write ReLU()"),
     (lambda: nn.Sequential(gc.relu), TypeError, "relu is not a Module subclass"),
     (lambda: nn.MSELoss(ones(2), ones(2)), TypeError, "a loss is made first and called then"),

@@ -314,3 +314,17 @@ def test_wrong_layer_arguments():
         nn.Embedding(3, 2)(graphc.tensor([3])).sum().item()
     with pytest.raises(RuntimeError, match="too small"):
         nn.MaxPool2d(4)(graphc.ones(1, 1, 3, 3))
+
+
+def test_a_prefix_of_all_keys_is_told() -> None:
+    """As wrappers of models leave it; not where only some keys have it."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    state = model.state_dict()
+    with pytest.raises(
+        RuntimeError, match=r'prefix "module\.": take it off with key\.removeprefix\("module\."\)'
+    ):
+        model.load_state_dict({f"module.{key}": value for key, value in state.items()})
+    part = {f"module.{key}": value for key, value in state.items() if "bias" in key}
+    with pytest.raises(RuntimeError, match="Unexpected key") as caught:
+        model.load_state_dict(part)
+    assert "prefix" not in str(caught.value)

@@ -319,14 +319,14 @@ def is_complex(input: Tensor) -> bool:
 
 
 attach(
-    device=property(lambda self: CPU),
+    device=property(lambda self: CPU, doc="The CPU."),
     is_cuda=False,
     is_cpu=True,
     is_sparse=False,
     is_quantized=False,
     layout=strided,
-    itemsize=property(lambda self: self.dtype.itemsize),
-    nbytes=property(lambda self: self._cell.node.type.nbytes),
+    itemsize=property(lambda self: self.dtype.itemsize, doc="Bytes per element."),
+    nbytes=property(lambda self: self._cell.node.type.nbytes, doc="Bytes of all elements."),
 )
 
 

@@ -10,6 +10,7 @@ from graphc import ops
 from graphc import return_types as kinds
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.evaluation.lazy import value
+from graphc.frontend.functions.checks import need_known
 from graphc.frontend.functions.creation import as_tensor
 from graphc.frontend.functions.elementwise import result_dtype
 from graphc.frontend.functions.methods import METHODS, method
@@ -112,6 +113,7 @@ def unique_consecutive(
     input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
     """Each run of equal elements (slices along `dim`) once; reads the values."""
+    need_known("unique_consecutive()", "the number of elements that are left", input, "call it outside")
     array = value(input)
     lines = array.reshape(-1) if dim is None else np.moveaxis(array, normal_axis(dim, array.ndim), 0)
     flat = lines.reshape(lines.shape[0], -1) if lines.size else lines.reshape(lines.shape[0], 0)

@@ -139,15 +139,18 @@ class PackedSequence(Branch):
         return self._keep("_padded", padded)
 
     def parts(self) -> tuple[Tensor | None, ...]:
+        """The tensors it is made of: padded, lengths, and the order of the sequences and back."""
         return (self.padded, self.lengths, self._order, self._place)
 
     def with_parts(self, parts: list[Any]) -> PackedSequence:
+        """The same of other tensors."""
         padded, lengths, order, place = parts
         made = PackedSequence.of_padded(padded, lengths, self._in_order, self._longest)
         made._order, made._place = order, place
         return made
 
     def form(self) -> Any:
+        """What compiled code may rely on besides shapes: whether lengths fall, and the longest."""
         return self._in_order, self.longest
 
     # ------------------------------------------------------------- PyTorch's form
@@ -241,9 +244,11 @@ class PackedSequence(Branch):
 
     @property
     def is_cuda(self) -> bool:
+        """False: there is no other device."""
         return False
 
     def is_pinned(self) -> bool:
+        """False: there is no other device."""
         return False
 
 
