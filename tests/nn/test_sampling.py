@@ -164,6 +164,22 @@ def test_older_names_of_interpolate():
         graphc.nn.functional.upsample_nearest(graphc.zeros(1, 1, 2, 2), 4)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+@pytest.mark.parametrize("size", [(6, 8), (9, 4), (3, 12), (3, 4), (7, 8), (2, 3), (10, 9)])
+def test_nearest_by_whole_factors_and_others(mode, size):
+    x = RNG.standard_normal((2, 3, 3, 4)).astype(np.float32)
+    same(lambda T, x: T.nn.functional.interpolate(x, size, mode=mode), [x], 1e-6)
+
+
+def test_nearest_by_whole_factors_looks_no_places_up():
+    def ops_of(size):
+        x = graphc.zeros(1, 2, 3, 4)
+        return {n.op.name for n in graphc.trace(lambda x: graphc.nn.functional.interpolate(x, size), x).nodes}
+
+    assert "take" not in ops_of((6, 12))
+    assert "take" in ops_of((6, 7))
+
+
 # --------------------------------------------------------------- fractional pooling
 
 POOLS = {

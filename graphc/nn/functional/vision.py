@@ -223,6 +223,19 @@ def _nearest(extent: int, count: int, scale: float | None, exact: bool) -> np.nd
     return np.minimum(np.floor(place).astype(np.int64), extent - 1)
 
 
+def _taken(n: Node, axis: int, places: np.ndarray) -> Node:
+    """The elements at `places` of an axis. Where each is taken equally often, in order, views spread them:
+    no kernel looks places up, and the gradient is a sum."""
+    extent = n.shape[axis]
+    times = len(places) // max(extent, 1)
+    if not np.array_equal(places, np.repeat(np.arange(extent), times)):
+        return ops.take(n, ops.constant(places), axis)
+    before, after = n.shape[: axis + 1], n.shape[axis + 1 :]
+    kept = (*range(axis + 1), *range(axis + 2, n.type.rank + 1))
+    spread = ops.broadcast(n, (*before, times, *after), kept)
+    return ops.reshape(spread, (*n.shape[:axis], len(places), *after))
+
+
 def _target(
     input: Tensor, size: Ints | None, scale: float | Sequence[float] | None, recompute: bool | None
 ) -> tuple[tuple[int, ...], list[float | None]]:
@@ -289,7 +302,7 @@ def interpolate(
         for axis, (count, scale) in enumerate(zip(out, scales, strict=True), 2):
             extent = n.shape[axis]
             if mode.startswith("nearest"):
-                n = ops.take(n, ops.constant(_nearest(extent, count, scale, mode != "nearest")), axis)
+                n = _taken(n, axis, _nearest(extent, count, scale, mode != "nearest"))
             elif count != extent or scale not in (None, 1.0):
                 n = _resize_axis(n, axis, matrix(mode, extent, count, scale, bool(align_corners)))
         return n
