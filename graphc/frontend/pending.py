@@ -61,7 +61,7 @@ class PendingTensors:
     """Tensors by number. (A WeakValueDictionary does the same in four times the time, and every operation
     enters its result.)
 
-    limit  the number from which on `when_long` is told
+    limit  the number from which on `when_long` is told; 0 before the first
     """
 
     __slots__ = ("_held", "limit")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -166,3 +168,18 @@ def test_many_small_tensors_are_not_computed_together() -> None:
     found = [gc.ones(3) * float(i) for i in range(1500)]
     assert gc.native_calls() == calls
     assert found[1000][0].item() == 1000
+
+
+def test_the_first_operations_of_a_thread_are_no_loop() -> None:
+    def work() -> None:
+        before = gc.native_calls()
+        x = gc.ones(3) * 2
+        y = [(x * k).exp().sum() for k in range(5)]
+        calls.append(gc.native_calls() - before)
+        del y
+
+    calls: list[int] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert calls == [0]

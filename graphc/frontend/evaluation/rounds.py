@@ -72,6 +72,9 @@ def _look(number: int) -> None:
     """An operation after many of which nothing was computed: the end of a loop's rounds, if its line was at
     work when their number became large."""
     pending = MODE.pending
+    if not pending.limit:  # the first of its thread
+        pending.limit = number + LONG
+        return
     line = current_site()
     if number > _watch.until:
         _watch.line, _watch.until = line, number + LONG

@@ -15,12 +15,12 @@ import numpy as np
 from graphc import ops
 from graphc.frontend.errors import fail
 from graphc.frontend.evaluation.lazy import value
+from graphc.frontend.functions.assigning import write_known
 from graphc.frontend.functions.checks import need_known
 from graphc.frontend.functions.elementwise import need
 from graphc.frontend.functions.methods import METHODS, attach
 from graphc.frontend.functions.shape import reshape_node
 from graphc.frontend.functions.update import set_box
-from graphc.frontend.functions.writing import write_known
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import broadcast_shapes, cast, expand
 from graphc.frontend.repeated import repeatable
