@@ -112,14 +112,17 @@ def test_convolutions_multiply_in_tiles(shape: str, direction: str, winograd: bo
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_depthwise_loops_stay_in_registers(direction: str, stride: int, name: str) -> None:
-    """Blocks of four rows; every tap but a row's first, which is a product alone, is a multiply-add."""
+    """Blocks of four rows (where a stride is read in place two); every tap but a row's first, which is a
+    product alone, is a multiply-add."""
     target = get_target(name)
     node = three(2, 32, (56, 56), (3, 3), low=1, stride=stride)[DIRECTIONS.index(direction)]
     (kernel,) = kernels(node, target, True)
     hot = hot_loop(assembly(kernel, target))
     taps = 36 if direction == "weight-grad" else 32
     if direction == "input-grad" and stride == 2:
-        taps = 20  # of four phases with 1, 2, 2 and 4 taps, the first of each alone: 4 * (9 - 4)
+        taps = 14  # two rows of each phase, with 3 and with 6 taps, the first of each alone
+    elif stride == 2 and target.machine.masked:
+        taps //= 2
     assert multiply_adds(hot) % taps == 0, hot
     assert multiply_adds(hot) > 0
     assert not vectors_on_stack(hot), hot

@@ -61,7 +61,13 @@ def inner_rows(layout: Layout) -> tuple[int, int]:
     rows = [layout.offset(tap)[0] for tap in part.taps]
     first = -(-max(0, -min(rows)) // down.stride)
     last = (down.extent - 1 - max(rows)) // down.stride
-    return first, max(0, min(part.count[0], last + 1) - first) // ROWS * ROWS
+    together = rows_together(layout)
+    return first, max(0, min(part.count[0], last + 1) - first) // together * together
+
+
+def rows_together(layout: Layout) -> int:
+    """Rows computed at once: under a stride they share less, and what they read takes more registers."""
+    return max(1, ROWS // layout.axes[0].stride)
 
 
 def _lies_in_rows(fused: Fused, source: Node) -> bool:
@@ -81,6 +87,7 @@ class InPlace(ChannelKernel):
         self.height, self.row = self.part.count
         self.offsets = [layout.offset(tap) for tap in self.part.taps]
         self.first, self.inner = inner_rows(layout)
+        self.together = rows_together(layout)
 
     def results(self) -> KernelCall:
         """The kernel of a convolution or of an input gradient at unit stride."""
@@ -113,13 +120,13 @@ class InPlace(ChannelKernel):
 
     @contextmanager
     def _inner_rows(self, plane: Index = ()) -> Iterator[Expr]:
-        """The first of each ROWS rows whose windows are inside. Meanwhile, what lies behind `plane` is asked
+        """The first of each block of rows whose windows are inside. Meanwhile, what lies behind `plane` is asked
         for."""
-        blocks = self.inner // ROWS
+        blocks = self.inner // self.together
         with self.w.loop("y", blocks) as block:
             if plane and self.waits:
                 self._ask(self.anchor.inputs, plane, (block,), (blocks,))
-            yield ix.add(ix.mul(block, ROWS), self.first)
+            yield ix.add(ix.mul(block, self.together), self.first)
 
     @contextmanager
     def _border_rows(self) -> Iterator[Expr]:
@@ -131,7 +138,7 @@ class InPlace(ChannelKernel):
     def _sums(self, plane: Index, y: Expr, x: Expr) -> list[Expr]:
         """The results at (y, x) and in the rows below, so many in all. They share what they read."""
         read, totals = self._reader(plane, y, x), []
-        for row in range(ROWS):
+        for row in range(self.together):
             total: Expr | None = None
             for number, tap in enumerate(self.part.taps):
                 term = binary("mul", read(row, number), self._weight(plane[1], tap))
@@ -154,7 +161,7 @@ class InPlace(ChannelKernel):
     def _products(self, sums: Mapping[int, Buffer], plane: Index, y: Expr, x: Expr) -> None:
         """Add the products of the elements of dy at (y, x) and in the rows below to the sums of taps."""
         read = self._reader(plane, y, x, (x, self.row))
-        for row in range(ROWS):
+        for row in range(self.together):
             grad = self._grad(plane, ix.add(y, row), x)
             for t, buffer in sums.items():
                 self.w.put(Accumulate(buffer, (), "add", binary("mul", grad, read(row, t))))
