@@ -72,7 +72,7 @@ SQUARE = Case((1, 8, 24, 24), (8, 1, 3, 3), low=1, groups=8)
     ("node", "machine"),
     [
         (SQUARE.forward(), replace(WIDE, masked=False)),
-        (Case((1, 8, 24, 10), (8, 1, 3, 3), stride=2, low=1, groups=8).forward(), WIDE),
+        (Case((1, 8, 24, 18), (8, 1, 3, 3), stride=2, low=1, groups=8).forward(), WIDE),
         (Case((1, 8, 9, 9), (8, 1, 3, 3), low=1, groups=8).forward(), WIDE),
         (Case((1, 8, 48, 48), (8, 1, 3, 3), stride=3, groups=8).forward(), WIDE),
         (Case((1, 8, 48, 48), (8, 1, 5, 5), stride=2, low=2, groups=8).forward(), WIDE),

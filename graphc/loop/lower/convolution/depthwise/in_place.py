@@ -120,8 +120,8 @@ class InPlace(ChannelKernel):
 
     @contextmanager
     def _inner_rows(self, plane: Index = ()) -> Iterator[Expr]:
-        """The first of each block of rows whose windows are inside. Meanwhile, what lies behind `plane` is asked
-        for."""
+        """The first of each block of rows whose windows are inside. Meanwhile, what lies behind `plane` is
+        asked for."""
         blocks = self.inner // self.together
         with self.w.loop("y", blocks) as block:
             if plane and self.waits:
