@@ -165,7 +165,6 @@ RUNNING_ARG = register(
     Kind.CUMULATIVE,
     infer=_infer_running,
     evaluate=_evaluate_running,
-    vjp=lambda ct, node: (None,),
     attrs=RunningAttrs,
     cost=3.0,
     samples=_running_samples,

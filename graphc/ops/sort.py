@@ -62,7 +62,6 @@ ARGSORT = register(
     Kind.SORT,
     infer=_infer_argsort,
     evaluate=_evaluate_argsort,
-    vjp=lambda ct, node: (None,),
     attrs=SortAttrs,
     cost=16.0,
     samples=_argsort_samples,
