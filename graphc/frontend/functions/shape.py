@@ -75,6 +75,14 @@ def resolve_shape(shape: Shape, count: int) -> Shape:
     raise fail(RuntimeError, f"shape '{list(shape)}' is invalid for input of size {count}")
 
 
+def interleaved_node(n: Node, axis: int, times: int) -> Node:
+    """Each slice along `axis` `times` times in a row."""
+    before, after = n.shape[: axis + 1], n.shape[axis + 1 :]
+    kept = tuple([i + (i > axis) for i in range(n.type.rank)])
+    wide = ops.broadcast(n, (*before, times, *after), kept)
+    return reshape_node(wide, (*n.shape[:axis], n.shape[axis] * times, *after))
+
+
 def reshape_node(n: Node, shape: Shape) -> Node:
     return n if n.type.shape == shape else ops.reshape(n, shape)
 
@@ -406,15 +414,9 @@ def repeat_interleave(
         picks = [i for i, count in enumerate(counts) for _ in range(count)]
         return input.index_select(dim, repeats.new_tensor(picks, dtype=int64))
     axis = normal_axis(dim, input.ndim)
-    shape = input._cell.node.type.shape
 
     def build(n: Node) -> Node:
-        wide = ops.broadcast(
-            n,
-            (*shape[: axis + 1], repeats, *shape[axis + 1 :]),
-            tuple(i + (i > axis) for i in range(len(shape))),
-        )
-        return reshape_node(wide, (*shape[:axis], shape[axis] * repeats, *shape[axis + 1 :]))
+        return interleaved_node(n, axis, repeats)
 
     return apply("RepeatBackward0", build, input)
 

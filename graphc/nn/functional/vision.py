@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontend.errors import fail
+from graphc.frontend.functions.shape import interleaved_node
 from graphc.frontend.tensor import Tensor, apply
 from graphc.ir.node import Node
 from graphc.nn.functional.adaptive import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
@@ -230,10 +231,7 @@ def _taken(n: Node, axis: int, places: np.ndarray) -> Node:
     times = len(places) // max(extent, 1)
     if not np.array_equal(places, np.repeat(np.arange(extent), times)):
         return ops.take(n, ops.constant(places), axis)
-    before, after = n.shape[: axis + 1], n.shape[axis + 1 :]
-    kept = (*range(axis + 1), *range(axis + 2, n.type.rank + 1))
-    spread = ops.broadcast(n, (*before, times, *after), kept)
-    return ops.reshape(spread, (*n.shape[:axis], len(places), *after))
+    return interleaved_node(n, axis, times)
 
 
 def _target(
