@@ -1,5 +1,20 @@
 """Lowering: a group of nodes becomes kernels of loop IR.
 
+What a group is made around decides who writes its kernels, and all of them write the rest of the group (views
+of operands, functions of the result) by the ops' own rules (`evaluate`):
+
+    a softmax between two products       `attention`
+    a matrix product                     `contract` chooses a way by its cost; the ways are in `contraction`
+    a convolution or one of its          `contract` too; those that see more than the canonical form of a
+      gradients                          product (`convolution.as_contraction`) are in `convolution`
+    reductions                           `reductions`; `apart`, if they do not share loops
+    the order of elements                `sorting`
+    running sums, scatters               `special`, which has `running` and `scatter`
+    none of these                        `pointwise`
+
+Shared: `writer` and `scope` build blocks, `frame` is what every kernel has, `nest` and `box` choose loops and
+cut them into tasks, `cost` says how many.
+
 Groups of equal structure (same ops, attributes, types and wiring) are lowered once; the others get the same
 kernels on their own values.
 """

@@ -1,4 +1,10 @@
-"""Lowering of groups around a dot_general, a convolution or a convolution's gradient."""
+"""Groups around a dot_general, a convolution or a convolution's gradient: which way to compute it.
+
+A problem in canonical form (`contraction.problem`) has many: plain loops, tiles on packed panels, dot
+products or scaled rows where operands lie, planes or bands of an image, Winograd's algorithm. Each `_as_...`
+plans one and says what it costs in cycles of one core, or None where it does not apply; the cheapest writes
+its kernels.
+"""
 
 from __future__ import annotations
 
