@@ -19,7 +19,7 @@ _MOST_TASKS = 1 << 30  # they are counted in 32 bits
 SERIAL_US = 2.0  # a call cheaper than this is not worth sharing
 SHARED_US = 30.0  # a call dearer than this is shared out in chunks
 ALONE_US = 15.0  # a program cheaper than this is not worth waking the team
-SHORT_US = 20_000.0  # one cheaper than this may be faster without it: that is measured
+SHORT_US = 1_000.0  # one cheaper than this may be faster without it: that is measured
 TURNED_US = 1.0  # tasks that are dearer than this may run in both directions
 TURNING_US = 1000.0  # a program dearer than this leaves nothing in the caches that its next run reads first
 
