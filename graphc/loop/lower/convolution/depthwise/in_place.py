@@ -79,7 +79,7 @@ def _lies_in_rows(fused: Fused, source: Node) -> bool:
 
 class InPlace(ChannelKernel):
     """Writes the kernel; a unit of work is a plane (for a weight gradient, a channel). The windows of `inner`
-    rows from `first` on are inside."""
+    rows (there are some) from `first` on are inside."""
 
     def __init__(self, group: Group, anchor: Node, layout: Layout, machine: Machine) -> None:
         super().__init__(group, anchor, layout, machine)
@@ -132,7 +132,7 @@ class InPlace(ChannelKernel):
     def _border_rows(self) -> Iterator[Expr]:
         """The other rows."""
         with self.w.loop("y", self.height - self.inner) as i:
-            below = cast(ix.compare("ge", i, self.first), int64) if self.inner else ix.ZERO
+            below = cast(ix.compare("ge", i, self.first), int64)
             yield ix.add(i, ix.mul(below, self.inner))
 
     def _sums(self, plane: Index, y: Expr, x: Expr) -> list[Expr]:
