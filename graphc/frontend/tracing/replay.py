@@ -119,9 +119,7 @@ class Replay:
                 if at in self.late:
                     value, owner = self.late[at]
                     leaf = leaves[owner] if isinstance(owner, int) else owner
-                    nodes[at] = _changed(leaf, nodes[value])
-                    accumulate = gradient_fn(leaf)
-                    assert accumulate is not None
+                    nodes[at], accumulate = _changed(leaf, nodes[value])
                     fns.append(accumulate)
                 elif nodes[at] is None and not operands:
                     nodes[at] = original
@@ -185,8 +183,11 @@ def _late(record: Record, inputs: Inputs) -> dict[Node, Node]:
     return {n: n.bound for n in record.trace.variables if isinstance(n.bound, Node) and n.bound not in given}
 
 
-def _changed(leaf: Tensor, value: Node) -> Node:
-    """Change a leaf in place, where the function did; its variable from then on."""
+def _changed(leaf: Tensor, value: Node) -> tuple[Node, GradFn]:
+    """Change a leaf in place, where the function did; its variable from then on, and where gradients go."""
     rebind(leaf._cell, value, None, True)
     register(leaf)
-    return variable(leaf)
+    with no_grad():  # no round ends here: nobody knows yet of the results that read the leaf's old value
+        accumulate = gradient_fn(leaf)
+        assert accumulate is not None
+        return variable(leaf), accumulate
