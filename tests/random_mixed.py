@@ -283,6 +283,20 @@ class Mixed(Program):
         self.integers.append(order)
         return ops.take_along(given, order, axis)
 
+    def running(self, x: Node) -> Node:
+        """The largest, or smallest, so far: of inputs."""
+        given = self.pick.choice([n for n in self.floats if n.type.rank])
+        axis = self.pick.randrange(given.type.rank)
+        at = ops.running_arg(given, axis, self.pick.random() < 0.5)
+        self.integers.append(at)
+        return ops.take_along(given, at, axis)
+
+    def recurrent(self, x: Node) -> Node:
+        if not x.type.rank:
+            return x
+        axis, scale = self.pick.randrange(x.type.rank), self.tame(self.peer(x))
+        return self.tame(ops.recurrence(scale, x, axis, self.pick.random() < 0.5))
+
     def finish(self) -> tuple[Graph, dict[int, int]]:
         """As of `Program`; and averages of the gradients, two states that change places, integers."""
         graph, donate = super().finish()
