@@ -371,6 +371,7 @@ def _traced(
     """The pass as a recorded function of its data."""
     slots = dict(zip(pending.leaf_at, owner, strict=True))
     opened = {pending.scalar_at[i] for i in lifted}
+    backend = MODE.backend  # (recording may compute what is pending, after which none is wanted)
 
     def again(*data: Tensor) -> list[Tensor]:
         given, values = iter(data), iter(data[len(data) - len(opened) :])
@@ -400,7 +401,7 @@ def _traced(
         record = record_call(again, "forward pass", arguments, {}, apart=True)
     finally:
         restore()
-    variant = Variant(record, MODE.backend) if record.stands_for_calls else None
+    variant = Variant(record, backend) if record.stands_for_calls else None
     return variant if variant is not None and variant.replay is not None and variant.replay.can_wait else None
 
 
