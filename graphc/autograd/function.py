@@ -98,6 +98,20 @@ class Function:
         return _record(cls, ctx, args, outputs)
 
 
+def _fitting(cls: type[Function], number: int, gradient: Tensor | None, arg: Tensor) -> Tensor | None:
+    """What `backward` has given for an argument, summed over the dims that broadcasting had repeated."""
+    if gradient is None or gradient.shape == arg.shape:
+        return gradient
+    try:
+        return gradient.sum_to_size(*arg.shape)
+    except RuntimeError:
+        raise fail(
+            RuntimeError,
+            f"Function {cls.__name__}Backward returned an invalid gradient at index {number} - got "
+            f"{list(gradient.shape)} but expected shape compatible with {list(arg.shape)}",
+        ) from None
+
+
 def _record(cls: type[Function], ctx: FunctionCtx, args: Sequence[Any], outputs: Any) -> Any:
     """Give the outputs of a Function history that leads to its `backward`."""
     single = not isinstance(outputs, tuple)
@@ -118,14 +132,8 @@ def _record(cls: type[Function], ctx: FunctionCtx, args: Sequence[Any], outputs:
                 f"function {cls.__name__}Backward returned an incorrect number of gradients (expected "
                 f"{len(args)}, got {len(found)})",
             )
-        for i, (f, a) in enumerate(zip(found, args, strict=False)):
-            if isinstance(a, Tensor) and isinstance(f, Tensor) and f.shape != a.shape:
-                raise fail(
-                    RuntimeError,
-                    f"Function {cls.__name__}Backward returned an invalid gradient at index {i} - got "
-                    f"{list(f.shape)} but expected shape compatible with {list(a.shape)}",
-                )
-        return [f for f, a in zip(found, args, strict=False) if isinstance(a, Tensor)]
+        pairs = enumerate(zip(found, args, strict=False))
+        return [_fitting(cls, i, f, a) for i, (f, a) in pairs if isinstance(a, Tensor)]
 
     fn = CutGrad(f"{cls.__name__}Backward", inputs, run)
     results: list[Any] = []

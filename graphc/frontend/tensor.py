@@ -26,6 +26,7 @@ history of `y`.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,11 @@ from graphc.frontend.writing import check_apart, rebind, remember, write
 from graphc.ir.node import Node
 from graphc.ir.types import DType
 from graphc.ops.constant import INPUT
+
+NOT_A_LEAF = (
+    "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed: backward() will not fill "
+    "it. Call .retain_grad() on the Tensor before backward() if you want it"
+)
 
 
 class Tensor:
@@ -146,10 +152,12 @@ class Tensor:
 
     @property
     def grad(self) -> Tensor | None:
-        """The accumulated gradient of a leaf; None before any backward()."""
+        """The accumulated gradient of a leaf; None before any backward(). UserWarning for what is no leaf."""
         if MODE.trace is not None:
             MODE.trace.read_grad(self)
         grad = self._grad
+        if grad is None and not self._retains and not self.is_leaf:
+            warnings.warn(NOT_A_LEAF, UserWarning, stacklevel=2)
         return grad.give(self) if isinstance(grad, Promise) else grad
 
     @grad.setter

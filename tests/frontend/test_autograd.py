@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -359,3 +360,35 @@ def test_hooks_may_remove_themselves() -> None:
     assert seen == ["between", "leaf", "after"]
     close(x.grad, np.full(2, 48.0))
     assert all(isinstance(handle, gc.utils.hooks.RemovableHandle) for handle in handles.values())
+
+
+def test_a_gradient_where_none_is_kept_is_warned_of() -> None:
+    x = gc.ones(3, requires_grad=True)
+    y = x * 2
+    with pytest.warns(UserWarning, match="not a leaf Tensor"):
+        assert y.grad is None
+    y.retain_grad()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for tensor in (x, y, y.detach()):
+            assert tensor.grad is None
+
+
+class Doubled(Function):
+    """2 x + b, whose backward leaves broadcasting of b to the caller."""
+
+    @staticmethod
+    def forward(ctx: Any, x: gc.Tensor, b: gc.Tensor) -> gc.Tensor:
+        return 2 * x + b
+
+    @staticmethod
+    def backward(ctx: Any, grad: gc.Tensor) -> tuple[gc.Tensor, gc.Tensor]:
+        return 2 * grad, grad
+
+
+def test_a_functions_gradient_is_summed_to_its_argument() -> None:
+    """As in PyTorch: what broadcasting repeated is summed, and other shapes are refused."""
+    x, b = gc.ones(4, 3, requires_grad=True), gc.ones(1, 3, requires_grad=True)
+    Doubled.apply(x, b).sum().backward()
+    assert b.grad.tolist() == [[4.0, 4.0, 4.0]]
+    assert x.grad.shape == (4, 3)

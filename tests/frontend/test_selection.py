@@ -60,3 +60,18 @@ def test_none_few_and_many(k: int) -> None:
     x = graphc.from_numpy(a)
     found = graphc.compile(lambda x: x.topk(k))(x)
     np.testing.assert_array_equal(found.indices.numpy(), np.argsort(-a, 1)[:, :k])
+
+
+@pytest.mark.parametrize("index", [[0, 2], (graphc.tensor([0, 2]),), graphc.tensor([True, False, True])])
+def test_what_index_tensors_write_has_the_dtype_of_the_destination(index) -> None:
+    """PyTorch refuses to round silently; numbers and slices take any."""
+    x = graphc.zeros(3, dtype=graphc.int64)
+    with pytest.raises(RuntimeError, match=r"dtypes match, got Long .* Float .*graphc.int64"):
+        x[index] = graphc.tensor([1.5, 2.5])
+    x[index] = graphc.tensor([1.5, 2.5]).to(graphc.int64)
+    assert x.tolist() == [1, 0, 2]
+    x[index] = 3.7
+    x[1:2] = graphc.tensor([4.2])
+    assert x.tolist() == [3, 4, 3]
+    with pytest.raises(RuntimeError, match="dtypes match"):
+        x.index_put_((graphc.tensor([0]),), graphc.tensor([2.5]))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend.errors import fail
+from graphc.frontend.errors import fail, title
 from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.assigning import write_known
 from graphc.frontend.functions.checks import need_known
@@ -410,6 +410,17 @@ def _fit(source: Tensor, shape: Shape) -> Tensor:
     return source.reshape(theirs) if theirs != source._cell.node.type.shape else source
 
 
+def need_own_dtype(x: Tensor, source: Any) -> None:
+    """RuntimeError unless what index tensors write has the dtype of `x`; numbers have any."""
+    if isinstance(source, Tensor) and source.dtype is not x.dtype:
+        raise fail(
+            RuntimeError,
+            "Index put requires the source and destination dtypes match, got "
+            f"{title(x.dtype)} for the destination and {title(source.dtype)} for the source; "
+            f"convert it with source.to(graphc.{x.dtype.name})",
+        )
+
+
 def _single_mask(x: Tensor, index: Any) -> Tensor | None:
     """The mask, if the index is nothing but one boolean mask."""
     if isinstance(index, tuple) and len(index) == 1:
@@ -454,6 +465,8 @@ def setitem(x: Tensor, index: Any, source: Any) -> None:
     mask = _single_mask(x, index)
     if mask is not None:
         theirs = tuple(given.shape)
+        if theirs:
+            need_own_dtype(x, given)
         if len(theirs) == x.ndim - mask.ndim + 1 and theirs[0] != 1 and MODE.trace is None:
             count = int(np.count_nonzero(value(mask)))
             if theirs[0] != count:
@@ -471,6 +484,7 @@ def setitem(x: Tensor, index: Any, source: Any) -> None:
     if not parsed.tensors:
         METHODS["copy_"](target, _fit(given, target._cell.node.type.shape))
         return
+    need_own_dtype(x, given)
     inplace(target, index_put(target, parsed.tensors, given), "__setitem__")
 
 

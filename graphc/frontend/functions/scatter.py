@@ -8,7 +8,7 @@ from graphc import ops
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.functions.comparison import truth
 from graphc.frontend.functions.gather import corner, fits_along, need_index, same_dtype, with_dim
-from graphc.frontend.functions.indexing import checked, index_put, setitem
+from graphc.frontend.functions.indexing import checked, index_put, need_own_dtype, setitem
 from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.scatter_reduce import reduced
 from graphc.frontend.nodes import cast, normal_axis, number
@@ -170,4 +170,5 @@ def index_put_method(input: Tensor, indices: Any, values: Tensor, accumulate: bo
         copied = METHODS["clone"](input)
         setitem(copied, tuple(indices), copied[tuple(indices)] + values if accumulate else values)
         return copied
+    need_own_dtype(input, values)
     return index_put(input, dict(enumerate(indices)), values, accumulate)
