@@ -18,8 +18,8 @@ from graphc import ops
 from graphc.ir.graph import Graph, rebuild
 from graphc.ir.node import Attrs, Kind, Node, make, set_site, site_of
 from graphc.ir.types import TensorType
-from graphc.loop.lower.contract import forward_cost
 from graphc.loop.lower.convolution.channels import is_depthwise, reads_elements
+from graphc.loop.lower.ways import forward_cost
 from graphc.ops.constant import input_
 from graphc.ops.conv import CONV, channels_last
 from graphc.ops.reduce import ReduceAttrs

@@ -14,7 +14,7 @@ from graphc.ir.graph import Graph, toposort
 from graphc.ir.node import Node
 from graphc.ir.partition import Partition
 from graphc.loop.interpret import run
-from graphc.loop.lower import contract, lower_group
+from graphc.loop.lower import lower_group, ways
 from graphc.loop.lowered import Arg, KernelCall, Part, Repeat, Step, Temp, Trips, Turns, values_of
 from graphc.program import Machine
 
@@ -25,7 +25,7 @@ NARROW = Machine("narrow", 16, ((8, 3), (6, 4)), False)
 def make_free(monkeypatch: pytest.MonkeyPatch, way: str) -> list[Any]:
     """Make a way of lowering contractions (`plan_dots`) free of charge, so that it is always chosen; the list
     fills with the plans that are made, at their real costs."""
-    plan, found = getattr(contract, way), []
+    plan, found = getattr(ways, way), []
 
     def cheap(*args: Any) -> Any:
         result = plan(*args)
@@ -34,7 +34,7 @@ def make_free(monkeypatch: pytest.MonkeyPatch, way: str) -> list[Any]:
             result = replace(result, cost=0.0)
         return result
 
-    monkeypatch.setattr(contract, way, cheap)
+    monkeypatch.setattr(ways, way, cheap)
     return found
 
 

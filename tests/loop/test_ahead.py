@@ -13,15 +13,15 @@ from graphc.ir.types import float32
 from graphc.loop.inplace import inplace_pairs, statements
 from graphc.loop.interpret import run
 from graphc.loop.ir import Accumulate, Block, Buffer, Const, For, If, Kernel, Prefetch, Tile
-from graphc.loop.lower.contract import lower_contraction
 from graphc.loop.lower.contraction.blocking import choose_tile
+from graphc.loop.lower.ways import lower_contraction
 from graphc.loop.lowered import KernelCall
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.program import Machine
 
-from .test_contract import CRAMPED, WIDE, check, group_of, leaf
+from .test_ways import CRAMPED, WIDE, check, group_of, leaf
 
 LINE = 16  # elements
 

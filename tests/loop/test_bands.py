@@ -11,14 +11,14 @@ from graphc import ops
 from graphc.ir.types import float64, int64
 from graphc.loop.inplace import statements
 from graphc.loop.ir import Walk
-from graphc.loop.lower import contract
+from graphc.loop.lower import ways
 from graphc.loop.lower.convolution import bands
 from graphc.loop.lower.convolution.bands import axes_of, plan_bands
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
-from tests.loop.test_contract import NARROW, WIDE, check, group_of, leaf, tiles
 from tests.loop.test_conv import CASES, Case
+from tests.loop.test_ways import NARROW, WIDE, check, group_of, leaf, tiles
 
 KINDS = ("forward", "input_grad")
 CASES = {
@@ -43,7 +43,7 @@ def always(monkeypatch):
         return found and (found[0], 0.0)
 
     monkeypatch.setattr(bands, "FEWEST_CHANNELS", 1)
-    monkeypatch.setattr(contract, "plan_bands", free)
+    monkeypatch.setattr(ways, "plan_bands", free)
 
 
 def walking(calls) -> bool:
@@ -68,7 +68,7 @@ def test_values(name, kind, machine, always):
 @pytest.mark.parametrize("kind", KINDS)
 def test_channels_of_half_a_vector(kind, monkeypatch):
     """Tiles are as narrow as the channels of a group; phases of a gradient meet in rows."""
-    monkeypatch.setattr(contract, "plan_bands", lambda *a: (found := plan_bands(*a)) and (found[0], 0.0))
+    monkeypatch.setattr(ways, "plan_bands", lambda *a: (found := plan_bands(*a)) and (found[0], 0.0))
     outs = 8
     node = getattr(Case((2, 2 * outs, 9, 8), (2 * outs, outs, 3, 3), stride=2, low=1, groups=2), kind)()
     calls = check(node, machine=WIDE)
@@ -78,7 +78,7 @@ def test_channels_of_half_a_vector(kind, monkeypatch):
 
 
 def test_most_cases_are_computed_in_bands(always):
-    found = [walking(contract.lower_contraction(group_of(c.forward()), WIDE)) for c in CASES.values()]
+    found = [walking(ways.lower_contraction(group_of(c.forward()), WIDE)) for c in CASES.values()]
     assert sum(found) > len(found) // 2
 
 
@@ -109,7 +109,7 @@ def test_small_bands_and_the_rest_of_one(always):
 def test_taps_in_the_padding_are_left_out(always):
     """The rows of the window that lie above the first row of the image are not multiplied."""
     node = Case((1, 4, 1, 40), (32, 4, 5, 3), low=2).forward()
-    (call,) = [c for c in contract.lower_contraction(group_of(node), WIDE) if tiles([c])]
+    (call,) = [c for c in ways.lower_contraction(group_of(node), WIDE) if tiles([c])]
     depths = [getattr(t.depth, "value", None) for t in tiles([call])]
     assert depths
     assert all(d is None or d < 60 for d in depths)
@@ -124,12 +124,12 @@ def test_chosen_for_strided_convolutions_and_volumes():
     for case, expected in ((strided, True), (volume, True), (points, False)):
         for kind in KINDS:
             node = getattr(case, kind)()
-            assert walking(contract.lower_contraction(group_of(node), direct)) == expected
+            assert walking(ways.lower_contraction(group_of(node), direct)) == expected
 
 
 def test_phases_share_tables_and_one_kernel():
     node = Case((8, 64, 28, 28), (128, 64, 3, 3), stride=2, low=1).input_grad()
-    calls = contract.lower_contraction(group_of(node), WIDE)
+    calls = ways.lower_contraction(group_of(node), WIDE)
     (call,) = [c for c in calls if tiles([c])]
     assert len(calls) == 5  # the weights of four phases, and all results
     tables = {s.walk.at.buffer for s, _ in statements(call.kernel.body) if getattr(s, "walk", None)}

@@ -9,13 +9,13 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, float32, float64
 from graphc.loop.inplace import statements
 from graphc.loop.ir import For, Note, Prefetch, Store, Tile
-from graphc.loop.lower.contract import lower_contraction
+from graphc.loop.lower.ways import lower_contraction
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.program import Machine
 
-from .test_contract import CRAMPED, WIDE, check, group_of, leaf, matmul, tiles
+from .test_ways import CRAMPED, WIDE, check, group_of, leaf, matmul, tiles
 
 SMALL = Machine("small", 16, ((4, 2),), False, l1_bytes=2048, l2_bytes=16384)
 

@@ -12,14 +12,14 @@ from graphc import ops
 from graphc.ir.graph import Graph, toposort
 from graphc.ir.node import Kind, Node
 from graphc.ir.types import DType, float32, float64
-from graphc.loop.lower.contract import anchor_of
 from graphc.loop.lower.contraction.cells import Cells, cells_of, stays_inside
 from graphc.loop.lower.evaluate import LoweringError
+from graphc.loop.lower.ways import anchor_of
 from graphc.passes.fuse import partition
 from graphc.program import Machine
 from tests.loop.running import check as check_graph
-from tests.loop.test_contract import CRAMPED, MACHINES, WIDE, check, group_of, leaf, tiles
 from tests.loop.test_repeated import reads, steps
+from tests.loop.test_ways import CRAMPED, MACHINES, WIDE, check, group_of, leaf, tiles
 
 OLD = Machine("old", 32, ((6, 2), (4, 3), (12, 1)), False)
 

@@ -32,9 +32,9 @@ from graphc.loop.ir import (
     unary,
 )
 from graphc.loop.lower.chains import LONG, link_by_link
-from graphc.loop.lower.contract import lower_contraction
+from graphc.loop.lower.ways import lower_contraction
 from tests.loop.test_cells import gates, lstm, matmul
-from tests.loop.test_contract import WIDE, group_of, leaf
+from tests.loop.test_ways import WIDE, group_of, leaf
 
 
 def functions(loop: For) -> list[str]:

@@ -12,10 +12,10 @@ from graphc.ir.types import float32, float64, int64
 from graphc.loop import index as ix
 from graphc.loop.inplace import statements
 from graphc.loop.ir import Store, Var
-from graphc.loop.lower.contract import lower_contraction
 from graphc.loop.lower.contraction import blocking
 from graphc.loop.lower.convolution import pad
-from tests.loop.test_contract import CRAMPED, NARROW, WIDE, check, group_of, leaf, tiles
+from graphc.loop.lower.ways import lower_contraction
+from tests.loop.test_ways import CRAMPED, NARROW, WIDE, check, group_of, leaf, tiles
 
 
 @dataclasses.dataclass(frozen=True)

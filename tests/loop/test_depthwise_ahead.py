@@ -12,11 +12,11 @@ import pytest
 from graphc import ops
 from graphc.ir.node import Node
 from graphc.loop.interpret import run
-from graphc.loop.lower.contract import lower_contraction
+from graphc.loop.lower.ways import lower_contraction
 from graphc.loop.lowered import KernelCall
 from tests.loop.test_ahead import LINE, counted, prefetches
-from tests.loop.test_contract import WIDE, check, group_of, leaf
 from tests.loop.test_conv import Case
+from tests.loop.test_ways import WIDE, check, group_of, leaf
 
 NEAR = replace(WIDE, l1_bytes=4 << 10, masked=False)
 FAR = replace(NEAR, l2_bytes=18 << 10)

@@ -13,11 +13,11 @@ from graphc.ir.node import Node
 from graphc.loop.inplace import statements
 from graphc.loop.interpret import run
 from graphc.loop.ir import Alloc
-from graphc.loop.lower.contract import lower_contraction
+from graphc.loop.lower.ways import lower_contraction
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
-from tests.loop.test_contract import WIDE, check, group_of, leaf
 from tests.loop.test_conv import Case
+from tests.loop.test_ways import WIDE, check, group_of, leaf
 
 CASES = {
     "3x3": Case((2, 9, 21, 20), (9, 1, 3, 3), low=1, groups=9),

@@ -8,7 +8,7 @@ from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
 
-from .test_contract import CRAMPED, check, leaf, matmul, tiles
+from .test_ways import CRAMPED, check, leaf, matmul, tiles
 
 POINT = {"stride": (1, 1), "low": (0, 0), "high": (0, 0), "dilation": (1, 1), "groups": 1}
 

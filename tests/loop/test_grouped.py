@@ -10,10 +10,10 @@ import pytest
 from graphc import ops
 from graphc.ir.types import float64, int64
 from graphc.loop.inplace import inplace_pairs
-from graphc.loop.lower.contract import lower_contraction
 from graphc.loop.lower.convolution.grouped import _sides, grouped_weight_calls
-from tests.loop.test_contract import NARROW, WIDE, check, group_of, leaf, tiles
+from graphc.loop.lower.ways import lower_contraction
 from tests.loop.test_conv import Case
+from tests.loop.test_ways import NARROW, WIDE, check, group_of, leaf, tiles
 
 CASES = {
     "four": Case((2, 8, 5, 6), (8, 4, 3, 3), low=1, groups=2),

@@ -29,13 +29,13 @@ from graphc.loop.ir import (
     binary,
     index_const,
 )
-from graphc.loop.lower.contract import repeated_contraction
+from graphc.loop.lower.ways import repeated_contraction
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
 
 from .test_ahead import LINE, check_lines_are_met_once, momentum, prefetches, tiled
-from .test_contract import WIDE, check, group_of, leaf
+from .test_ways import WIDE, check, group_of, leaf
 
 
 def listed(kernel: Kernel) -> list[Tile]:

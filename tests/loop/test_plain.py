@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphc import ops
-from tests.loop.test_contract import CRAMPED, WIDE, check, leaf, matmul, tiles
+from tests.loop.test_ways import CRAMPED, WIDE, check, leaf, matmul, tiles
 
 PARAM, SCRATCH = "param", "scratch"
 

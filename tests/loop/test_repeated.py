@@ -11,7 +11,7 @@ from graphc.ir.types import float32, float64
 from graphc.loop.lower import Repeated, lower_group, lower_repeated
 from graphc.loop.lowered import Temp
 from graphc.passes.fuse import partition
-from tests.loop.test_contract import (
+from tests.loop.test_ways import (
     CRAMPED,
     MACHINES,
     WIDE,

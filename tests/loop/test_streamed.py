@@ -11,14 +11,14 @@ import graphc
 from graphc import ops
 from graphc.ir.types import float64
 from graphc.loop.ir import Fetch, Tile
-from graphc.loop.lower import contract
+from graphc.loop.lower import ways
 from graphc.loop.lower.contraction.sizes import Blocking, Sizes
 from graphc.loop.lower.contraction.streamed import choose_streamed
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import print_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.program import Machine
-from tests.loop.test_contract import WIDE, check, leaf, matmul, tiles
+from tests.loop.test_ways import WIDE, check, leaf, matmul, tiles
 
 SMALL = replace(WIDE, l1_bytes=1 << 11, l2_bytes=1 << 14, l3_bytes=1 << 14)
 SLIM = Machine("slim", 16, ((8, 3), (6, 4), (12, 2)), False, l2_bytes=1 << 14, l3_bytes=1 << 14)
@@ -32,7 +32,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> None:
         found = choose_streamed(sizes, machine)
         return found and (found[0], 0.0)
 
-    monkeypatch.setattr(contract, "choose_streamed", cheap)
+    monkeypatch.setattr(ways, "choose_streamed", cheap)
 
 
 def streams(found: list[Tile]) -> bool:

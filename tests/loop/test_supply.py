@@ -9,11 +9,11 @@ import pytest
 
 from graphc import ops, pipeline
 from graphc.ir.graph import Graph
-from graphc.loop.lower import contract
+from graphc.loop.lower import ways
 from graphc.loop.lower.contraction import blocking
 from graphc.loop.lower.contraction.blocking import choose_blocks
 from graphc.loop.lower.contraction.sizes import Sizes, Source
-from tests.loop.test_contract import CRAMPED, WIDE, check, leaf, matmul, tiles
+from tests.loop.test_ways import CRAMPED, WIDE, check, leaf, matmul, tiles
 
 
 def reads_in_place(calls) -> bool:
@@ -105,7 +105,7 @@ def test_weights_are_brought_in_order_once_for_all_images(
     choose_blocks.cache_clear()
     monkeypatch.setattr(blocking, "_sources", lambda sizes, axis: (Source.KERNEL,))
     monkeypatch.setattr(blocking, "KERNEL", 300.0)
-    monkeypatch.setattr(contract, "WORTH", 0.0)
+    monkeypatch.setattr(ways, "WORTH", 0.0)
     node = ops.conv_input_grad(x, w, (10, 10), *axes) if gradient else ops.conv(x, w, *axes)
     calls = check(node)
     choose_blocks.cache_clear()

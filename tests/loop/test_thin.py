@@ -8,12 +8,12 @@ import pytest
 
 from graphc import ops
 from graphc.ir.types import float64
-from graphc.loop.lower import contract
+from graphc.loop.lower import ways
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 from tests.loop.running import make_free
 from tests.loop.test_cells import OLD, gates
-from tests.loop.test_contract import MACHINES, WIDE, check, group_of, leaf, tiles
+from tests.loop.test_ways import MACHINES, WIDE, check, group_of, leaf, tiles
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def prefer(monkeypatch):
 
     def choose(name: str) -> list[object]:
         found = make_free(monkeypatch, name)
-        monkeypatch.setattr(contract, "combining", lambda results, splits: 0.0)
+        monkeypatch.setattr(ways, "combining", lambda results, splits: 0.0)
         return found
 
     return choose
@@ -117,7 +117,7 @@ def test_many_rows_are_tiled(prefer, m, right):
 def test_many_columns_are_not_walked_across(n: int, k: int):
     """Sixteen rows times a large matrix as stored: tiles would fetch a cache line for every step of K."""
     group = group_of(ops.dot_general(leaf("x", 16, k), leaf("w", k, n), ((1,), (0,))))
-    assert not tiles(contract.lower_contraction(group, WIDE))
+    assert not tiles(ways.lower_contraction(group, WIDE))
 
 
 @pytest.mark.parametrize("m,n", [(1, 1024), (8, 1023)])
@@ -127,12 +127,12 @@ def test_a_matrix_from_memory_is_read_in_long_runs(monkeypatch: pytest.MonkeyPat
     machine = replace(WIDE, vector_bytes=64, l1_bytes=1 << 13, l2_bytes=1 << 16, l3_bytes=1 << 18)
     made = []
 
-    class Spied(contract.Scaled):
+    class Spied(ways.Scaled):
         def call(self, name: str) -> KernelCall:
             made.append(name)
             return super().call(name)
 
-    monkeypatch.setattr(contract, "Scaled", Spied)
+    monkeypatch.setattr(ways, "Scaled", Spied)
     node = ops.dot_general(leaf("x", m, 256), leaf("y", 256, n), ((1,), (0,)))
-    contract.lower_contraction(group_of(node), machine)
+    ways.lower_contraction(group_of(node), machine)
     assert made

@@ -9,12 +9,12 @@ import pytest
 from graphc import ops
 from graphc.ir.types import float32, float64, int64
 from graphc.loop.inplace import inplace_pairs
-from graphc.loop.lower import contract
+from graphc.loop.lower import ways
 from graphc.loop.lower.convolution import weight_bands
 from graphc.loop.lower.convolution.weight_bands import plan_weight_bands
 from tests.loop.test_bands import CASES, walking
-from tests.loop.test_contract import NARROW, WIDE, check, group_of, leaf, tiles
 from tests.loop.test_conv import Case
+from tests.loop.test_ways import NARROW, WIDE, check, group_of, leaf, tiles
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def always(monkeypatch):
 
     monkeypatch.setattr(weight_bands, "FEWEST_CHANNELS", 1)
     monkeypatch.setattr(weight_bands, "FEWEST_ROWS", 1)
-    monkeypatch.setattr(contract, "plan_weight_bands", free)
+    monkeypatch.setattr(ways, "plan_weight_bands", free)
 
 
 @pytest.mark.parametrize("machine", [WIDE, NARROW], ids=lambda m: m.name)
@@ -37,7 +37,7 @@ def test_values(name, machine, always):
 
 
 def test_most_cases_are_computed_in_bands(always):
-    found = [walking(contract.lower_contraction(group_of(c.weight_grad()), WIDE)) for c in CASES.values()]
+    found = [walking(ways.lower_contraction(group_of(c.weight_grad()), WIDE)) for c in CASES.values()]
     assert sum(found) > len(found) // 2
 
 
@@ -51,7 +51,7 @@ def test_every_cut(channels, split, band, monkeypatch, always):
     assert found is not None
     source = (band + 2, 8)
     plan = replace(found[0], channels=channels, split=split, band=band, source=source, rows=4)
-    monkeypatch.setattr(contract, "plan_weight_bands", lambda node, machine: (plan, 0.0))
+    monkeypatch.setattr(ways, "plan_weight_bands", lambda node, machine: (plan, 0.0))
     assert walking(check(node))
 
 
@@ -60,7 +60,7 @@ def test_panels_among_tasks(monkeypatch, always):
     found = plan_weight_bands(node, WIDE)
     assert found is not None
     plan = replace(found[0], rows=4, lanes=32, panels=2)
-    monkeypatch.setattr(contract, "plan_weight_bands", lambda node, machine: (plan, 0.0))
+    monkeypatch.setattr(ways, "plan_weight_bands", lambda node, machine: (plan, 0.0))
     assert walking(check(node))
 
 
@@ -87,7 +87,7 @@ def test_chosen_for_strided_windows_and_volumes():
     strided = Case((8, 128, 56, 56), (128, 128, 3, 3), stride=2, low=1).weight_grad()
     volume = Case((2, 32, 8, 16, 16), (64, 32, 3, 2, 2), low=1).weight_grad()  # not for Winograd
     for node in (strided, volume):
-        calls = contract.lower_contraction(group_of(node), WIDE)
+        calls = ways.lower_contraction(group_of(node), WIDE)
         assert walking(calls)
         assert all(t.accumulate for t in tiles(calls))
 

@@ -8,11 +8,11 @@ import pytest
 
 from graphc import ops
 from graphc.ir.types import float64, int64
-from graphc.loop.lower import contract
+from graphc.loop.lower import ways
 from graphc.loop.lower.convolution.as_contraction import conv_problems
 from graphc.loop.lower.convolution.windows import plan_windows
-from tests.loop.test_contract import NARROW, WIDE, check, group_of, leaf, tiles
 from tests.loop.test_conv import CASES, Case
+from tests.loop.test_ways import NARROW, WIDE, check, group_of, leaf, tiles
 
 KINDS = ("forward", "input_grad")
 SOME = ("3x3", "uneven-padding", "dilated", "strided-and-dilated", "grouped", "1-d", "one-channel")
@@ -38,7 +38,7 @@ def always(monkeypatch):
         found = plan_windows(problem, machine)
         return found and (found[0], 0.0)
 
-    monkeypatch.setattr(contract, "plan_windows", free)
+    monkeypatch.setattr(ways, "plan_windows", free)
 
 
 @EACH
@@ -67,7 +67,7 @@ def test_chosen_for_few_output_channels():
     many = Case((64, 64, 14, 14), (256, 64, 3, 3), low=1).forward()
     walks = []
     for node in (few, many):
-        found = tiles(contract.lower_contraction(group_of(node), replace(WIDE, winograd=False)))
+        found = tiles(ways.lower_contraction(group_of(node), replace(WIDE, winograd=False)))
         walks.append({t.walk.operand if t.walk else None for t in found})
     assert walks == [{"b"}, {"a"}]  # vectors of pixels, all taps in one tile; vectors of channels
 

@@ -9,10 +9,10 @@ import pytest
 
 from graphc import ops
 from graphc.ir.types import int64
-from graphc.loop.lower.contract import lower_contraction, repeated_contraction
 from graphc.loop.lower.convolution.as_contraction import conv_problems
 from graphc.loop.lower.convolution.winograd.geometry import geometry
-from tests.loop.test_contract import NARROW, WIDE, draw, evaluate, execute, group_of, leaf
+from graphc.loop.lower.ways import lower_contraction, repeated_contraction
+from tests.loop.test_ways import NARROW, WIDE, draw, evaluate, execute, group_of, leaf
 from tests.loop.winograd_plans import CASES, Case, forced, schedules
 
 LAYER = Case(8, 64, 64, (28, 28))

@@ -8,7 +8,7 @@ from graphc.loop.lower.convolution.as_contraction import conv_problems
 from graphc.loop.lower.convolution.winograd import choose
 from graphc.loop.lower.convolution.winograd.geometry import geometry
 from graphc.program import Machine
-from tests.loop.test_contract import NARROW, WIDE
+from tests.loop.test_ways import NARROW, WIDE
 from tests.loop.winograd_plans import CASES, Case
 
 LAYERS = [Case(8, 64, 64, (28, 28)), Case(32, 512, 512, (4, 4)), Case(1, 256, 256, (14, 14)), CASES["groups"]]

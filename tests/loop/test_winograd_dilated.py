@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from graphc import ops
-from graphc.loop.lower import contract
+from graphc.loop.lower import ways
 from graphc.loop.lower.convolution.as_contraction import conv_problems
 from graphc.loop.lower.convolution.winograd.dilated import is_dilated, undilated
-from tests.loop.test_contract import NARROW, WIDE, check, group_of, leaf
 from tests.loop.test_conv import Case
+from tests.loop.test_ways import NARROW, WIDE, check, group_of, leaf
 
 CASES = {
     "same": Case((2, 5, 8, 6), (6, 5, 3, 3), low=2, dilation=2),
@@ -28,8 +28,8 @@ def names(calls) -> list[str]:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_values(name, kind, monkeypatch):
-    monkeypatch.setattr(contract, "LITTLE", 0.0)
-    monkeypatch.setattr(contract, "CLEARLY", 1e12)
+    monkeypatch.setattr(ways, "LITTLE", 0.0)
+    monkeypatch.setattr(ways, "CLEARLY", 1e12)
     node = getattr(CASES[name], kind)()
     bias = leaf("bias", *node.shape)
     calls = check(ops.maximum(ops.add(node, bias), bias), node, machine=NARROW, tolerance=1e-4)
@@ -39,7 +39,7 @@ def test_values(name, kind, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_chosen_for_many_channels(kind):
     node = getattr(LAYER, kind)()
-    assert f"{node.op.name}_winograd" in names(contract.lower_contraction(group_of(node), WIDE))
+    assert f"{node.op.name}_winograd" in names(ways.lower_contraction(group_of(node), WIDE))
 
 
 def test_smaller_images():

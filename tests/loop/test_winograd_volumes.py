@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from graphc import ops
-from graphc.loop.lower import contract
+from graphc.loop.lower import ways
 from graphc.loop.lower.convolution.as_contraction import conv_problems
 from graphc.loop.lower.convolution.winograd.volumes import is_volume, sliced
-from tests.loop.test_contract import NARROW, WIDE, check, group_of, leaf
 from tests.loop.test_conv import Case
+from tests.loop.test_ways import NARROW, WIDE, check, group_of, leaf
 
 CASES = {
     "same": Case((2, 4, 3, 5, 6), (8, 4, 3, 3, 3), low=1),
@@ -27,8 +27,8 @@ KINDS = ("forward", "input_grad")
 @pytest.fixture
 def always(monkeypatch):
     """Winograd's algorithm is free, however little there is to do."""
-    monkeypatch.setattr(contract, "LITTLE", 0.0)
-    monkeypatch.setattr(contract, "CLEARLY", 1e12)
+    monkeypatch.setattr(ways, "LITTLE", 0.0)
+    monkeypatch.setattr(ways, "CLEARLY", 1e12)
 
 
 def names(calls) -> list[str]:
@@ -55,15 +55,15 @@ def test_epilogue_and_operand_through_a_view(always):
 @pytest.mark.parametrize("kind", KINDS)
 def test_chosen_for_many_channels(kind):
     node = getattr(LAYER, kind)()
-    assert f"{node.op.name}_winograd" in names(contract.lower_contraction(group_of(node), WIDE))
-    direct = contract.lower_contraction(group_of(node), replace(WIDE, winograd=False))
+    assert f"{node.op.name}_winograd" in names(ways.lower_contraction(group_of(node), WIDE))
+    direct = ways.lower_contraction(group_of(node), replace(WIDE, winograd=False))
     assert not any("winograd" in n or "slices" in n for n in names(direct))
 
 
 def test_weights_that_do_not_change_are_transformed_once():
     group = group_of(LAYER.forward())
     fixed = {n for n in group.inputs if n.attrs.name == "w"}
-    calls = contract.repeated_contraction(group, WIDE, fixed)
+    calls = ways.repeated_contraction(group, WIDE, fixed)
     assert not any("weights" in n for n in names(calls.each))
     assert "conv_slices" in names(calls.each)
 

@@ -11,11 +11,11 @@ import pytest
 from graphc import ops
 from graphc.ir.node import Node
 from graphc.ir.types import float64
-from graphc.loop.lower.contract import lower_contraction
 from graphc.loop.lower.convolution.winograd.weight_grad import weight_grad_calls
 from graphc.loop.lower.convolution.winograd.weight_plan import Plan, plan_weight_grad
+from graphc.loop.lower.ways import lower_contraction
 from graphc.program import Machine
-from tests.loop.test_contract import CRAMPED, NARROW, WIDE, draw, evaluate, execute, group_of, leaf
+from tests.loop.test_ways import CRAMPED, NARROW, WIDE, draw, evaluate, execute, group_of, leaf
 
 Sides = tuple[int, int, int, int]  # padding: top, left, bottom, right
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from graphc import ops
-from graphc.loop.lower import contract
+from graphc.loop.lower import ways
 from graphc.loop.lower.convolution.winograd.weight_images import images_of
 from graphc.loop.lower.convolution.winograd.weight_plan import plan_weight_grad
-from tests.loop.test_contract import NARROW, WIDE, check, leaf
 from tests.loop.test_conv import Case
+from tests.loop.test_ways import NARROW, WIDE, check, leaf
 from tests.loop.test_winograd_weight import ahead, names
 from tests.loop.test_winograd_weight import check as check_plan
 
@@ -94,8 +94,8 @@ def test_chosen_for_many_channels(case: Case) -> None:
 
 def test_epilogue_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of an optimizer on a volume's filters, in the same group."""
-    monkeypatch.setattr(contract, "LITTLE", 0.0)
-    monkeypatch.setattr(contract, "CLEARLY", 1e12)
+    monkeypatch.setattr(ways, "LITTLE", 0.0)
+    monkeypatch.setattr(ways, "CLEARLY", 1e12)
     grad = Case((1, 4, 3, 5, 6), (5, 4, 3, 3, 3), low=1).weight_grad()
     step = ops.sub(leaf("w", *grad.shape), ops.mul(grad, grad))
     calls = check(step, machine=NARROW, tolerance=1e-4)

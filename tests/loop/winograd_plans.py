@@ -9,14 +9,14 @@ from graphc import ops
 from graphc.ir.node import Node
 from graphc.ir.partition import Group
 from graphc.ir.types import DType, float32
-from graphc.loop.lower.contract import anchor_of
 from graphc.loop.lower.convolution.as_contraction import conv_problems
 from graphc.loop.lower.convolution.winograd.geometry import geometry
 from graphc.loop.lower.convolution.winograd.kernels import winograd_calls
 from graphc.loop.lower.convolution.winograd.plan import Plan
+from graphc.loop.lower.ways import anchor_of
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
-from tests.loop.test_contract import leaf
+from tests.loop.test_ways import leaf
 
 
 @dataclass(frozen=True)

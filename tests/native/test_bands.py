@@ -8,10 +8,10 @@ import pytest
 
 from graphc.backends.llvm import Backend
 from graphc.ir.types import float32, float64
-from graphc.loop.lower.contract import lower_contraction
+from graphc.loop.lower.ways import lower_contraction
 from tests.loop.test_bands import walking
-from tests.loop.test_contract import draw, evaluate, group_of
 from tests.loop.test_conv import Case
+from tests.loop.test_ways import draw, evaluate, group_of
 from tests.native.test_contractions import TARGETS, compare
 from tests.native.test_winograd import on_threads
 

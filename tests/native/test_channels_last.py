@@ -10,7 +10,7 @@ from graphc import ops
 from graphc.ir.node import Node
 from graphc.ir.types import float32, float64
 from graphc.loop.lower.convolution.channels import is_direct
-from tests.loop.test_contract import leaf
+from tests.loop.test_ways import leaf
 from tests.native.test_contractions import TARGETS, compare
 from tests.native.test_depthwise import options
 

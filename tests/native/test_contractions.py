@@ -16,7 +16,7 @@ from graphc.ir.node import Node
 from graphc.loop.lower import lower_group
 from graphc.plan import make
 from tests.loop.test_cells import MODELS
-from tests.loop.test_contract import draw, evaluate, group_of, leaf
+from tests.loop.test_ways import draw, evaluate, group_of, leaf
 
 TARGETS = [n for n in ("x86-64-v4", "x86-64-v3", "aarch64") if get_target(n).arch == get_target().arch]
 TARGETS = [n for n in TARGETS if get_target(n).required <= host_features()]

@@ -11,7 +11,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import float32, float64
 from graphc.loop.lower import lower_group
 from tests.loop.running import WIDE
-from tests.loop.test_contract import group_of, leaf
+from tests.loop.test_ways import group_of, leaf
 from tests.native.test_contractions import TARGETS, compare
 
 

@@ -11,7 +11,7 @@ from graphc.loop.lower import lower_group
 from graphc.loop.lower.convolution import phases
 from graphc.loop.lowered import KernelCall
 from tests.loop.running import NARROW, WIDE
-from tests.loop.test_contract import check, group_of, leaf
+from tests.loop.test_ways import check, group_of, leaf
 
 from .test_contractions import TARGETS, compare
 

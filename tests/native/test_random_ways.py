@@ -16,7 +16,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType, float64
 from graphc.lookup import Request
 from graphc.loop import lower
-from graphc.loop.lower import contract
+from graphc.loop.lower import ways
 from tests.random_contractions import random_contraction
 
 TOLERANCE = {4: 2e-4, 8: 1e-12}  # by item size, of the largest result: Winograd's algorithm included
@@ -33,8 +33,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> random.Random:
     def draw(self: Any, *options: Any) -> Any:
         return pick.choice([option for option in options if option is not None])
 
-    monkeypatch.setattr(contract._Lowering, "_cheapest", draw)
-    monkeypatch.setattr(contract, "LITTLE", 0.0)
+    monkeypatch.setattr(ways._Lowering, "_cheapest", draw)
+    monkeypatch.setattr(ways, "LITTLE", 0.0)
     monkeypatch.setattr(lower, "_known", {})
     return pick
 

@@ -14,7 +14,7 @@ from graphc.loop.ir import Tile
 from graphc.loop.lower import lower_repeated
 from graphc.program import Machine
 from tests.loop.running import WIDE
-from tests.loop.test_contract import draw, evaluate, group_of, leaf
+from tests.loop.test_ways import draw, evaluate, group_of, leaf
 
 SHAPES = {  # channels in, out, image, kernel, stride
     "point": (64, 128, 7, 1, 1),

@@ -9,7 +9,7 @@ from graphc import ops
 from graphc.ir.node import Node
 from graphc.ir.types import float32, float64
 from tests.loop.running import NARROW, WIDE
-from tests.loop.test_contract import check, leaf
+from tests.loop.test_ways import check, leaf
 
 from .test_contractions import TARGETS, compare
 

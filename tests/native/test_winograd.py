@@ -16,7 +16,7 @@ from graphc.ir.types import float32, float64
 from graphc.loop.lower import lower_group
 from graphc.loop.lowered import KernelCall
 from graphc.plan import make
-from tests.loop.test_contract import draw, evaluate, group_of, leaf, tiles
+from tests.loop.test_ways import draw, evaluate, group_of, leaf, tiles
 from tests.loop.winograd_plans import CASES, Case, forced, schedules
 from tests.native.test_contractions import TARGETS, compare
 

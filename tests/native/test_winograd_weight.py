@@ -17,8 +17,8 @@ from graphc.loop.lower.convolution.winograd.weight_grad import weight_grad_calls
 from graphc.loop.lower.convolution.winograd.weight_plan import Plan, candidates, plan_weight_grad
 from graphc.plan import make
 from graphc.program import Machine
-from tests.loop.test_contract import draw, evaluate, group_of, leaf
 from tests.loop.test_conv import Case
+from tests.loop.test_ways import draw, evaluate, group_of, leaf
 from tests.loop.test_winograd_weight import ahead, names, weight_grad
 from tests.native.test_contractions import TARGETS
 

@@ -9,8 +9,8 @@ import pytest
 from graphc import ops
 from graphc.backends.llvm import Backend
 from graphc.ir.node import Node
-from graphc.loop.lower import contract
-from tests.loop.test_contract import draw, evaluate, group_of, leaf
+from graphc.loop.lower import ways
+from tests.loop.test_ways import draw, evaluate, group_of, leaf
 from tests.native.test_contractions import TARGETS
 from tests.native.test_winograd import ULPS, on_threads
 
@@ -39,13 +39,13 @@ WINDOWS = {
 @pytest.mark.parametrize("name", WINDOWS)
 def test_other_windows(target: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Phases of strided windows are channels of the source, or apart in the gradient; lines are columns."""
-    monkeypatch.setattr(contract, "LITTLE", 0.0)
-    monkeypatch.setattr(contract, "SEVERAL", 1.0)
-    monkeypatch.setattr(contract, "CLEARLY", 1e6)  # whatever it costs
+    monkeypatch.setattr(ways, "LITTLE", 0.0)
+    monkeypatch.setattr(ways, "SEVERAL", 1.0)
+    monkeypatch.setattr(ways, "CLEARLY", 1e6)  # whatever it costs
     backend = Backend(target)
     for node in WINDOWS[name]:
         group = group_of(node)
-        calls = contract.lower_contraction(group, backend.machine)
+        calls = ways.lower_contraction(group, backend.machine)
         assert any(call.kernel.name.endswith("_winograd") for call in calls)
         values = {n: draw(n, np.random.default_rng(1)) for n in group.inputs}
         (want,) = evaluate([node], values)

@@ -4,8 +4,8 @@ What a group is made around decides who writes its kernels, and all of them writ
 of operands, functions of the result) by the ops' own rules (`evaluate`):
 
     a softmax between two products       `attention`
-    a matrix product                     `contract` chooses a way by its cost; the ways are in `contraction`
-    a convolution or one of its          `contract` too; those that see more than the canonical form of a
+    a matrix product                     `ways` chooses a way by its cost; the ways are in `contraction`
+    a convolution or one of its          `ways` too; those that see more than the canonical form of a
       gradients                          product (`convolution.as_contraction`) are in `convolution`
     reductions                           `reductions`; `apart`, if they do not share loops
     the order of elements                `sorting`
@@ -27,13 +27,13 @@ from graphc.ir.node import Kind, Node
 from graphc.ir.partition import Group
 from graphc.loop.lower.apart import lower_apart
 from graphc.loop.lower.attention import is_attention, lower_attention
-from graphc.loop.lower.contract import Repeated, lower_contraction, repeated_contraction
 from graphc.loop.lower.evaluate import LoweringError
 from graphc.loop.lower.pointwise import lower_pointwise
 from graphc.loop.lower.reductions.reduce import lower_reduce
 from graphc.loop.lower.sorting import lower_sort
 from graphc.loop.lower.special import SPECIAL, lower_special
 from graphc.loop.lower.structure import structure
+from graphc.loop.lower.ways import Repeated, lower_contraction, repeated_contraction
 from graphc.loop.lowered import KernelCall, Temp, Value, with_args
 from graphc.program import Machine
 

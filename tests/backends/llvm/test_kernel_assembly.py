@@ -26,7 +26,7 @@ from graphc.ir.node import Node
 from graphc.loop.ir import Kernel
 from graphc.loop.lower import lower_group
 from graphc.loop.lowered import calls_in
-from tests.loop.test_contract import group_of, leaf
+from tests.loop.test_ways import group_of, leaf
 from tests.native.test_depthwise import options, three
 
 TARGETS = ("x86-64-v4", "x86-64-v3", "aarch64")

@@ -5,5 +5,5 @@ What is multiplied: `problem` (the canonical form), `operand` (where its element
 Kernels: `tiled` (packed panels and register tiles, for large problems), `direct` (plain loops), `dots`,
 `long_dots`, `scaled` and `streamed` (few rows). Their parts: packing (`pack`, `panels`, `columns`, `stage`,
 `prepack`, `supply`) and lines asked for before they are needed (`ahead`, `fetch`, `listed`).
-`graphc.loop.lower.contract` chooses.
+`graphc.loop.lower.ways` chooses.
 """

@@ -16,7 +16,7 @@ from graphc.ir.types import DType, TensorType, float32, float64, int64
 from graphc.loop.inplace import statements
 from graphc.loop.interpret import run
 from graphc.loop.ir import For, Tile
-from graphc.loop.lower.contract import lower_contraction
+from graphc.loop.lower.ways import lower_contraction
 from graphc.loop.lowered import KernelCall, Temp
 from graphc.program import Machine
 
