@@ -131,7 +131,7 @@ def _running_arg(node: Node, operands: Sequence[Node], batched: Sequence[bool], 
 
 @_rule("argsort")
 def _argsort(node: Node, operands: Sequence[Node], batched: Sequence[bool], length: int) -> Node:
-    return make(node.op, operands, SortAttrs(node.attrs.axis + 1, node.attrs.descending))
+    return make(node.op, operands, SortAttrs(node.attrs.axis + 1, node.attrs.descending, node.attrs.kept))
 
 
 # ------------------------------------------------------- contractions, convolutions

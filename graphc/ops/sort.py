@@ -11,7 +11,7 @@ from graphc.ir.node import Attrs, Kind, Node, make
 from graphc.ir.types import TensorType, bool_, int32, int64, uint8
 from graphc.ops.constant import wrong
 from graphc.ops.index import check_axis
-from graphc.ops.op import register
+from graphc.ops.op import fail, register
 from graphc.ops.sample import FLOATS, Arg, ErrorSample, Sample
 
 
@@ -19,26 +19,33 @@ from graphc.ops.sample import FLOATS, Arg, ErrorSample, Sample
 class SortAttrs(Attrs):
     axis: int
     descending: bool
+    kept: int  # positions of a line's order that are wanted: its first ones
 
 
 def _infer_argsort(types: Sequence[TensorType], attrs: SortAttrs) -> TensorType:
     check_axis("argsort", attrs.axis, types[0], types)
-    return TensorType(types[0].shape, int64)
+    shape, axis = types[0].shape, attrs.axis
+    if not 0 <= attrs.kept <= shape[axis]:
+        raise fail("argsort", f"the first {attrs.kept} of {shape[axis]} elements along axis {axis}", types)
+    return TensorType((*shape[:axis], attrs.kept, *shape[axis + 1 :]), int64)
 
 
 def _evaluate_argsort(arrays: Sequence[np.ndarray], attrs: SortAttrs) -> np.ndarray:
     x, axis = arrays[0], attrs.axis
-    if not attrs.descending:
-        return np.argsort(x, axis, kind="stable").astype(np.int64, copy=False)
-    reverse = np.argsort(np.flip(x, axis), axis, kind="stable")  # of equal elements the last comes first
-    return np.ascontiguousarray(np.flip(x.shape[axis] - 1 - reverse, axis), np.int64)
+    if attrs.descending:
+        reverse = np.argsort(np.flip(x, axis), axis, kind="stable")  # of equal elements the last comes first
+        order = np.flip(x.shape[axis] - 1 - reverse, axis)
+    else:
+        order = np.argsort(x, axis, kind="stable")
+    first = (slice(None),) * axis + (slice(attrs.kept),)
+    return np.ascontiguousarray(order[first], np.int64)
 
 
 def _argsort_samples() -> Iterable[Sample | ErrorSample]:
     every = (*FLOATS, int64, int32, uint8, bool_)
 
-    def at(axis: int, descending: bool = False):
-        return lambda x: argsort(x, axis, descending)
+    def at(axis: int, descending: bool = False, kept: int | None = None):
+        return lambda x: argsort(x, axis, descending, kept)
 
     def expected(x: np.ndarray) -> np.ndarray:
         return np.argsort(x, 1, kind="stable")
@@ -54,6 +61,12 @@ def _argsort_samples() -> Iterable[Sample | ErrorSample]:
     yield Sample(at(1, True), [Arg((2, 700, 2), low=-300, high=300)], (*FLOATS, int64, int32), False)
     yield Sample(at(0), [Arg((600,), low=0, high=200)], every, gradient=False)
     yield Sample(at(0), [Arg((1, 3))], gradient=False)
+    yield Sample(at(1, True, 5), [values], every, gradient=False)
+    yield Sample(at(0, False, 3), [Arg((19,), specials=odd)], gradient=False)
+    yield Sample(at(1, True, 9), [Arg((2, 700), specials=odd)], every, gradient=False)
+    yield Sample(at(0, False, 4), [Arg((300, 2), specials=odd)], gradient=False)
+    yield Sample(at(0, False, 0), [(3, 2)], gradient=False)
+    yield wrong(at(0, False, 4), (3,), says="argsort: the first 4 of 3 elements along axis 0")
     yield wrong(at(1), (3,), says="argsort: axis 1 is not a dim within rank 1")
 
 
@@ -68,9 +81,13 @@ ARGSORT = register(
 )
 
 
-def argsort(x: Node, axis: int, descending: bool = False) -> Node:
-    """Positions (int64) of the elements along an axis in ascending or descending order.
+def argsort(x: Node, axis: int, descending: bool = False, kept: int | None = None) -> Node:
+    """Positions (int64) of the elements along an axis in ascending or descending order: of all of them, or of
+    the first `kept` in that order.
 
     Equal elements keep their order. NaN is larger than every number; -0.0 and 0.0 are equal.
     """
-    return make(ARGSORT, (x,), SortAttrs(axis, descending))
+    if kept is None:
+        check_axis("argsort", axis, x.type, (x.type,))
+        kept = x.shape[axis]
+    return make(ARGSORT, (x,), SortAttrs(axis, descending, kept))

@@ -35,8 +35,10 @@ def values(kind: DType, shape: tuple[int, ...], rng: np.random.Generator) -> np.
     return np.where(rng.random(shape) < 0.5, rng.integers(0, 5, shape).astype(kind.numpy), array)
 
 
-def argsort(kind: DType, shape: tuple[int, ...], axis: int, descending: bool) -> Node:
-    return ops.argsort(ops.input_("x", TensorType(shape, kind)), axis, descending)
+def argsort(
+    kind: DType, shape: tuple[int, ...], axis: int, descending: bool, kept: int | None = None
+) -> Node:
+    return ops.argsort(ops.input_("x", TensorType(shape, kind)), axis, descending, kept)
 
 
 def kernels(node: Node, machine: graphc.program.Machine) -> tuple[KernelCall, ...]:
@@ -66,6 +68,43 @@ def test_every_way_is_a_stable_order(machine, shape, axis, name, kind, descendin
     memory.run(calls, {})
     expected = node.op.evaluate([array], node.attrs)
     np.testing.assert_array_equal(memory.get(node), expected)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("kind", TYPES, ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    ("machine", "shape", "axis", "kept", "name"),
+    [
+        (WIDE, (3, 21), 1, 9, "sort_counted"),
+        (WIDE, (2, 301), 1, 250, "sort_digits"),
+        (TINY, (2, 310, 2), 1, 250, "sort_begin"),
+        (WIDE, (2, 1301), 1, 7, "sort_first"),
+        (NARROW, (1205, 2), 0, 2, "sort_first"),
+        (WIDE, (70_000,), 0, 20, "sort_first_begin"),
+    ],
+)
+def test_the_first_few(machine, shape, axis, kept, name, kind, descending) -> None:
+    node = argsort(kind, shape, axis, descending, kept)
+    calls = kernels(node, machine)
+    assert calls[0].kernel.name == name
+    array = values(kind, shape, np.random.default_rng(len(kind.name)))
+    memory = Memory({node.inputs[0]: array})
+    memory.run(calls, {})
+    np.testing.assert_array_equal(memory.get(node), node.op.evaluate([array], node.attrs))
+
+
+@pytest.mark.parametrize("extreme", [np.nan, np.inf, -np.inf, 0.0])
+def test_the_first_few_where_blocks_run_out(extreme: float) -> None:
+    """All values of the first blocks are wanted, and they may have the key that comes last."""
+    array = np.full((2, 1000), extreme, np.float32)
+    array[1, 700:] = -1.0
+    for descending in (False, True):
+        node = argsort(float32, array.shape, 1, descending, 90)
+        calls = kernels(node, WIDE)
+        assert calls[0].kernel.name.startswith("sort_first")
+        memory = Memory({node.inputs[0]: array})
+        memory.run(calls, {})
+        np.testing.assert_array_equal(memory.get(node), node.op.evaluate([array], node.attrs))
 
 
 def test_blocks_of_a_long_line_keep_the_order_of_equal_elements() -> None:
@@ -123,5 +162,9 @@ def test_native_order_with_any_number_of_threads(threads: int, shape: tuple[int,
             np.testing.assert_array_equal(
                 found.values.numpy(), np.take_along_axis(array, expected, axis), strict=True
             )
+            kept = min(7, array.shape[axis])
+            few = graphc.compile(lambda x, axis=axis, kept=kept: x.topk(kept, axis, largest=False))
+            found = few(graphc.from_numpy(array)).indices.numpy()
+            np.testing.assert_array_equal(found, np.take(expected, range(kept), axis))
     finally:
         graphc.set_num_threads(before)

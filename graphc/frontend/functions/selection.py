@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from graphc import ops
 from graphc.frontend.nodes import cast, number, spread
 from graphc.ir.node import Node
-from graphc.ir.types import bool_, int64
+from graphc.ir.types import Shape, bool_, int64
 
-FEW = 16  # most rounds: each adds a dozen nodes to the graph
+FEW = 4  # most rounds over lines: each adds a dozen nodes to the graph
+FEW_APART = 8  # and over lines whose elements are apart, of which one vector works through many
+SHORT = 256  # elements that all rounds over a line may read, a few vectors each
+
+
+def rounds_pay(shape: Shape, axis: int, count: int) -> bool:
+    """Whether rounds find the first `count` sooner than argsort, which reads a line once, and then waits for
+    each element found until the lanes of a vector are one. They do in lines of a few vectors, and in those
+    whose elements are apart."""
+    if prod(shape[axis + 1 :]) > 1:
+        return 0 < count <= FEW_APART
+    return 0 < count <= FEW and count * shape[axis] <= SHORT
 
 
 def first_few(n: Node, axis: int, count: int, largest: bool) -> Node:

@@ -1,7 +1,7 @@
 """Order: sort, argsort, topk, kthvalue, and running extrema.
 
 The order is found first, as an index; values are gathered by it, so gradients flow. The first few of
-long lines are looked for one after the other (selection.py).
+short lines are looked for one after the other (selection.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from graphc.frontend.cell import has_value
 from graphc.frontend.errors import describe, fail
 from graphc.frontend.evaluation.lazy import value
 from graphc.frontend.functions.methods import method
-from graphc.frontend.functions.selection import FEW, first_few
+from graphc.frontend.functions.selection import first_few, rounds_pay
 from graphc.frontend.modes import MODE
 from graphc.frontend.nodes import normal_axis, number
 from graphc.frontend.tensor import Tensor, apply, from_array
@@ -26,13 +26,14 @@ from graphc.return_types import ValuesIndices as Sorted
 SHORT = 4096  # elements of a value at hand that NumPy has in order sooner than a program is found and run
 
 
-def order(input: Tensor, axis: int, descending: bool) -> Tensor:
-    """Positions in sorted order along `axis` (stable)."""
+def order(input: Tensor, axis: int, descending: bool, kept: int | None = None) -> Tensor:
+    """Positions in sorted order along `axis` (stable): all, or the first `kept` of them."""
+    kept = input.shape[axis] if kept is None else kept
     node = input._cell.node
     if MODE.trace is None and node.type.size <= SHORT and has_value(node):
         assert ARGSORT.evaluate is not None
-        return from_array(ARGSORT.evaluate([value(input)], SortAttrs(axis, descending)))
-    return apply("", lambda n: ops.argsort(n, axis, descending), input)
+        return from_array(ARGSORT.evaluate([value(input)], SortAttrs(axis, descending, kept)))
+    return apply("", lambda n: ops.argsort(n, axis, descending, kept), input)
 
 
 def gathered(label: str, input: Tensor, indices: Tensor, axis: int) -> Tensor:
@@ -72,10 +73,10 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         raise fail(
             RuntimeError, f"selected index k out of range: k={k} along dim {axis} of {describe(input)}"
         )
-    if MODE.trace is not None and 0 < k <= FEW:
+    if MODE.trace is not None and rounds_pay(input.shape, axis, k):
         indices = apply("", lambda n: first_few(n, axis, k, largest), input)
     else:
-        indices = order(input, axis, largest).narrow(axis, 0, k)
+        indices = order(input, axis, largest, k)
     return kinds.topk(gathered("TopkBackward0", input, indices, axis), indices)
 
 
@@ -89,7 +90,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sor
     axis = normal_axis(dim, input.ndim)
     if not 1 <= k <= input.shape[axis]:
         raise fail(RuntimeError, f"kthvalue(): selected number k out of range for dimension {axis}: k={k}")
-    place = order(input, axis, False).narrow(axis, k - 1, 1)
+    place = order(input, axis, False, k).narrow(axis, k - 1, 1)
     return kinds.kthvalue(*pick(input, place, axis, keepdim, "KthvalueBackward0"))
 
 

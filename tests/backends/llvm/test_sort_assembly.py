@@ -20,8 +20,8 @@ STACK = r"\(%rsp|\[sp"
 CALL = r"\bcallq?\b|\bblr?\s"
 
 
-def kernels(target: Target, kind: DType, extent: int) -> list[Kernel]:
-    node = ops.argsort(ops.input_("x", TensorType((3, extent), kind)), 1, False)
+def kernels(target: Target, kind: DType, extent: int, kept: int | None = None) -> list[Kernel]:
+    node = ops.argsort(ops.input_("x", TensorType((3, extent), kind)), 1, False, kept)
     calls = lower_sort(Group((node,), node.inputs, (node,)), target.machine)
     return list(dict.fromkeys([call.kernel for call in calls]))
 
@@ -38,9 +38,11 @@ def loops(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("kind", [float32, float64], ids=lambda t: t.name)
-@pytest.mark.parametrize("extent", [48, 2000, 1 << 18])
-def test_loops_call_nothing_and_spill_nothing(extent: int, kind: DType, name: str) -> None:
-    for kernel in kernels(TARGETS[name], kind, extent):
+@pytest.mark.parametrize(
+    ("extent", "kept"), [(48, None), (2000, None), (1 << 18, None), (2000, 8), (1 << 18, 8)]
+)
+def test_loops_call_nothing_and_spill_nothing(extent: int, kept: int | None, kind: DType, name: str) -> None:
+    for kernel in kernels(TARGETS[name], kind, extent, kept):
         found = loops(assembly(kernel, TARGETS[name]))
         assert found, kernel.name
         for loop in found:

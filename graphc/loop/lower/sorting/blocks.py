@@ -67,7 +67,7 @@ class _Blocks:
         lanes = self.machine.lanes(lines.key_type.itemsize)
         first = scope.let(lines.unsigned(lines.key(scope, evaluator, line, ZERO)), "first")
         bits = self._no_bits(scope)
-        with self._elements(scope, block, lanes) as at:
+        with _elements(scope, self.blocks, block, lanes) as at:
             key = scope.let(lines.unsigned(lines.key(scope, evaluator, line, at)), "key")
             _put(frame, scope, self.keys, (line, ZERO, at), key)
             _put(frame, scope, self.places, (line, ZERO, at), cast(at, lines.place_type))
@@ -85,7 +85,7 @@ class _Blocks:
         with scope.when(self._differs(frame, scope, line, shift)):
             with scope.loop("b", DIGITS, None, "vector", self.machine.lanes(kind.itemsize)) as b:
                 _put(frame, scope, self.counts, (line, block, b), Const(kind, 0))
-            with self._elements(scope, block) as at:
+            with _elements(scope, self.blocks, block) as at:
                 digit = lines.digit(scope, _get(frame, self.keys, (line, side, at)), shift)
                 place = ix.flatten((line, block, digit), self.counts.type.shape)
                 frame.accumulate(scope, self.counts, place, "add", Const(kind, 1))
@@ -122,7 +122,7 @@ class _Blocks:
         other = self._state(frame, scope, line, TO)
         with scope.when(ix.compare("ne", side, other)):
             shift = self._shift(scope, self._state(frame, scope, line, SHIFT))
-            with self._elements(scope, block) as at:
+            with _elements(scope, self.blocks, block) as at:
                 key = scope.let(_get(frame, self.keys, (line, side, at)), "key")
                 count = (line, block, lines.digit(scope, key, shift))
                 to = scope.let(_get(frame, self.counts, count), "to")
@@ -135,12 +135,14 @@ class _Blocks:
 
     def end_call(self) -> KernelCall:
         """The positions as the result holds them."""
-        lines = self.lines
-        frame, scope, line, block = self._open()
+        lines, frame, scope = self.lines, Frame(self.group), Scope()
+        grid = cut(lines.kept, self.blocks.tasks, 1, self.machine.lanes(8))
+        frame.set_tasks(lines.count * grid.tasks)
+        line, block = ix.floordiv(frame.task(), grid.tasks), ix.mod(frame.task(), grid.tasks)
         side = self._state(frame, scope, line, TO)
-        with self._elements(scope, block, self.machine.lanes(8)) as at:
+        with _elements(scope, grid, block, self.machine.lanes(8)) as at:
             position = cast(_get(frame, self.places, (line, side, at)), int64)
-            frame.store(scope, lines.node, lines.place(line, at), position)
+            frame.store(scope, lines.node, lines.result(line, at), position)
         return frame.call(scope, "sort_end", float(lines.node.type.size))
 
     # -------------------------------------------------------------------- parts
@@ -151,14 +153,6 @@ class _Blocks:
         frame.set_tasks(self.lines.count * self.blocks.tasks)
         task = frame.task()
         return frame, Scope(), ix.floordiv(task, self.blocks.tasks), ix.mod(task, self.blocks.tasks)
-
-    @contextmanager
-    def _elements(self, scope: Scope, block: Expr, lanes: int = 1) -> Iterator[Expr]:
-        """A loop over the elements of a block, of vectors if there are lanes; gives positions in the line."""
-        grid = self.blocks
-        mode: Mode = "vector" if lanes > 1 else "serial"
-        with scope.loop("e", grid.extent(block), grid.block, mode, lanes) as e:
-            yield ix.below(ix.add(ix.mul(block, grid.block), e), grid.size)
 
     def _state(self, frame: Frame, scope: Scope, line: Expr, entry: Expr) -> Expr:
         return ix.canonical(scope.let(_get(frame, self.state, (line, entry)), "state"))
@@ -177,6 +171,14 @@ class _Blocks:
 
     def _shift(self, scope: Scope, shift: Expr) -> Expr:
         return scope.let(cast(shift, self.lines.key_type), "shift")
+
+
+@contextmanager
+def _elements(scope: Scope, blocks: Grid, block: Expr, lanes: int = 1) -> Iterator[Expr]:
+    """A loop over the elements of a block, of vectors if there are lanes; gives positions in the line."""
+    mode: Mode = "vector" if lanes > 1 else "serial"
+    with scope.loop("e", blocks.extent(block), blocks.block, mode, lanes) as e:
+        yield ix.below(ix.add(ix.mul(block, blocks.block), e), blocks.size)
 
 
 def _get(frame: Frame, temp: Temp, index: tuple[Expr, ...]) -> Expr:

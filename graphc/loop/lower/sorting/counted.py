@@ -15,20 +15,17 @@ from graphc.loop.lower import cost
 from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.nest import cut
 from graphc.loop.lower.scope import Scope
-from graphc.loop.lower.sorting.keys import DIGITS, Lines
+from graphc.loop.lower.sorting.keys import Lines
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
 OF_COUNTING = 3.5  # cycles to count one element for a vector: a load to all lanes, a comparison, a masked add
-OF_DIGIT = 6.0  # cycles of one digit of one element: loads, a count, two stores
-OF_TABLE = 1.2  # cycles for each entry of a digit's table of counts
 
 
-def counts_pay(lines: Lines, machine: Machine) -> bool:
-    """Whether counting takes fewer cycles a line than sorting digit by digit."""
+def counted_cycles(lines: Lines, machine: Machine) -> float:
+    """Cycles that a line takes."""
     n = lines.extent
-    vectors = -(-n // machine.lanes(lines.key_type.itemsize))
-    return OF_COUNTING * n * vectors <= lines.key_digits * (OF_DIGIT * n + OF_TABLE * DIGITS)
+    return OF_COUNTING * n * -(-n // machine.lanes(lines.key_type.itemsize))
 
 
 def sort_by_counting(group: Group, lines: Lines, machine: Machine) -> KernelCall:
@@ -37,7 +34,7 @@ def sort_by_counting(group: Group, lines: Lines, machine: Machine) -> KernelCall
     evaluator = frame.evaluator(scope)
     n, kind = lines.extent, lines.key_type
     lanes = machine.lanes(kind.itemsize)
-    work = cost.traffic(group) + lines.count * OF_COUNTING * n * -(-n // lanes)
+    work = cost.traffic(group) + lines.count * counted_cycles(lines, machine)
     grid = cut(lines.count, cost.tasks_wanted(work))
     frame.set_tasks(grid.tasks)
     with scope.loop("l", grid.extent(frame.task()), grid.block) as some:
@@ -52,8 +49,9 @@ def sort_by_counting(group: Group, lines: Lines, machine: Machine) -> KernelCall
         if rest:
             _count(scope, keys, ranks, ix.const(whole * lanes), rest, lanes)
         with scope.loop("p", n) as at:
-            rank = ix.canonical(scope.let(cast(load(ranks, (at,)), int64), "rank"))
-            frame.store(scope, lines.node, lines.place(line, rank), at)
+            rank = ix.below(ix.canonical(scope.let(cast(load(ranks, (at,)), int64), "rank")), n)
+            with scope.when(ix.compare("lt", rank, lines.kept)):
+                frame.store(scope, lines.node, lines.result(line, rank), at)
     return frame.call(scope, "sort_counted", work)
 
 

@@ -20,6 +20,14 @@ from graphc.loop.lower.sorting.keys import DIGIT_BITS, DIGITS, Lines
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
 
+OF_DIGIT = 6.0  # cycles of one digit of one element: loads, a count, two stores
+OF_TABLE = 1.2  # cycles for each entry of a digit's table of counts
+
+
+def digits_cycles(lines: Lines) -> float:
+    """Cycles that a line takes."""
+    return lines.key_digits * (OF_DIGIT * lines.extent + OF_TABLE * DIGITS)
+
 
 def fits(lines: Lines, machine: Machine) -> bool:
     """Whether the two sides of a line's pairs leave half of a core's cache for other things."""
@@ -41,9 +49,9 @@ def sort_by_digits(group: Group, lines: Lines, machine: Machine) -> KernelCall:
         with scope.loop("d", lines.key_digits) as digit:
             sort.move(digit)
         side = sort.current()
-        with scope.loop("p", lines.extent, None, "vector", machine.lanes(8)) as at:
+        with scope.loop("p", lines.kept, None, "vector", machine.lanes(8)) as at:
             position = cast(load(sort.places, (side, at)), int64)
-            frame.store(scope, lines.node, lines.place(line, at), position)
+            frame.store(scope, lines.node, lines.result(line, at), position)
     return frame.call(scope, "sort_digits", work)
 
 

@@ -25,7 +25,7 @@ class Lines:
     @property
     def around(self) -> tuple[int, int, int]:
         """(elements before the axis, its extent, elements after it)."""
-        shape, axis = self.node.shape, self.node.attrs.axis
+        shape, axis = self.node.inputs[0].shape, self.node.attrs.axis
         return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
 
     @property
@@ -37,9 +37,21 @@ class Lines:
         outer, _, inner = self.around
         return outer * inner
 
+    @property
+    def kept(self) -> int:
+        """How many positions of a line's order are wanted: its first ones."""
+        return self.node.attrs.kept
+
     def place(self, line: Expr, at: Expr) -> Expr:
         """The flat position of element `at` of a line."""
-        outer, extent, inner = self.around
+        return self._flat(line, at, self.extent)
+
+    def result(self, line: Expr, rank: Expr) -> Expr:
+        """The flat position, in the result, of the element that comes at `rank` in a line's order."""
+        return self._flat(line, rank, self.kept)
+
+    def _flat(self, line: Expr, at: Expr, extent: int) -> Expr:
+        outer, _, inner = self.around
         before, after = ix.unflatten(line, (outer, inner)) if inner > 1 else (line, ZERO)
         return ix.flatten((before, at, after), (outer, extent, inner))
 
