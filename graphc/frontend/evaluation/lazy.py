@@ -379,13 +379,17 @@ def _overwrite(cell: Cell, leaves: Sequence[Node]) -> None:
     """The buffer of a replaced value has been taken over: nobody may read it any more."""
     old = cell.old
     assert old is not None
-    array = old.bound
+    overwritten(cell, old.bound)
+    for node in (old, *leaves):
+        node.bound = OVERWRITTEN
+
+
+def overwritten(cell: Cell, array: np.ndarray) -> None:
+    """The nodes of leaves on a cell, as far as they are bound to `array`, have lost their value."""
     for ref in cell.vars or ():
         node = ref()
         if node is not None and node.bound is array:
             node.bound = OVERWRITTEN
-    for node in (old, *leaves):
-        node.bound = OVERWRITTEN
     cell.vars = None
 
 

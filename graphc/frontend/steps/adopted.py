@@ -239,12 +239,27 @@ def _gather(found: Pass, loss: Cell, used_up: set[GradFn], stays: bool) -> bool:
             else:
                 found.results.append(tensor)
                 found.labels.append(None)
-        elif cell.fn is None or cell.fn in used_up:
+        elif cell.fn is None or _ends_used_up(cell.fn, used_up):
             found.results.append(tensor)
             found.labels.append(None if cell.fn is None else cell.fn.label)
         else:
             return False  # its history does not end with the loss's backward pass
     return True
+
+
+def _ends_used_up(fn: GradFn, used_up: set[GradFn]) -> bool:
+    """Whether no backward pass through `fn` is possible any more, once those are used up: they, or what has
+    been before, are part of its history (as the losses are of `total = total + loss`)."""
+    seen = {fn}
+    stack = [fn]
+    while stack:
+        one = stack.pop()
+        if one.freed or one in used_up:
+            return True
+        fresh = [parent for parent in one.parents if parent not in seen]
+        seen.update(fresh)
+        stack += fresh
+    return False
 
 
 def _is_apart(cell: Cell, found: Pass) -> bool:

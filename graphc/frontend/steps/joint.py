@@ -57,7 +57,7 @@ class Joint:
 
     def run(self, events: Events) -> bool:
         """Run for events that are closed. False, with nothing done, if the program does not fit."""
-        if not self.program.holds():
+        if not self.program.holds(take_over=self.steps):  # before a step all that is pending is computed
             return False
         ready = self._ready()
         state_gradients = [] if self.plain else self.variant.held()[len(self.variant.arrays) :]

@@ -52,8 +52,6 @@ def step(optimizer: Any) -> bool:
     lazy.sync()
     if any(_run(program, found) for program in steps.programs):
         return True
-    if any(_is_of(program, found) and program.variant.holds() for program in steps.programs):
-        return False  # something else reads the state that it writes over, which another one would do too
     try:
         program = StateProgram(Variant(record_call(lambda: _step(optimizer), _name(optimizer), (), {})))
     except TracerError:
@@ -76,7 +74,7 @@ def _step(optimizer: Any) -> None:
 
 
 def _run(program: StateProgram, gradients: dict[int, np.ndarray]) -> bool:
-    if not _is_of(program, gradients) or not program.holds():
+    if not _is_of(program, gradients) or not program.holds(take_over=True):
         return False
     given = program.apart([gradients[id(leaf)] for leaf in program.variant.inputs.grads])
     if program.run([], [*given, *program.numbers()]) is None:

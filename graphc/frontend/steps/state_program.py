@@ -25,18 +25,22 @@ class StateProgram:
         self._numbers: list[float] = []
         self._scalars: list[np.ndarray] = []
 
-    def holds(self) -> bool:
-        """Whether what was assumed still is so, and the state is the program's alone to change."""
-        return self.variant.holds() and self._owns()
+    def holds(self, take_over: bool = False) -> bool:
+        """Whether what was assumed still is so, and the state is the program's alone to change.
 
-    def _owns(self) -> bool:
+        `take_over`: nothing pending reads the state. History may stand on it, of passes that have been made:
+        it will lose the values, as it does where an update made of nodes takes over their buffers.
+        """
+        return self.variant.holds() and self._owns(take_over)
+
+    def _owns(self, take_over: bool) -> bool:
         variant = self.variant
         if variant.known():
             return True
-        if _is_used_later(variant.written):
+        if not take_over and _is_used_later(variant.written):
             return False
         try:
-            variant.own()
+            variant.own(take_over)
         except Stale:
             return False
         return True
@@ -77,6 +81,8 @@ class StateProgram:
             except IndexError:
                 return None
         lazy.STATS.native_calls += 1
+        if variant.taken:
+            variant.overwritten()
         for cell in variant.written:
             cell.version += 1
         return values

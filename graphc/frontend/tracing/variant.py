@@ -9,7 +9,7 @@ still be differentiated outside, the call is put off or built as lazy nodes inst
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from sys import getrefcount
 from typing import Any
 
@@ -44,7 +44,7 @@ class Stale(Exception):
     """Captured state has got another shape or dtype: the program does not fit any more."""
 
 
-_NODE, _VARS, _VERSION = map(attrgetter, ("node", "vars", "version"))
+_NODE, _BOUND, _VARS, _VERSION = map(attrgetter, ("node", "node.bound", "vars", "version"))
 _REQUIRES, _TRAINING = map(attrgetter, ("_requires", "training"))
 
 
@@ -128,18 +128,16 @@ class Variant:
             self.grads.append((grad, at))
         self.cells = [c.tensor._cell for c in self.inputs.captured]
         self.views = [c.tensor for c in self.inputs.captured if c.tensor._cell.view is not None]
-        self.nodes: list[Node] = []
         self.versions: list[int] = []
         self.shown = False  # whether others may write to memory of state
         self.arrays: list[np.ndarray] = []
-        self.counts: Any = ()
+        self.taken: list[Cell] = []  # what is written although history stands on its present value
+        self.ids: list[int] = []  # of `arrays`
+        self.counts: list[int] = []
         self.sharing = -1
         self.types = [n.type for n in self.inputs.nodes]
         first = len(self.inputs.arguments)
         self.state_types = self.types[first : first + len(self.cells)]
-        written = set(self.written)
-        self.written_at = [i for i, c in enumerate(self.cells) if c in written]
-        self.written_of = itemgetter(*self.written_at, self.written_at[0]) if written else tuple
 
     # ---------------------------------------------------------------- validity
 
@@ -292,16 +290,16 @@ class Variant:
             return False
         if not self.written:
             return list(map(_VERSION, self.cells)) == self.versions
-        nodes = list(map(_NODE, self.cells))
-        if nodes != self.nodes or Sharing.count != self.sharing:
+        if list(map(id, map(_BOUND, self.cells))) != self.ids or Sharing.count != self.sharing:
             return False
         unused = list(map(_VARS, self.written)).count(None) == len(self.written)
-        return unused and list(map(getrefcount, self.written_of(nodes))) == self.counts
+        return unused and list(map(getrefcount, list(map(_NODE, self.written)))) == self.counts
 
-    def own(self) -> None:
+    def own(self, take_over: bool = False) -> None:
         """Bring captured state up to date, and make sure nobody else reads what will be overwritten.
 
-        Stale if it does not fit any more.
+        History that stands on a value keeps it, in an array of its own; or else, with `take_over`, loses it
+        when the program has run (`overwritten`). Stale if state does not fit any more.
         """
         captured = self.inputs.captured
         lazy.realise([c.tensor for c in captured])
@@ -309,17 +307,24 @@ class Variant:
             if cell.node.type != kind:
                 raise Stale
         before, versions = self.arrays, self.versions
-        self.nodes, self.arrays = [], []  # references that are not other people's
+        self.arrays = []  # references that are not other people's
         for cell in self.written:
-            _unshare(cell)
+            _unshare(cell, take_over)
         self.sharing = Sharing.count
         self.arrays = [_array(cell) for cell in self.cells]
-        self.nodes, self.versions = list(map(_NODE, self.cells)), list(map(_VERSION, self.cells))
-        self.shown = any(type(node.bound) is Shown for node in self.nodes)
-        if self.shown and self.versions == versions and _same(self.arrays, before):
+        self.versions = list(map(_VERSION, self.cells))
+        self.shown = any(type(cell.node.bound) is Shown for cell in self.cells)
+        if (take_over or (self.shown and self.versions == versions)) and _same(self.arrays, before):
             self.arrays = before  # what was prepared from them still holds
-        nodes = list(self.nodes)  # as in `known`, a second list that refers to them
-        self.counts = list(map(getrefcount, self.written_of(nodes)))
+        self.taken = [cell for cell in self.written if cell.vars is not None]
+        self.ids = list(map(id, self.arrays))
+        self.counts = list(map(getrefcount, list(map(_NODE, self.written))))
+
+    def overwritten(self) -> None:
+        """The program has written over state that was taken over: who needs its value of before is told."""
+        for cell in self.taken:
+            lazy.overwritten(cell, cell.node.bound)
+        self.taken = []
 
     def _store(self, leaves: Sequence[Any], values: Sequence[np.ndarray]) -> None:
         for i, at in self.argument_writes:
@@ -378,17 +383,18 @@ def _array(cell: Cell) -> np.ndarray:
     return (present(cell) if type(cell.node.bound) is Shown else cell.node).bound
 
 
-def _unshare(cell: Cell) -> None:
-    """Give a cell an input node and an array that nothing else refers to, and that suits compiled code: every
-    vector of one that begins within a cache line would straddle two lines, at every step."""
+def _unshare(cell: Cell, take_over: bool = False) -> None:
+    """Give a cell an input node and an array that nothing else refers to (but for the nodes of leaves, with
+    `take_over`), and that suits compiled code: every vector of one that begins within a cache line would
+    straddle two lines, at every step."""
     node = cell.node
     array = node.bound
     if type(array) is Shown:
         array = array.array
         if not node.bound.is_seen:
             node.bound = array
-    refs, cell.vars = cell.vars, None
-    held = [n for r in refs or () if (n := r()) is not None and n.bound is array and getrefcount(n) > 2]
+    held = [r for r in cell.vars or () if (n := r()) is not None and n.bound is array and getrefcount(n) > 2]
+    cell.vars, held = (held or None, []) if take_over else (None, held)
     cell.version += 1  # leaves on this cell get a new node when they are next used
     shown = type(node.bound) is Shown
     if shown or getrefcount(node) > 3 or not array.flags.writeable or held or not is_aligned(array):
