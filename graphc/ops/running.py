@@ -156,6 +156,8 @@ def _running_samples() -> Iterable[Sample | ErrorSample]:
     yield Sample(at(0), [Arg((19,), specials=odd)], gradient=False)
     yield Sample(at(0, False), [Arg((19,), specials=odd)], gradient=False)
     yield Sample(at(0), [Arg((1, 3))], gradient=False)
+    yield Sample(at(1), [Arg((1, 300), low=-30, high=30)], every, gradient=False)
+    yield Sample(at(1, False), [Arg((4, 700), specials=(np.nan, -np.inf, -3.0))], gradient=False)
     yield wrong(at(1), (3,), says="running_arg: axis 1 is not a dim within rank 1")
     yield wrong(at(-1), Typed((3,), bool_), says="running_arg: axis -1 is not a dim within rank 1")
 

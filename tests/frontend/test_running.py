@@ -67,3 +67,19 @@ def test_values_and_gradients(name: str, line: str, dim: int) -> None:
         results = [found[:1] for found in results]
     for mine, expected in zip(*results, strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(4, 700), (1, 300), (3, 81, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "int32"])
+def test_extremes_of_long_lines(dtype: str, shape: tuple[int, ...]) -> None:
+    """Many equal ones, in some stretches of a line and in others none; and NaN far into it."""
+    array = np.random.default_rng(3).integers(-9, 9, shape).astype(dtype)
+    array[:, 30:60] -= 20
+    array[-1, 200:] += 5
+    if array.dtype.kind == "f":
+        array[0, 67::9] = np.nan
+    for name in ("cummax", "cummin"):
+        found = graphc.compile(lambda x, name=name: FUNCTIONS[name](x, 1))(graphc.from_numpy(array))
+        expected = FUNCTIONS[name](torch.from_numpy(array), 1)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
