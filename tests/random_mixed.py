@@ -287,9 +287,9 @@ class Mixed(Program):
         """The largest, or smallest, so far: of inputs."""
         given = self.pick.choice([n for n in self.floats if n.type.rank])
         axis = self.pick.randrange(given.type.rank)
-        at = ops.running_arg(given, axis, self.pick.random() < 0.5)
-        self.integers.append(at)
-        return ops.take_along(given, at, axis)
+        largest = self.pick.random() < 0.5
+        self.integers.append(ops.running_arg(given, axis, largest))
+        return ops.running_extreme(given, axis, largest)
 
     def recurrent(self, x: Node) -> Node:
         if not x.type.rank:

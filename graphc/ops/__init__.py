@@ -77,7 +77,7 @@ from graphc.ops.reduce import (
     reduce_or,
     reduce_prod,
 )
-from graphc.ops.running import cumprod, recurrence, running_arg
+from graphc.ops.running import cumprod, recurrence, running_arg, running_extreme
 from graphc.ops.scan import scan
 from graphc.ops.sort import argsort
 from graphc.ops.spread import broadcast, full, like, ones, reduce_sum, scalar_value, zeros
@@ -168,6 +168,7 @@ __all__ = [
     "round_",
     "rsqrt",
     "running_arg",
+    "running_extreme",
     "scalar_value",
     "scan",
     "scatter_add",

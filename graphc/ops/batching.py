@@ -124,8 +124,8 @@ def _recurrence(node: Node, operands: Sequence[Node], batched: Sequence[bool], l
     return make(node.op, _all_stacked(operands, batched, length), attrs)
 
 
-@_rule("running_arg")
-def _running_arg(node: Node, operands: Sequence[Node], batched: Sequence[bool], length: int) -> Node:
+@_rule("running_arg", "running_extreme")
+def _running(node: Node, operands: Sequence[Node], batched: Sequence[bool], length: int) -> Node:
     return make(node.op, operands, RunningAttrs(node.attrs.axis + 1, node.attrs.largest))
 
 

@@ -1,4 +1,4 @@
-"""Values that run along an axis: linear recurrences, running products, and where the extreme so far is."""
+"""Values that run along an axis: linear recurrences, running products, the extreme so far and where it is."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from graphc.ops.compare import eq, select
 from graphc.ops.constant import wrong
 from graphc.ops.elementwise import NUMBERS
 from graphc.ops.generate import iota
-from graphc.ops.index import check_axis
+from graphc.ops.index import check_axis, scatter_add_along
 from graphc.ops.op import fail, register
 from graphc.ops.sample import FLOATS, Arg, ErrorSample, Sample, Typed
-from graphc.ops.spread import full, like
+from graphc.ops.spread import full, like, zeros
 from graphc.ops.view import pad, slice_axis
 
 
@@ -179,3 +179,55 @@ def running_arg(x: Node, axis: int, largest: bool) -> Node:
     The first NaN, and after it every further one, is taken for the extreme.
     """
     return make(RUNNING_ARG, (x,), RunningAttrs(axis, largest))
+
+
+def _infer_extreme(types: Sequence[TensorType], attrs: RunningAttrs) -> TensorType:
+    check_axis("running_extreme", attrs.axis, types[0], types)
+    return types[0]
+
+
+def _evaluate_extreme(arrays: Sequence[np.ndarray], attrs: RunningAttrs) -> np.ndarray:
+    return np.take_along_axis(arrays[0], _evaluate_running(arrays, attrs), attrs.axis)
+
+
+def _vjp_extreme(ct: Node, node: Node) -> Sequence[Node | None]:
+    """What an element is the extreme of goes to it."""
+    (x,), axis = node.inputs, node.attrs.axis
+    if not ct.type.dtype.is_float:
+        return (None,)
+    return (scatter_add_along(zeros(x.type), running_arg(x, axis, node.attrs.largest), ct, axis),)
+
+
+def _extreme_samples() -> Iterable[Sample | ErrorSample]:
+    def at(axis: int, largest: bool = True):
+        return lambda x: running_extreme(x, axis, largest)
+
+    every = (*FLOATS, int64, int32, uint8, bool_)
+    odd = (-np.inf, -np.inf, 0.0, -0.0, 1.0, np.inf, np.nan, 2.0, np.nan, np.inf)
+    yield Sample(at(1), [(3, 40)], expect=lambda x: np.maximum.accumulate(x, 1))
+    yield Sample(at(0, False), [(33, 5)], expect=lambda x: np.minimum.accumulate(x, 0))
+    yield Sample(at(1), [Arg((3, 40), low=0, high=30)], every, gradient=False)
+    yield Sample(at(0), [Arg((19,), specials=odd)], gradient=False)
+    yield Sample(at(0, False), [Arg((19,), specials=odd)], gradient=False)
+    yield Sample(at(1), [Arg((1, 300), low=-30, high=30)], every, gradient=False)
+    yield Sample(at(1, False), [Arg((4, 700), specials=(np.nan, -np.inf, -3.0))], gradient=False)
+    yield Sample(at(0), [(1, 3)])
+    yield wrong(at(1), (3,), says="running_extreme: axis 1 is not a dim within rank 1")
+
+
+RUNNING_EXTREME = register(
+    "running_extreme",
+    Kind.CUMULATIVE,
+    infer=_infer_extreme,
+    evaluate=_evaluate_extreme,
+    vjp=_vjp_extreme,
+    attrs=RunningAttrs,
+    cost=2.0,
+    samples=_extreme_samples,
+)
+
+
+def running_extreme(x: Node, axis: int, largest: bool) -> Node:
+    """The largest, or smallest, element so far along an axis: the one at `running_arg`, which its gradient
+    goes to."""
+    return make(RUNNING_EXTREME, (x,), RunningAttrs(axis, largest))

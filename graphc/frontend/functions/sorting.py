@@ -107,7 +107,7 @@ def _running(input: Tensor, dim: int, largest: bool) -> Sorted:
     axis = normal_axis(dim, input.ndim)
     indices = apply("", lambda n: ops.running_arg(n, axis, largest), input)
     label = "CummaxBackward0" if largest else "CumminBackward0"
-    return Sorted(gathered(label, input, indices, axis), indices)
+    return Sorted(apply(label, lambda n: ops.running_extreme(n, axis, largest), input), indices)
 
 
 @method()
@@ -131,7 +131,7 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
 
     def build(n: Node) -> Node:
         """Sums of powers relative to the largest so far: what is summed already shrinks where that grows."""
-        top = ops.stop_gradient(ops.take_along(n, ops.running_arg(n, axis, True), axis))
+        top = ops.stop_gradient(ops.running_extreme(n, axis, True))
         top = ops.select(ops.isinf(top), number(0, n.dtype, top.shape), top)
         shrink = ops.exp(ops.sub(shifted(top, axis), top))
         return ops.add(top, ops.log(ops.recurrence(shrink, ops.exp(ops.sub(n, top)), axis)))

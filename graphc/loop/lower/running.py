@@ -58,7 +58,8 @@ def write_running(
                 before = tuple([scope.let(load(local, ())) for local in state])
                 _keep(scope, frame, node, state, step(before, values, at), place)
 
-        if node.op.name == "running_arg" and vector is None and _blocks_pay(length, 2 * width, together):
+        extreme = node.op.name in ("running_arg", "running_extreme")
+        if extreme and vector is None and _blocks_pay(length, 2 * width, together):
             _in_blocks(scope, frame, node, states, operands, advance, 2 * width)
         elif length > 1:
             with scope.loop("j", length - 1) as j:
@@ -81,8 +82,9 @@ def _in_blocks(
     advance: Callable[[Expr], None],
     size: int,
 ) -> None:
-    """Running positions after the first: blocks of elements without a new extreme, in any of the lines, are
-    compared and written in vectors; the others element by element. Extremes get rare along a line."""
+    """Running extremes, or their positions, after the first: blocks of elements without a new extreme, in any
+    of the lines, are compared and written in vectors; the others element by element. Extremes get rare along
+    a line."""
     length = node.shape[node.attrs.axis]
     blocks = Grid(length - 1, size)
     with scope.loop("b", blocks.tasks) as block:
@@ -93,14 +95,14 @@ def _in_blocks(
 
         some = scope.alloc("some", int32, (), "local")
         scope.put(Store(some, (), Const(int32, 0)))
-        bests = [scope.let(load(best, ()), "best") for best, _ in states]
+        bests = [scope.let(load(best, ()), "best") for best, *_ in states]
         with scope.loop("e", extent, size, "vector", size) as e:
             for best, (_, (x,)) in zip(bests, operands(at(e)), strict=True):
                 new = _better(scope.let(x), best, node.attrs.largest)
                 scope.put(Accumulate(some, (), "or", select(new, Const(int32, 1), Const(int32, 0))))
         any_new = scope.let(load(some, ()), "new")
         with scope.when(binary("eq", any_new, Const(int32, 0))):
-            founds = [scope.let(cast(load(found, ()), node.dtype), "found") for _, found in states]
+            founds = [scope.let(cast(load(found, ()), node.dtype), "found") for *_, found in states]
             with scope.loop("e", extent, size, "vector", size) as e:
                 for found, (place, _) in zip(founds, operands(at(e)), strict=True):
                     frame.store(scope, node, place, found)
@@ -126,7 +128,9 @@ def _step_of(node: Node, length: int) -> Step:
         case "recurrence":
             return _recurrence
         case "running_arg":
-            return _extreme(node.attrs.largest, length)
+            return _place_of_extreme(node.attrs.largest, length)
+        case "running_extreme":
+            return _extreme(node.attrs.largest)
     raise LoweringError(f"no loops for {node!r}")
 
 
@@ -141,7 +145,17 @@ def _better(x: Expr, best: Expr, largest: bool) -> Expr:
     return binary("or", better, unary("isnan", x)) if x.dtype.is_float else better
 
 
-def _extreme(largest: bool, length: int) -> Step:
+def _extreme(largest: bool) -> Step:
+    """The extreme so far."""
+
+    def step(before: Values | None, here: Values, at: Expr) -> Values:
+        (x,) = here
+        return here if before is None else (select(_better(x, before[0], largest), x, before[0]),)
+
+    return step
+
+
+def _place_of_extreme(largest: bool, length: int) -> Step:
     """The extreme so far, and where it is, in as few bits as positions need."""
     kind = int32 if length < 2**31 else int64
 
