@@ -16,11 +16,13 @@ from graphc.frontend.functions.elementwise import result_dtype
 from graphc.frontend.functions.methods import METHODS, method
 from graphc.frontend.functions.shape import ravel
 from graphc.frontend.functions.sorting import Sorted, gathered, order
-from graphc.frontend.nodes import cast, normal_axis
+from graphc.frontend.nodes import cast, normal_axis, number
 from graphc.frontend.tensor import Tensor, apply, from_array
 from graphc.ir.node import Node
 from graphc.ir.types import int32, int64
 from graphc.ops.running import shifted
+
+PAIRS = 400  # comparisons in vectors that take as long as putting an element in order, there and back
 
 
 def _side(right: bool, side: str | None) -> bool:
@@ -99,13 +101,35 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
     dtype = result_dtype(found, among)
 
     def build(n: Node, t: Node) -> Node:
-        shape = (*n.shape, *t.shape)
-        wide = ops.broadcast(cast(n, dtype), shape, tuple(range(n.type.rank)))
-        same = ops.eq(wide, ops.broadcast(cast(t, dtype), shape, (n.type.rank,)))
-        hit = ops.reduce_or(same, (n.type.rank,))
+        n, t = cast(n, dtype), cast(t, dtype)
+        each, many = n.type.size, t.type.size
+        hit = (_among_sorted if each * many > PAIRS * (each + many) else _among)(n, t)
         return ops.logical_not(hit) if invert else hit
 
     return apply("", build, found, among)
+
+
+def _among(n: Node, t: Node) -> Node:
+    """Whether each element is one of t: all pairs are compared."""
+    shape = (*n.shape, *t.shape)
+    wide = ops.broadcast(n, shape, tuple(range(n.type.rank)))
+    return ops.reduce_or(ops.eq(wide, ops.broadcast(t, shape, (n.type.rank,))), (n.type.rank,))
+
+
+def _among_sorted(n: Node, t: Node) -> Node:
+    """The same by sorting: in the order of both, of equal ones those of t first, an element of t that is equal
+    to one of n is the last of t before it."""
+    many = t.shape[0]
+    both = ops.concat([t, ops.reshape(n, (n.type.size,))], 0)
+    order = ops.argsort(both, 0)
+    values, at = ops.take_along(both, order, 0), ops.iota(both.shape, 0)
+    of_t = ops.lt(order, number(many, int64, both.shape))
+    before = ops.running_extreme(ops.select(of_t, at, number(-1, int64, both.shape)), 0, True)
+    none = ops.lt(before, number(0, int64, both.shape))
+    nearest = ops.take_along(values, ops.select(none, at, before), 0)
+    hit = ops.bit_and(ops.eq(nearest, values), ops.logical_not(none))
+    back = ops.slice_axis(ops.argsort(order, 0), 0, many, many + n.type.size)
+    return ops.reshape(ops.take_along(hit, back, 0), n.shape)
 
 
 @method()
