@@ -276,10 +276,12 @@ class Mixed(Program):
         return ops.take_along(given, wide, axis)
 
     def ordered(self, x: Node) -> Node:
-        """Inputs in order, one way or the other."""
+        """Inputs in order, one way or the other; all of them or the first few."""
         given = self.pick.choice([n for n in self.floats if n.type.rank])
         axis = self.pick.randrange(given.type.rank)
-        order = ops.argsort(given, axis, self.pick.random() < 0.5)
+        extent = given.shape[axis]
+        kept = self.pick.randint(min(1, extent), extent) if self.pick.random() < 0.5 else None
+        order = ops.argsort(given, axis, self.pick.random() < 0.5, kept)
         self.integers.append(order)
         return ops.take_along(given, order, axis)
 

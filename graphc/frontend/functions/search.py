@@ -117,8 +117,8 @@ def _among(n: Node, t: Node) -> Node:
 
 
 def _among_sorted(n: Node, t: Node) -> Node:
-    """The same by sorting: in the order of both, of equal ones those of t first, an element of t that is equal
-    to one of n is the last of t before it."""
+    """The same by sorting: in the order of both, of equal ones those of t first, an element of t that is
+    equal to one of n is the last of t before it."""
     many = t.shape[0]
     both = ops.concat([t, ops.reshape(n, (n.type.size,))], 0)
     order = ops.argsort(both, 0)
