@@ -1,119 +1,104 @@
-"""Dense pieces of values as arguments: which slices are, where they lie, and what is shared by that."""
+"""Functions along an axis that others follow, from memory: pieces of many columns are swept in its order."""
 
 from __future__ import annotations
-
-from collections import Counter
 
 import numpy as np
 import pytest
 
 import graphc
-from graphc import nn, ops, pipeline, repeat
+import graphc.nn.functional as F
+from graphc import ops
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
-from graphc.ir.partition import Group
-from graphc.ir.types import TensorType, float32
-from graphc.loop.lower.pieces import without_pieces
-from graphc.loop.lowered import Part
+from graphc.loop.inplace import inplace_pairs, statements
+from graphc.loop.ir import Accumulate, Alloc
 from graphc.passes.fuse import partition
+from graphc.threads import get_num_threads, set_num_threads
 
-from .running import WIDE, draw, execute, oracle
-
-
-def node(name: str, *shape: int) -> Node:
-    return ops.input_(name, TensorType(shape, float32))
+from . import models as m
+from .running import NARROW, WIDE, calls_of, check
 
 
-X = node("x", 6, 4, 8)
+def _column_softmax(x: Node) -> Node:
+    kept = tuple(a for a in range(x.type.rank) if a != 1)
+    power = ops.exp(ops.sub(x, m.spread(ops.reduce_max(x, (1,)), x, kept)))
+    return ops.div(power, m.spread(ops.reduce_sum(power, (1,)), x, kept))
 
 
-@pytest.mark.parametrize(
-    ("start", "stop", "step", "offset"),
-    [
-        ((2, 0, 0), (3, 4, 8), (1, 1, 1), 2 * 32),
-        ((2, 0, 0), (5, 4, 8), (1, 1, 1), 2 * 32),
-        ((2, 1, 0), (3, 3, 8), (1, 1, 1), 2 * 32 + 8),
-        ((2, 1, 3), (3, 2, 7), (1, 1, 1), 2 * 32 + 8 + 3),
-        ((5, 0, 0), (6, 4, 8), (3, 1, 1), 5 * 32),
-        ((0, 0, 0), (2, 4, 8), (1, 1, 1), 0),
-        ((0, 0, 0), (6, 4, 8), (2, 1, 1), None),
-        ((2, 1, 0), (5, 3, 8), (1, 1, 1), None),
-        ((2, 0, 3), (3, 4, 7), (1, 1, 1), None),
-        ((2, 0, 0), (3, 4, 8), (1, 1, 2), None),
-    ],
-)
-def test_dense_pieces_are_inputs(
-    start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...], offset: int | None
-) -> None:
-    cut = ops.slice_(X, start, stop, step)
-    flat = ops.reshape(cut, (cut.type.size,))
-    out = ops.exp(flat)
-    group = Group((cut, flat, out), (X,), (out,))
-    found, pieces = without_pieces(group)
-    if offset is None:
-        assert found is group
-        assert not pieces
-    else:
-        assert found.nodes == (out,)
-        assert found.inputs == (flat,)
-        ((value, part),) = pieces.items()
-        assert (value, part.value, part.type, part.offset) == (flat, X, flat.type, 4 * offset)
+def _softmax(*shape: int) -> Graph:
+    x = m.leaf("x", *shape)
+    return m.graph([x], [_column_softmax(x)])
 
 
-def test_what_stays() -> None:
-    """Fixed inputs, a group that copies a piece, and inputs whose memory a result may take."""
-    cut = ops.slice_axis(X, 0, 2, 3)
-    out = ops.exp(cut)
-    assert without_pieces(Group((cut, out), (X,), (out,)))[1]
-    assert not without_pieces(Group((cut, out), (X,), (out,)), frozenset((X,)))[1]
-    assert not without_pieces(Group((cut, out), (X,), (cut, out)))[1]
-    rest = ops.slice_axis(X, 0, 1, 6)
-    over = ops.concat((out, rest), 0)
-    assert not without_pieces(Group((cut, out, rest, over), (X,), (over,)))[1]
-
-
-def test_values() -> None:
-    """Pieces of pieces, whole and piece in one group, and pieces that are operands of a product."""
-    w = node("w", 8, 5)
-    second = ops.slice_axis(X, 0, 1, 4)
-    inner = ops.reshape(ops.slice_axis(second, 0, 2, 3), (4, 8))
-    other = ops.reshape(ops.slice_axis(X, 0, 5, 6), (4, 8))
-    product = ops.dot_general(inner, w, ((1,), (0,)))
-    total = ops.reduce_sum(ops.mul(X, ops.broadcast(other, X.shape, (1, 2))), (0,))
-    results = (ops.exp(product), total, ops.add(ops.sin(other), inner))
-    graph = Graph((X, w), results)
+@pytest.mark.parametrize("shape", [(4, 24, 64, 64), (3, 37, 5120), (1, 20, 16384)])
+def test_pieces_are_swept_along_rows_of_memory(shape: tuple[int, ...]) -> None:
+    graph = _softmax(*shape)
     parts = partition(graph, WIDE)
-    assert any(
-        isinstance(arg, Part)
-        for group in parts.groups
-        for call in repeat.lower(group, WIDE).steps
-        for arg in call.args  # type: ignore[union-attr]
+    (call,) = calls_of(parts)
+    assert call.kernel.name == "pieces"
+    around = [loops for s, loops in statements(call.kernel.body) if isinstance(s, Accumulate)]
+    assert [loops[-1].mode for loops in around] == ["vector", "vector"]
+    assert all(loops[-2].mode == "serial" for loops in around)  # the elements of a column
+    scratch = sum(
+        s.buffer.dtype.itemsize * int(np.prod(s.buffer.shape))
+        for s, _ in statements(call.kernel.body)
+        if isinstance(s, Alloc)
     )
+    assert scratch <= WIDE.l2_bytes // 2
+    check(graph, parts)
+
+
+def test_a_result_may_take_the_operands_place() -> None:
+    (call,) = calls_of(partition(_softmax(4, 24, 64, 64), WIDE))
+    assert inplace_pairs(call.kernel)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 40, 64), (4, 500, 32, 32), (4, 24, 61, 67), (700, 24, 40)])
+def test_what_is_in_cache_or_has_short_runs_stays_in_registers(shape: tuple[int, ...]) -> None:
+    graph = _softmax(*shape)
+    parts = partition(graph, WIDE)
+    assert all(call.kernel.name != "pieces" for call in calls_of(parts))
+
+
+def test_narrow_vectors() -> None:
+    graph = _softmax(4, 24, 64, 64)
+    check(graph, partition(graph, NARROW), NARROW)
+
+
+def test_gradients() -> None:
+    x, ct = m.leaf("x", 3, 20, 80, 64), m.leaf("ct", 3, 20, 80, 64)
+    y = _column_softmax(x)
+    graph = m.graph([x, ct], [y, *m.with_gradients(y, [x], ct)])
+    parts = partition(graph, WIDE)
+    assert "pieces" in [call.kernel.name for call in calls_of(parts)]
+    check(graph, parts)
+
+
+def _segmentation(threads: int, x: np.ndarray, target: np.ndarray) -> list[np.ndarray]:
+    before = get_num_threads()
+    try:
+        set_num_threads(threads)
+        scores = graphc.from_numpy(x).requires_grad_()
+        loss = F.cross_entropy(scores, graphc.from_numpy(target), ignore_index=3, label_smoothing=0.1)
+        loss.backward()
+        assert scores.grad is not None
+        return [loss.detach().numpy(), scores.grad.numpy()]
+    finally:
+        set_num_threads(before)
+
+
+def test_cross_entropy_of_images() -> None:
     rng = np.random.default_rng(0)
-    values = {x: draw(x, rng) for x in graph.inputs}
-    for got, wanted in zip(execute(parts, values), oracle(results, values), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
-
-
-def unrolled(steps: int) -> Graph:
-    """An LSTM cell's steps, one after another, and their gradients."""
-    cell = nn.LSTMCell(8, 16)
-
-    def loss(x: graphc.Tensor) -> tuple[graphc.Tensor, ...]:
-        h, c = graphc.zeros(4, 16), graphc.zeros(4, 16)
-        for t in range(steps):
-            h, c = cell(x[t], (h, c))
-        return (h.sum(), *graphc.autograd.grad(h.sum(), list(cell.parameters())))
-
-    graph: Graph = graphc.trace(loss, graphc.TensorSpec((steps, 4, 8)))
-    return graph
-
-
-def test_steps_of_a_written_out_loop_share_their_kernels() -> None:
-    kernels = []
-    for steps in (6, 12):
-        planned = pipeline.inspect(unrolled(steps)).planned
-        assert planned is not None
-        kernels.append(Counter(call.kernel for call in planned.steps))
-    assert len(kernels[0]) == len(kernels[1])
-    assert sum(kernels[1].values()) > sum(kernels[0].values()) + 12
+    x = rng.standard_normal((2, 70, 64, 96)).astype(np.float32)
+    target = rng.integers(0, 70, (2, 64, 96))
+    found = [_segmentation(n, x, target) for n in (1, 2, 3)]
+    for other in found[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
+    torch = pytest.importorskip("torch")
+    scores = torch.from_numpy(x).double().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(
+        scores, torch.from_numpy(target), ignore_index=3, label_smoothing=0.1
+    )
+    loss.backward()
+    np.testing.assert_allclose(found[0][0], loss.detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(found[0][1], scores.grad.numpy(), rtol=1e-4, atol=1e-10)

@@ -37,6 +37,11 @@ class Box:
         return self.outer.tasks * self.inner.tasks
 
     @property
+    def width(self) -> int:
+        """Points of a vector loop."""
+        return self.piece or self.inner.block
+
+    @property
     def serial(self) -> list[int]:
         """Positions of the loops that are not the vector one."""
         return [d for d in range(len(self.dims)) if d != self.vector and d not in self.unroll]

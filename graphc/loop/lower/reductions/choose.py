@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from graphc.ir.partition import Group
@@ -26,10 +27,12 @@ from graphc.loop.lower.nest import (
 from graphc.loop.lower.reductions.rows import Rows, Tracer
 from graphc.loop.lower.reductions.sweeps import Plan
 from graphc.loop.lower.scope import Scope
-from graphc.program import Machine
+from graphc.program import LINE, Machine
 
 STREAM_WIDE = 8  # with more vectors of rows than this, columns are added up in cache, row by row of memory
 STREAM_DEEP = 32  # least elements of a column for that
+RUN_LINES = 8  # least cache lines of a piece's run: of fewer, most are read before they can be foreseen
+RUN_VECTORS = 4  # least vectors of it: what rows carry along is read and written for every element
 PART_ROWS = 8  # least rows of a task that leaves sums across them: these are written and read again
 UNROLLED = 16  # windows of no more elements are written out, element by element
 UNROLLED_LETS = 400  # unless that makes a body of more values than this
@@ -127,7 +130,26 @@ def choose(rows: Rows, found: Footprint, group: Group, machine: Machine) -> Plan
             old = boxes[size]
             boxes[size] = make_box(old.dims, old.vector, old.lanes, splits)
             return Plan(name, box, boxes, boxes[size].tasks)
+    elif not (along or short) and (wide := _in_pieces(rows, box, group, machine)):
+        name, box = "pieces", wide
     return Plan(name, box, boxes)
+
+
+def _in_pieces(rows: Rows, box: Box, group: Group, machine: Machine) -> Box | None:
+    """Loops over columns that come from memory, cut into pieces of which half of the second cache holds all
+    that is swept; None if runs of a piece's width would be too short."""
+    size, values = max(rows.dims, default=0), (*group.inputs, *group.outputs)
+    items = [n.dtype.itemsize for n in values if n.type.size == rows.count * size]
+    if not items or box.vector != len(rows.shape) - 1 or cost.traffic(group) <= machine.l2_bytes:
+        return None
+    most = machine.l2_bytes // 2 // (size * (sum(items) + max(items)))  # and one value that is kept
+    block = box.inner.block
+    if box.inner.size % block:  # equal pieces only: of others, index arithmetic does not know where they end
+        return None
+    widths = [w for w in range(box.lanes, min(most, block) + 1, box.lanes) if block % w == 0]
+    if not widths or widths[-1] < max(RUN_VECTORS * box.lanes, RUN_LINES * LINE // max(items)):
+        return None
+    return replace(box, piece=widths[-1] if widths[-1] < block else 0)
 
 
 def _are_wide(rows: Rows, vector: int, width: int, group: Group, machine: Machine) -> bool:

@@ -4,6 +4,8 @@ rows      for each row: vectors run along the row's elements (softmax over the l
           of NCHW)
 columns   vectors run across neighbouring rows, the elements of all of them are walked together (pooling
           windows, narrow bias gradients)
+pieces    the same from memory, with several sweeps or results for every element: a piece of many columns is
+          swept in the order of memory, what its rows carry along in cache (interchange.py)
 stream    the same for wide columns: sums in cache while memory is read row by row (stages.py)
 runs      rows that are short runs far apart, of arrays that come from memory: read in its order, the sums of
           all rows in cache (stages.py)
@@ -17,6 +19,7 @@ from dataclasses import replace
 from graphc.ir.partition import Group
 from graphc.loop.lower import cost
 from graphc.loop.lower.reductions.choose import choose, settle_rows
+from graphc.loop.lower.reductions.interchange import columns_inside
 from graphc.loop.lower.reductions.keep import dear_values, keep_columns
 from graphc.loop.lower.reductions.rows import rows_of
 from graphc.loop.lower.reductions.stages import in_crossing, in_stream, in_two_stages
@@ -42,6 +45,8 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     room = machine.l2_bytes // 4
     if plan.name == "rows":
         kept = dear_values(rows, frame, room)
+    elif plan.name == "pieces":
+        kept = dear_values(rows, frame, room // plan.rows.width)
     else:
         box, kept = keep_columns(plan.rows, plan.elements.values(), rows, frame, room)
         plan = replace(plan, rows=box)
@@ -50,4 +55,6 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     nest = Nest(scope, frame, rows, plan)
     nest.keep(kept)
     nest.write(frame.task())
+    if plan.name == "pieces":
+        scope.block[:] = columns_inside(scope.block, scope.name)
     return (frame.call(scope, plan.name, cost.flops(group)),)

@@ -21,8 +21,8 @@ from graphc.loop.lower.scope import Scope
 class Plan:
     """The chosen loops: over rows, and over the elements of a row of each size.
 
-    name     "rows" (vectors along elements), "columns" (across rows), or one of stages.py: "stream", "runs",
-             "crossing"
+    name     "rows" (vectors along elements), "columns" (across rows), "pieces" (of columns), or
+             one of stages.py: "stream", "runs", "crossing"
     splits   how many tasks share a row
     """
 
@@ -44,7 +44,7 @@ class Nest:
     def keep(self, kept: Sequence[Kept]) -> None:
         """Make room in scratch for values that several sweeps need: of a row, or of all in a vector loop."""
         box = self.plan.rows
-        beside = () if box.vector is None else (box.piece or box.inner.block,)
+        beside = () if box.vector is None else (box.width,)
         for value in kept:
             node = value.place.node
             self.kept.append((value, self.scope.alloc("kept", node.dtype, (value.place.size, *beside))))
