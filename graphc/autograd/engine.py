@@ -413,8 +413,13 @@ def _backward_method(
         return
     if plain and foreseen.backward(self):
         return
-    if plain and adopted.note(self) and deferred.backward(self, backward):
-        return
+    found = adopted.pending_pass(self) if plain else None
+    if found is not None:
+        if adopted.note(found):
+            if deferred.backward(self, backward):
+                return
+        elif foreseen.add(found):
+            return
     backward(self, gradient, retain_graph, create_graph, inputs)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,12 +80,17 @@ class Pending:
 
 
 def canonical(
-    targets: Sequence[Node], given: Sequence[Node] = (), barriers: bool = False, parts: int = 0
+    targets: Sequence[Node],
+    given: Sequence[Node] = (),
+    barriers: bool = False,
+    parts: int = 0,
+    through: Collection[Node] = (),
 ) -> Pending:
     """Number everything that `targets` need, stopping at `given` nodes and those whose value is known.
 
     `barriers`: keep them, since the graph is still to be differentiated. `parts`: so many parts of known
-    values are leaves; where there are more, none is.
+    values are leaves; where there are more, none is. `through`: nodes that are numbered although their value
+    is known.
     """
     found = Pending()
     index, order, key = found.index, found.order, found.key
@@ -101,7 +106,7 @@ def canonical(
         if node in index:
             continue
         bound = node.bound
-        if bound is not None:
+        if bound is not None and node not in through:
             if type(bound) is Node:
                 if bound in index:
                     index[node] = index[bound]
@@ -122,7 +127,7 @@ def canonical(
             continue
         if op is SLICE and parts and (part := part_of(node, outside)) is not None:
             if len(found.parts) == parts:
-                return canonical(targets, given, barriers)
+                return canonical(targets, given, barriers, 0, through)
             found.parts.append(len(found.arrays))
             _leaf(found, slots, node, part)
             continue

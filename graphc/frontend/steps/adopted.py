@@ -26,7 +26,7 @@ from graphc.frontend.evaluation import lazy
 from graphc.frontend.evaluation.canonical import Gone, Pending, canonical
 from graphc.frontend.evaluation.parts import FEW
 from graphc.frontend.evaluation.places import at_places
-from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, walk
+from graphc.frontend.history import AccumulateGrad, CutGrad, GradFn, free, walk
 from graphc.frontend.modes import MODE
 from graphc.frontend.sharing import present
 from graphc.frontend.shown import Shown
@@ -44,7 +44,8 @@ RETRY = 64  # one in so many passes of such a model is looked at all the same
 UNSHARED = (
     4  # references to a cell that one tensor has and nothing follows: the tensor's, two here, the question's
 )
-LOOKED_AT = 256  # nodes behind known values
+LOOKED_AT = 256  # nodes behind known values, functions of a history
+FEW_ASIDE = 4  # values with a history of their own that are computed before a pass
 AGAIN = 4  # times that a structure is recorded again since numbers in it have changed
 STRUCTURES = 16  # kept for one model, before they are forgotten and recorded again
 
@@ -57,6 +58,7 @@ class Pass:
     states    tensors whose pending values replace known ones
     leaves    parameters that get gradients
     data      arrays that it reads besides (see `find`)
+    is_read   a value on the way was computed before, aside
     """
 
     results: list[Tensor]
@@ -64,6 +66,7 @@ class Pass:
     labels: list[str | None]
     leaves: list[Tensor]
     data: list[np.ndarray] = field(default_factory=list)
+    is_read: bool = False
 
     @property
     def targets(self) -> list[Node]:
@@ -158,11 +161,9 @@ def passes_of(leaf: Tensor) -> Passes:
     return found
 
 
-def note(loss: Tensor) -> bool:
-    """Note the pending pass that computes `loss`. False, and nothing has happened, where that is not possible
-    or does not pay."""
-    found = pending_pass(loss)
-    if found is None or not deferred.can_promise(MODE.events, found.leaves):
+def note(found: Pass) -> bool:
+    """Note a pending pass. False, and nothing has happened, where that is not possible or does not pay."""
+    if not deferred.can_promise(MODE.events, found.leaves):
         return False
     if not passes_of(found.leaves[0]).is_worthwhile():
         return False
@@ -173,6 +174,10 @@ def note(loss: Tensor) -> bool:
     tensors = [wrap_cell(Cell(leaf_node(array))) for array in found.data]
     assert known.replay is not None
     put_back(found.states)
+    if found.is_read:  # those who hold such values keep the history: it is used up
+        loss = found.results[0]._cell.fn
+        assert loss is not None
+        free(walk([loss]))
     taken = deferred.take_over(known.replay, tensors, found.results, known)
     assert taken, "whether a call can be noted is asked before"
     for tensor in (*found.results, *found.states):
@@ -219,6 +224,8 @@ def _ends(functions: Sequence[GradFn]) -> set[GradFn]:
 def _gather(found: Pass, loss: Cell, used_up: set[GradFn], stays: bool) -> bool:
     """Add what else is pending; False if that cannot be noted together with the loss."""
     cells = {loss}
+    aside: list[Cell] = []
+    before = 1, 0  # results and states that were made before the last of these
     states = passes_of(found.leaves[0]).states
     for tensor in MODE.pending:
         cell = tensor._cell
@@ -243,8 +250,40 @@ def _gather(found: Pass, loss: Cell, used_up: set[GradFn], stays: bool) -> bool:
             found.results.append(tensor)
             found.labels.append(None if cell.fn is None else cell.fn.label)
         else:
-            return False  # its history does not end with the loss's backward pass
+            if stays or len(aside) == FEW_ASIDE:
+                return False
+            aside.append(cell)  # its history does not end with the loss's backward pass
+            before = len(found.results), len(found.states)
+    if not aside:
+        return True
+    if not _is_read_only(aside, loss):
+        return False
+    _compute_before(found, aside, *before)
     return True
+
+
+_aside: weakref.WeakSet[Node] = weakref.WeakSet()  # known values with a history that is still to be used
+
+
+def _is_read_only(cells: Sequence[Cell], loss: Cell) -> bool:
+    """Whether the loss is made of these values, with a history that its backward pass does not go through:
+    `fake` before `criterion(discriminator(fake.detach()), zeros)`."""
+    inner = canonical([loss.node], parts=FEW).index
+    return all(cell.node in inner and cell.view is None for cell in cells)
+
+
+def _compute_before(found: Pass, cells: list[Cell], results: int, states: int) -> None:
+    """Compute some cells, and of a pass the first `results` without history and the first `states`: these
+    were made before, and are no part of it then."""
+    kept = [i for i, label in enumerate(found.labels) if i >= results or label is not None]
+    early = [
+        t._cell for t, label in zip(found.results[:results], found.labels, strict=False) if label is None
+    ]
+    _aside.update([cell.node for cell in cells])
+    lazy.compute([*cells, *early, *[t._cell for t in found.states[:states]]])
+    found.results = [found.results[i] for i in kept]
+    found.labels = [found.labels[i] for i in kept]
+    del found.states[:states]
 
 
 def _ends_used_up(fn: GradFn, used_up: set[GradFn]) -> bool:
@@ -252,7 +291,7 @@ def _ends_used_up(fn: GradFn, used_up: set[GradFn]) -> bool:
     been before, are part of its history (as the losses are of `total = total + loss`)."""
     seen = {fn}
     stack = [fn]
-    while stack:
+    while stack and len(seen) < LOOKED_AT:
         one = stack.pop()
         if one.freed or one in used_up:
             return True
@@ -324,15 +363,9 @@ def find(found: Pass) -> Known | None:
 
     Sets the `data` of the pass if it has been.
     """
-    nodes = [variable(leaf) for leaf in found.leaves]
-    try:
-        pending = canonical(found.targets, nodes, barriers=True, parts=FEW)
-    except Gone:
+    pending = _down_to_leaves(found)
+    if pending is None:
         return None
-    known = [n for leaf in pending.leaves for n in leaf if n.op is not INPUT and n.bound is not None]
-    if known and _follow(known, set(nodes)):
-        passes_of(found.leaves[0]).foresight.expect()
-        return None  # a value on the way is known already: the graph ends there, but not its history
     owned = {id(t._cell.old.bound): i for i, t in enumerate(found.states) if t._cell.old is not None}
     owner = [owned.get(id(array), -1) for array in pending.arrays]
     targets = tuple([pending.index[node] for node in found.targets])
@@ -358,6 +391,27 @@ def find(found: Pass) -> Known | None:
     pending.cut()
     found.data = _data(pending, owner, recorded.lifted)
     return recorded
+
+
+def _down_to_leaves(found: Pass) -> Pending | None:
+    """The graph of a pass, through values on the way that were computed aside. None where others are known
+    already (the graph ends there, but not its history), or gone."""
+    nodes = [variable(leaf) for leaf in found.leaves]
+    leaves, through = set(nodes), set[Node]()
+    while True:
+        try:
+            pending = canonical(found.targets, nodes, barriers=True, parts=FEW, through=through)
+        except Gone:
+            return None
+        known = [n for leaf in pending.leaves for n in leaf if n.op is not INPUT and n.bound is not None]
+        if not known or not _follow(known, leaves):
+            return pending
+        aside = [node for node in known if node in _aside and _follow([node], leaves)]
+        if not aside:
+            passes_of(found.leaves[0]).foresight.expect()
+            return None
+        found.is_read = True
+        through.update(aside)
 
 
 def _data(pending: Pending, owner: Sequence[int], lifted: frozenset[int]) -> list[np.ndarray]:

@@ -146,13 +146,44 @@ def backward(loss: Tensor) -> bool:
         return False
     if any(leaf._hooks for leaf in leaves):
         return False
-    for leaf in leaves:
-        _add(leaf, found.promise)
+    _finish(found, functions)
+    return True
+
+
+def _finish(found: _Foreseen, functions: Sequence[GradFn]) -> None:
+    """Put gradients where the backward pass through `functions` does, which are used up."""
+    added = [cell for leaf in found.leaves if (cell := _add(leaf, found.promise)) is not None]
+    if added:  # the next pass would take them for state that it changes
+        lazy.compute(added)
     free(functions)
     for held in found.results:
         result = held()
         if result is not None:
             lazy.let_go(result)
+
+
+def add(found: Pass) -> bool:
+    """The backward pass of a pending pass whose leaves have gradients of other passes: computed at once, and
+    its gradients are added. False, and nothing has happened, where that is not possible."""
+    events, leaves = MODE.events, found.leaves
+    if (events is not None and events.items) or any(leaf._hooks for leaf in leaves):
+        return False
+    if all(leaf._grad is None for leaf in leaves):
+        return False
+    passes = adopted.passes_of(leaves[0])
+    known = adopted.find(found) if passes.is_worthwhile() else None
+    if known is None:
+        return False
+    passes.refused = 0
+    loss = found.results[0]._cell.fn
+    assert loss is not None
+    functions = walk([loss])
+    _compute(found, known, passes.foresight)
+    made = _foreseen.pop(loss, None)
+    if made is None:
+        return False
+    passes.foresight.waiting = None
+    _finish(made, functions)
     return True
 
 
@@ -163,15 +194,18 @@ def _expect(functions: Sequence[GradFn]) -> None:
         foresight.expect()
 
 
-def _add(leaf: Tensor, promise: Promised) -> None:
-    """Put the gradient that a promise has where a backward pass does."""
+def _add(leaf: Tensor, promise: Promised) -> Cell | None:
+    """Put the gradient that a promise has where a backward pass does. The cell of the sum, if one is to be
+    computed."""
     old = leaf.grad
     leaf._grad = promise  # type: ignore[assignment]
-    if old is not None:
-        gradient = leaf.grad
-        leaf._grad = old
-        with no_grad():
-            inplace(old, old + gradient)
+    if old is None:
+        return None
+    gradient = leaf.grad
+    leaf._grad = old
+    with no_grad():
+        inplace(old, old + gradient)
+    return old._cell
 
 
 lazy.look_ahead_by(look_ahead)
