@@ -80,7 +80,7 @@ def test_setitem(index: Any, whole: bool) -> None:
 
 def test_setitem_last_writer_wins_and_casts() -> None:
     x = gc.zeros(3)
-    x[gc.tensor([1, 1, 1])] = gc.tensor([1, 2, 3])
+    x[gc.tensor([1, 1, 1])] = gc.tensor([1.0, 2.0, 3.0])
     assert x.tolist() == [0, 3, 0]
     y = gc.zeros(3, dtype=gc.int64)
     y[1] = 2.7
