@@ -60,6 +60,18 @@ def test_what_is_in_cache_or_has_short_runs_stays_in_registers(shape: tuple[int,
     assert all(call.kernel.name != "pieces" for call in calls_of(parts))
 
 
+@pytest.mark.parametrize(("dear", "name"), [(1, "pieces"), (2, "columns")])
+def test_pieces_keep_what_single_vectors_would_keep(dear: int, name: str) -> None:
+    x = m.leaf("x", 8, 150, 64, 64)
+    value = ops.exp(x) if dear == 1 else ops.mul(ops.exp(x), ops.tanh(x))
+    beside = value if dear == 1 else ops.sub(ops.exp(x), ops.tanh(x))  # so that the product will not do
+    result = ops.div(beside, m.spread(ops.reduce_sum(value, (1,)), x, (0, 2, 3)))
+    (call,) = calls_of(partition(m.graph([x], [result]), WIDE))
+    assert call.kernel.name == name
+    kept = [s for s, _ in statements(call.kernel.body) if isinstance(s, Alloc) and len(s.buffer.shape) == 2]
+    assert len(kept) == dear
+
+
 def test_narrow_vectors() -> None:
     graph = _softmax(4, 24, 64, 64)
     check(graph, partition(graph, NARROW), NARROW)

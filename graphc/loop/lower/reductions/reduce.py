@@ -18,12 +18,13 @@ from dataclasses import replace
 
 from graphc.ir.partition import Group
 from graphc.loop.lower import cost
+from graphc.loop.lower.frame import Frame
 from graphc.loop.lower.reductions.choose import choose, settle_rows
 from graphc.loop.lower.reductions.interchange import columns_inside
-from graphc.loop.lower.reductions.keep import dear_values, keep_columns
-from graphc.loop.lower.reductions.rows import rows_of
+from graphc.loop.lower.reductions.keep import Kept, dear_values, keep_columns
+from graphc.loop.lower.reductions.rows import Rows, rows_of
 from graphc.loop.lower.reductions.stages import in_crossing, in_stream, in_two_stages
-from graphc.loop.lower.reductions.sweeps import Nest
+from graphc.loop.lower.reductions.sweeps import Nest, Plan
 from graphc.loop.lower.scope import Scope
 from graphc.loop.lowered import KernelCall
 from graphc.program import Machine
@@ -45,11 +46,8 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     room = machine.l2_bytes // 4
     if plan.name == "rows":
         kept = dear_values(rows, frame, room)
-    elif plan.name == "pieces":
-        kept = dear_values(rows, frame, room // plan.rows.width)
     else:
-        box, kept = keep_columns(plan.rows, plan.elements.values(), rows, frame, room)
-        plan = replace(plan, rows=box)
+        plan, kept = _across(plan, rows, frame, room)
     frame.set_tasks(plan.rows.tasks)
     scope = Scope()
     nest = Nest(scope, frame, rows, plan)
@@ -58,3 +56,15 @@ def lower_reduce(group: Group, machine: Machine) -> tuple[KernelCall, ...]:
     if plan.name == "pieces":
         scope.block[:] = columns_inside(scope.block, scope.name)
     return (frame.call(scope, plan.name, cost.flops(group)),)
+
+
+def _across(plan: Plan, rows: Rows, frame: Frame, room: int) -> tuple[Plan, list[Kept]]:
+    """What to keep where vectors run across rows, and the loops in which it takes `room` bytes: pieces of
+    columns only if these have room for all that single vectors have room for."""
+    whole = replace(plan.rows, piece=0)
+    box, kept = keep_columns(whole, plan.elements.values(), rows, frame, room)
+    if plan.name == "pieces":
+        beside = dear_values(rows, frame, room // plan.rows.width)
+        if len(beside) == len(kept):
+            return plan, beside
+    return replace(plan, name="columns", rows=box), kept
